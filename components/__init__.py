@@ -1,0 +1,1 @@
+"""The steps of Afterclick: each folder is one step, `common` is what they share."""

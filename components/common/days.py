@@ -1,0 +1,37 @@
+"""Event dates: UTC days as `datetime.date` in code and ISO text in files."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+from components.common.errors import InputError
+
+MICROSECONDS_PER_DAY = 86_400_000_000
+_EPOCH = date(1970, 1, 1)
+
+
+def parse_day(text: str, where: str) -> date:
+    """Parse `YYYY-MM-DD`.
+
+    Raises:
+        InputError: If `text` is not such a day; `where` names the field.
+    """
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise InputError(f"{where} = {text!r}: expected a UTC day such as 2017-03-01") from error
+
+
+def day_range(first: date, last: date) -> list[date]:
+    """All days from `first` to `last`, both included; empty when `last` is earlier."""
+    return [first + timedelta(days=offset) for offset in range((last - first).days + 1)]
+
+
+def microseconds(day: date) -> int:
+    """Microseconds from the epoch to the start of a UTC day."""
+    return (day - _EPOCH).days * MICROSECONDS_PER_DAY
+
+
+def utc_today() -> date:
+    """The current UTC day, for scheduled runs that are not told their `as_of`."""
+    return datetime.now(UTC).date()

@@ -1,0 +1,126 @@
+"""Where everything lies in a store: the one folder or bucket that a deployment keeps its files in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+
+from components.common.storage import join_uri, list_names
+
+_DAY_PREFIX = "event_date="
+_THROUGH_PREFIX = "through="
+
+
+@dataclass(frozen=True)
+class Store:
+    """Paths under a root that may be local or remote (any fsspec URI)."""
+
+    root: str
+
+    def _day(self, *parts: str, day: date) -> str:
+        return join_uri(self.root, *parts, f"{_DAY_PREFIX}{day}")
+
+    def delivered_logs(self, table: str, day: date) -> str:
+        """One day of a log as its source delivered it."""
+        return self._day("logs", table, day=day)
+
+    def logs_marker(self) -> str:
+        """Manifest directory of the logs that a generating source made."""
+        return join_uri(self.root, "logs", "source")
+
+    def truth(self, day: date) -> str:
+        """The simulator's true probabilities of one day."""
+        return self._day("logs", "truth", day=day)
+
+    def clean_logs(self, table: str, day: date) -> str:
+        """One day of a log after validation."""
+        return self._day("clean_logs", table, day=day)
+
+    def quarantine(self, table: str, day: date) -> str:
+        """Rejected rows of one day of a log, each with its reason."""
+        return self._day("quarantine", table, day=day)
+
+    def log_verdict(self, first: date, last: date) -> str:
+        """The findings on the logs of a span of days."""
+        return join_uri(self.root, "log_verdicts", f"{first}..{last}")
+
+    def examples(self, split: str, day: date) -> str:
+        """One day of labelled examples."""
+        return self._day("examples", split, day=day)
+
+    def scratch(self, name: str) -> str:
+        """Intermediate files of one run of a step."""
+        return join_uri(self.root, "scratch", name)
+
+    def example_statistics(self, day: date) -> str:
+        """Statistics, schema and anomalies of one day of examples."""
+        return self._day("example_statistics", day=day)
+
+    def checkpoint(self, arm: str, through: date) -> str:
+        """An arm's training state after a day."""
+        return join_uri(self.root, "checkpoints", arm, f"{_THROUGH_PREFIX}{through}")
+
+    def checkpoint_days(self, arm: str) -> list[date]:
+        """The days after which the arm has a checkpoint."""
+        return _days(join_uri(self.root, "checkpoints", arm), _THROUGH_PREFIX)
+
+    def ledger_days(self) -> list[date]:
+        """The days that have records in the ledger."""
+        return _days(join_uri(self.root, "ledger"), _DAY_PREFIX)
+
+    def ledger_day(self, day: date) -> str:
+        """The records of one day."""
+        return self._day("ledger", day=day)
+
+    def ledger_row(self, day: date, arm: str) -> str:
+        """The record of one arm on one day."""
+        return join_uri(self.ledger_day(day), f"{arm}.json")
+
+    def blessing(self, day: date) -> str:
+        """The gate's verdict of one day."""
+        return join_uri(self.root, "blessings", f"{_DAY_PREFIX}{day}.json")
+
+    def blessing_days(self) -> list[date]:
+        """The days that have a verdict."""
+        return _days(join_uri(self.root, "blessings"), _DAY_PREFIX)
+
+    def staged_version(self, digest: str) -> str:
+        """An exported version that has not been published."""
+        return join_uri(self.root, "exports", digest)
+
+    def version(self, digest: str) -> str:
+        """A published version; a server looks nowhere else."""
+        return join_uri(self.root, "registry", "versions", digest)
+
+    def versions(self) -> list[str]:
+        """Digests of the published versions."""
+        return list_names(join_uri(self.root, "registry", "versions"))
+
+    def pointer(self, channel: str) -> str:
+        """The file that names a channel's version: CURRENT or EXPERIMENT."""
+        return join_uri(self.root, "registry", channel)
+
+    def publications(self) -> str:
+        """One record per publication, by day."""
+        return join_uri(self.root, "registry", "publications")
+
+    def publication(self, day: date) -> str:
+        """What the run of one day published."""
+        return join_uri(self.publications(), f"{_DAY_PREFIX}{day}.json")
+
+    def report(self, name: str) -> str:
+        """A report page."""
+        return join_uri(self.root, "reports", f"{name}.html")
+
+    def closed_run(self, pipeline: str, day: date) -> str:
+        """The marker that a pipeline's run for a day is finished."""
+        return join_uri(self.root, "runs", pipeline, f"{_DAY_PREFIX}{day}.json")
+
+    def closed_days(self, pipeline: str) -> list[date]:
+        """The days whose run is finished."""
+        return _days(join_uri(self.root, "runs", pipeline), _DAY_PREFIX)
+
+
+def _days(uri: str, prefix: str) -> list[date]:
+    names = (name.removesuffix(".json") for name in list_names(uri))
+    return [date.fromisoformat(name.removeprefix(prefix)) for name in names if name.startswith(prefix)]

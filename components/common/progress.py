@@ -1,0 +1,31 @@
+"""What a step says while it works: plain one-line logs, and progress lines that a terminal turns into bars."""
+
+from __future__ import annotations
+
+import os
+import time
+
+LINE_PREFIX = "[afterclick] "
+PROGRESS_PREFIX = "[afterclick-progress] "
+
+
+def log_line(step: str, message: str) -> None:
+    """Print one line that names the step."""
+    print(f"{LINE_PREFIX}{step}: {message}", flush=True)
+
+
+class Progress:
+    """Prints how far a step is, at most every `AFTERCLICK_PROGRESS_SECONDS` (10 unless set)."""
+
+    def __init__(self, step: str, total: int) -> None:
+        """Start at zero of `total`."""
+        self._step, self._total = step, max(total, 1)
+        self._interval_seconds = float(os.environ.get("AFTERCLICK_PROGRESS_SECONDS", "10"))
+        self._printed_at = time.monotonic()
+
+    def update(self, done: int, note: str = "") -> None:
+        """Say that `done` of the total is done, with a short note such as a rate."""
+        now = time.monotonic()
+        if now - self._printed_at >= self._interval_seconds or done >= self._total:
+            self._printed_at = now
+            print(f"{PROGRESS_PREFIX}{self._step} | {done}/{self._total} | {note}", flush=True)

@@ -1,0 +1,100 @@
+"""Records that the gate, export and publish exchange: the blessing, the publication and the channel pointers."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Literal
+
+from components.common import storage
+from components.common.config import Config
+from components.common.digests import canonical_json
+from components.common.layout import Store
+
+PRODUCTION_CHANNEL = "CURRENT"
+EXPERIMENT_CHANNEL = "EXPERIMENT"
+
+Action = Literal["first", "refresh", "promote", "experiment", "none"]
+
+
+class Gain(Config):
+    """Cumulative AUC gain of the candidate over the control, in percent, with its 95% interval."""
+
+    percent: float
+    low: float | None
+    high: float | None
+
+
+class Blessing(Config):
+    """The gate's verdict on one day.
+
+    Attributes:
+        event_date: The newest scored day.
+        blessed: Whether the candidate passed.
+        reasons: Why, or why not.
+        gain: Over all served objectives; None when it could not be computed.
+        gain_by_objective: For each served objective.
+        days: The days that the gain was taken over.
+        action: What to publish: the `first` model, a `refresh` of the production arm, the candidate to
+            production (`promote`) or to its own channel (`experiment`), or `none`.
+        action_reasons: Why.
+        arm: The arm to publish, empty for `none`.
+        checkpoint_digest: The one checkpoint that may be published, empty for `none`.
+        trained_through: Its last day.
+        ledger_digest: Digest of the ledger rows that were read.
+    """
+
+    event_date: date
+    blessed: bool
+    reasons: tuple[str, ...]
+    gain: Gain | None
+    gain_by_objective: dict[str, Gain] = {}
+    days: tuple[date, ...] = ()
+    action: Action
+    action_reasons: tuple[str, ...]
+    arm: str = ""
+    checkpoint_digest: str = ""
+    trained_through: date | None = None
+    ledger_digest: str
+
+
+class Pointer(Config):
+    """Which version a channel serves."""
+
+    version: str
+    arm: str
+    checkpoint_digest: str
+    trained_through: date
+    published_on: date
+
+
+class Publication(Config):
+    """What one run did with its blessing."""
+
+    event_date: date
+    channel: str
+    action: Action
+    version: str
+    promoted: bool
+
+
+def read_pointer(store: Store, channel: str = PRODUCTION_CHANNEL) -> Pointer | None:
+    """The version that a channel serves, or None before the first publication."""
+    uri = store.pointer(channel)
+    return Pointer.model_validate_json(storage.read_bytes(uri)) if storage.exists(uri) else None
+
+
+def read_blessing(store: Store, event_date: date) -> Blessing | None:
+    """The verdict of a day, or None."""
+    uri = store.blessing(event_date)
+    return Blessing.model_validate_json(storage.read_bytes(uri)) if storage.exists(uri) else None
+
+
+def read_publication(store: Store, event_date: date) -> Publication | None:
+    """What the run of a day published, or None."""
+    uri = store.publication(event_date)
+    return Publication.model_validate_json(storage.read_bytes(uri)) if storage.exists(uri) else None
+
+
+def write_record(uri: str, record: Config) -> None:
+    """Write a record as canonical JSON, atomically."""
+    storage.write_bytes(uri, canonical_json(record.model_dump(mode="json")))

@@ -1,0 +1,120 @@
+"""Reading and writing on any fsspec filesystem, so that nothing half-written is ever read.
+
+A file is written under a temporary name and renamed. A directory is complete when it holds `MANIFEST_NAME`: it is
+built beside its place, and the manifest arrives last.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+from components.common.errors import InputError
+
+MANIFEST_NAME = "manifest.json"
+_PARTIAL = ".partial"
+
+
+def filesystem(uri: str) -> tuple[Any, str]:
+    """The fsspec filesystem of a URI or local path, and the path on it."""
+    return fsspec.url_to_fs(uri)
+
+
+def join_uri(base: str, *parts: str) -> str:
+    """Append path parts to a URI or local path."""
+    return posixpath.join(base.rstrip("/"), *parts)
+
+
+def exists(uri: str) -> bool:
+    """Whether a file or directory is there."""
+    fs, path = filesystem(uri)
+    return bool(fs.exists(path))
+
+
+def list_names(uri: str) -> list[str]:
+    """Sorted names directly under a directory; empty when it is absent; unfinished ones left out."""
+    fs, path = filesystem(uri)
+    if not fs.isdir(path):
+        return []
+    fs.invalidate_cache(path)
+    names = (posixpath.basename(entry.rstrip("/")) for entry in fs.ls(path, detail=False))
+    return sorted(name for name in names if name and not name.endswith(_PARTIAL))
+
+
+def read_bytes(uri: str) -> bytes:
+    """The whole content of a file."""
+    fs, path = filesystem(uri)
+    return bytes(fs.cat_file(path))
+
+
+def write_bytes(uri: str, content: bytes) -> None:
+    """Write a file under a temporary name, check it, and move it into place."""
+    fs, path = filesystem(uri)
+    fs.makedirs(posixpath.dirname(path), exist_ok=True)
+    fs.pipe_file(path + _PARTIAL, content)
+    if fs.size(path + _PARTIAL) != len(content):
+        raise OSError(f"{uri}: {fs.size(path + _PARTIAL)} of {len(content)} bytes were written")
+    fs.mv(path + _PARTIAL, path)
+
+
+def remove(uri: str) -> None:
+    """Delete a file or a directory with all that it holds, if it is there."""
+    fs, path = filesystem(uri)
+    if fs.exists(path):
+        fs.rm(path, recursive=True)
+
+
+@contextmanager
+def staged_directory(uri: str) -> Iterator[str]:
+    """A directory to fill, which becomes `uri` when the block ends without an error.
+
+    What an earlier, killed attempt left behind is deleted first. The block must write `MANIFEST_NAME`; on
+    filesystems without an atomic rename that file is moved last.
+    """
+    staged = uri.rstrip("/") + _PARTIAL
+    remove(staged)
+    fs, staged_path = filesystem(staged)
+    fs.makedirs(staged_path, exist_ok=True)
+    yield staged
+    assert fs.exists(posixpath.join(staged_path, MANIFEST_NAME)), f"{uri}: staged without a manifest"
+    remove(uri)
+    _, path = filesystem(uri)
+    if isinstance(fs, LocalFileSystem):
+        fs.mv(staged_path, path)
+        return
+    names = [name[len(staged_path) :].lstrip("/") for name in fs.find(staged_path)]
+    for name in sorted(names, key=lambda name: name == MANIFEST_NAME):
+        fs.copy(posixpath.join(staged_path, name), posixpath.join(path, name))
+    remove(staged)
+
+
+def write_parquet(uri: str, table: pa.Table) -> None:
+    """Write one Parquet file; the same table gives the same bytes."""
+    fs, path = filesystem(uri)
+    fs.makedirs(posixpath.dirname(path), exist_ok=True)
+    with fs.open(path, "wb") as stream:
+        pq.write_table(table, stream, compression="zstd")
+
+
+def read_parquet(uri: str, columns: list[str] | None = None) -> pa.Table:
+    """Read one Parquet file.
+
+    Raises:
+        InputError: If the file is absent, truncated or no Parquet file.
+    """
+    fs, path = filesystem(uri)
+    try:
+        with fs.open(path, "rb") as stream:
+            return pq.ParquetFile(stream).read(columns=columns)
+    except FileNotFoundError as error:
+        raise InputError(f"{uri}: no such file") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{uri}: not a readable Parquet file ({reason}); deliver the file again") from error

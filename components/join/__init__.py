@@ -1,0 +1,1 @@
+"""Joins impressions with later actions into labelled examples, in Beam."""

@@ -1,0 +1,20 @@
+"""The kfp component that joins logs into examples."""
+
+from kfp import dsl
+
+
+@dsl.component(install_kfp_package=False)
+def join_examples(
+    store_uri: str,
+    dataset: dict,
+    features: dict,
+    join: dict,
+    first_day: str,
+    last_day: str,
+    as_of: str,
+    evaluate_from: str,
+) -> dict:
+    """Make labelled examples of `first_day`..`last_day`; returns what was counted."""
+    from components.join import run
+
+    return run.main(store_uri, dataset, features, join, (first_day, last_day), as_of, evaluate_from)

@@ -1,0 +1,27 @@
+"""How examples are made."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+
+from components.common.config import Config
+
+
+class JoinConfig(Config):
+    """Sampling, sharding and the Beam runner."""
+
+    negative_keep_rate: float = Field(1.0, gt=0, le=1, description="share of impressions without any positive kept")
+    salt: int = Field(20170301, description="seed of the sampling hash; another salt keeps other negatives")
+    num_buckets: int = Field(4, ge=1, le=4096, description="shards by user; more shards need less memory each")
+    beam_options: tuple[str, ...] = Field(("--runner=FnApiRunner",), description="options of any Beam runner")
+
+    @field_validator("beam_options")
+    @classmethod
+    def _check_options(cls, options: tuple[str, ...]) -> tuple[str, ...]:
+        if any("multi_threading" in option for option in options):
+            raise ValueError("Beam's multi_threading mode loses rows; use multi_processing")
+        if any(name in option for option in options for name in ("DaskRunner", "BundleBasedDirectRunner")):
+            raise ValueError("this Beam runner gives wrong results; use FnApiRunner, Flink, Dataflow or Spark")
+        if not any(option.startswith("--runner=") for option in options):
+            raise ValueError("name a runner, e.g. --runner=FnApiRunner")
+        return options

@@ -1,0 +1,150 @@
+"""Joins some days of clean logs into examples; days that are there and unchanged are left alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date, timedelta
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from components.common import storage
+from components.common.days import day_range
+from components.common.digests import digest_json
+from components.common.errors import InputError
+from components.common.events import TABLES, DatasetConfig
+from components.common.examples import EVALUATION, TRAINING
+from components.common.features import FeatureConfig
+from components.common.layout import Store
+from components.common.manifests import Manifest, is_current, read_manifest
+from components.common.progress import log_line
+from components.join.assemble import JoinJob
+from components.join.beam_join import EXAMPLES_KIND, METRICS_NAMESPACE, DayOutput, JoinExamples, LogFile
+from components.join.config import JoinConfig
+
+CLEAN_KIND = "clean_logs"
+
+
+def join_days(store_uri: str, job: JoinJob, evaluate_from: date) -> dict[str, int]:
+    """Make the examples of `job.first_day`..`job.last_day`.
+
+    Args:
+        store_uri: Where clean logs are and examples go.
+        job: What to make.
+        evaluate_from: From this day on, examples are also written without down-sampling, for evaluation.
+
+    Returns:
+        Counts of the days that were made by this call; empty when there was nothing to do.
+
+    Raises:
+        InputError: If a label could still change after `as_of`, or clean logs are missing.
+    """
+    if job.as_of <= job.dataset.mature_on(job.last_day):
+        raise InputError(
+            f"as_of = {job.as_of}: labels of {job.last_day} are final from "
+            f"{job.dataset.mature_on(job.last_day) + timedelta(days=1)} on; join it then"
+        )
+    store = Store(store_uri)
+    clean = _clean_manifests(store, job)
+    outputs = {}
+    for day in day_range(job.first_day, job.last_day):
+        if day not in job.dataset.closed_days:
+            outputs[str(day)] = _day_output(store, job, clean, day, evaluate_from)
+    missing = [day for day, output in outputs.items() if not _is_done(store, day, output)]
+    if not missing:
+        log_line("join", f"{job.first_day}..{job.last_day}: examples are there, nothing to do")
+        return {}
+    first, last = date.fromisoformat(missing[0]), date.fromisoformat(missing[-1])
+    counts = _run_pipeline(store, replace(job, first_day=first, last_day=last), clean, outputs)
+    _reconcile(counts)
+    log_line("join", f"{first}..{last}: " + ", ".join(f"{name}={value}" for name, value in counts.items()))
+    return counts
+
+
+def _clean_manifests(store: Store, job: JoinJob) -> dict[date, dict[str, Manifest]]:
+    days = job.dataset.days_read(job.first_day, job.last_day, job.features.history_days)
+    return {
+        day: {table: read_manifest(store.clean_logs(table, day), CLEAN_KIND) for table in TABLES}
+        for day in days
+        if day < job.as_of
+    }
+
+
+def _day_output(
+    store: Store, job: JoinJob, clean: dict[date, dict[str, Manifest]], day: date, evaluate_from: date
+) -> DayOutput:
+    read = job.dataset.days_read(day, day, job.features.history_days)
+    digests = [[table, str(d), [f.sha256 for f in clean[d][table].files]] for d in read for table in TABLES]
+    settings = {
+        "dataset": job.dataset.model_dump(mode="json"),
+        "features": job.features.model_dump(mode="json"),
+        "sampling": job.config.model_dump(mode="json", include={"negative_keep_rate", "salt"}),
+    }
+    return DayOutput({"clean_logs": digest_json(digests)}, settings, day >= evaluate_from)
+
+
+def _is_done(store: Store, day: str, output: DayOutput) -> bool:
+    splits = (TRAINING, EVALUATION) if output.with_evaluation else (TRAINING,)
+    return all(
+        is_current(store.examples(split, date.fromisoformat(day)), EXAMPLES_KIND, output.inputs, output.settings)
+        for split in splits
+    )
+
+
+def _run_pipeline(
+    store: Store, job: JoinJob, clean: dict[date, dict[str, Manifest]], outputs: dict[str, DayOutput]
+) -> dict[str, int]:
+    scratch = store.scratch(f"join-{job.first_day}-{job.last_day}")
+    storage.remove(scratch)
+    read = set(job.dataset.days_read(job.first_day, job.last_day, job.features.history_days))
+    files = [
+        LogFile(table, storage.join_uri(store.clean_logs(table, day), entry.name))
+        for day, manifests in clean.items()
+        if day in read
+        for table in TABLES
+        for entry in manifests[table].files
+    ]
+    pipeline = beam.Pipeline(options=PipelineOptions(list(job.config.beam_options)))
+    done = pipeline | beam.Create(files) | JoinExamples(job, store.root, scratch, outputs)
+    _ = done | beam.Map(lambda day: log_line("join", f"{day}: examples written"))
+    result = pipeline.run()
+    result.wait_until_finish()
+    storage.remove(scratch)
+    found = result.metrics().query(beam.metrics.MetricsFilter().with_namespace(METRICS_NAMESPACE))["counters"]
+    return {counter.key.metric.name: int(counter.result) for counter in sorted(found, key=lambda c: c.key.metric.name)}
+
+
+def _reconcile(counts: dict[str, int]) -> None:
+    """Check that no row was lost on the way.
+
+    Raises:
+        RuntimeError: With the counts, if they do not add up: the runner lost or repeated rows.
+    """
+    impressions = ("impressions_kept", "impressions_sampled_out", "impressions_duplicate")
+    actions = ("actions_attributed", "actions_unattributed", "actions_duplicate")
+    for total, parts in (("impressions", impressions), ("actions", actions)):
+        if counts.get(total, 0) != sum(counts.get(part, 0) for part in parts):
+            raise RuntimeError(f"join: {total} do not reconcile: {counts}; use another Beam runner")
+
+
+def main(
+    store_uri: str,
+    dataset: dict[str, Any],
+    features: dict[str, Any],
+    join: dict[str, Any],
+    days: tuple[str, str],
+    as_of: str,
+    evaluate_from: str,
+) -> dict[str, int]:
+    """`join_days` from plain values; `days` is the first and the last."""
+    job = JoinJob(
+        dataset=DatasetConfig.parse(dataset, "dataset"),
+        features=FeatureConfig.parse(features, "features"),
+        config=JoinConfig.parse(join, "join"),
+        first_day=date.fromisoformat(days[0]),
+        last_day=date.fromisoformat(days[1]),
+        as_of=date.fromisoformat(as_of),
+    )
+    job.features.check_against(job.dataset)
+    return join_days(store_uri, job, date.fromisoformat(evaluate_from))

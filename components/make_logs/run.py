@@ -1,0 +1,144 @@
+"""Writes logs in the contract, one directory a day."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+
+from components.common import storage
+from components.common.days import MICROSECONDS_PER_DAY, microseconds
+from components.common.errors import InputError
+from components.common.events import ACTIONS, IMPRESSIONS, TABLES, DatasetConfig
+from components.common.layout import Store
+from components.common.manifests import Manifest, is_current, write_artifact
+from components.common.progress import log_line
+from components.make_logs import complete_journey, simulator
+from components.make_logs.config import (
+    CompleteJourneySource,
+    ParquetSource,
+    ParquetTable,
+    SimulatorSource,
+    parse_source,
+)
+
+KIND = "logs"
+_FILE = "part-0.parquet"
+
+
+def make_logs(store_uri: str, dataset: DatasetConfig, source_values: dict, days: list[date]) -> dict[str, int]:
+    """Bring the logs of some days into the store; days that are there unchanged are left alone.
+
+    Generating sources make all their days at once. A day that a Parquet source has not delivered is an error.
+
+    Returns:
+        Rows per log that were written by this call.
+    """
+    store, source = Store(store_uri), parse_source(source_values, "source")
+    if isinstance(source, ParquetSource):
+        written = _copy_parquet(store, dataset, source, days)
+    else:
+        written = _generate(store, dataset, source)
+    log_line("make_logs", f"{source.kind}: wrote {written[IMPRESSIONS]} impressions and {written[ACTIONS]} actions")
+    return written
+
+
+def _generate(store: Store, dataset: DatasetConfig, source: CompleteJourneySource | SimulatorSource) -> dict[str, int]:
+    settings = {"source": source.model_dump(mode="json"), "dataset": dataset.model_dump(mode="json")}
+    written = dict.fromkeys(TABLES, 0)
+    if is_current(store.logs_marker(), KIND, {}, settings):
+        return written
+    if isinstance(source, CompleteJourneySource):
+        impressions, actions = complete_journey.read_logs(source.last_day)
+        truth = None
+    else:
+        impressions, actions, truth = simulator.simulate(source, dataset)
+    tables = {IMPRESSIONS: impressions, ACTIONS: actions}
+    for name, table in tables.items():
+        for day, part in _split_days(simulator.simulator_days(table, dataset.first_day, source.last_day)):
+            _write_day(store.delivered_logs(name, day), part, {"source": source.digest()}, {})
+            written[name] += part.num_rows
+    if truth is not None:
+        for day, part in _split_days(truth):
+            _write_day(store.truth(day), part, {"source": source.digest()}, {})
+    write_artifact(store.logs_marker(), Manifest(kind=KIND, settings=settings, counts=written), lambda staged: None)
+    return written
+
+
+def _split_days(table: pa.Table) -> Iterator[tuple[date, pa.Table]]:
+    """The days of a table that is in order of time."""
+    ordinals = table["timestamp"].cast(pa.int64()).to_numpy() // MICROSECONDS_PER_DAY
+    starts = np.flatnonzero(np.diff(ordinals, prepend=-1))
+    for start, stop in zip(starts, [*starts[1:], len(ordinals)], strict=True):
+        yield date(1970, 1, 1).fromordinal(719163 + int(ordinals[start])), table.slice(start, stop - start)
+
+
+def _write_day(uri: str, table: pa.Table, inputs: dict[str, str], settings: dict) -> None:
+    manifest = Manifest(kind=KIND, inputs=inputs, settings=settings, counts={"rows": table.num_rows})
+    write_artifact(uri, manifest, lambda staged: storage.write_parquet(storage.join_uri(staged, _FILE), table))
+
+
+def _copy_parquet(store: Store, dataset: DatasetConfig, source: ParquetSource, days: list[date]) -> dict[str, int]:
+    written = dict.fromkeys(TABLES, 0)
+    for table_name, table_source in ((IMPRESSIONS, source.impressions), (ACTIONS, source.actions)):
+        for day in days:
+            written[table_name] += _copy_day(store, dataset, table_name, table_source, day)
+    return written
+
+
+def _copy_day(store: Store, dataset: DatasetConfig, table_name: str, source: ParquetTable, day: date) -> int:
+    folder = storage.join_uri(source.uri, f"event_date={day}")
+    names = [name for name in storage.list_names(folder) if name.endswith(".parquet")]
+    if not names:
+        raise InputError(
+            f"{folder}: no Parquet files; deliver the {table_name} of {day}, or list the day in dataset.closed_days"
+        )
+    fs, path = storage.filesystem(folder)
+    inputs = {name: str(fs.checksum(storage.join_uri(path, name))) for name in names}
+    settings = source.model_dump(mode="json")
+    uri = store.delivered_logs(table_name, day)
+    if is_current(uri, KIND, inputs, settings):
+        return 0
+    tables = [_rename(storage.join_uri(folder, name), dataset, table_name, source) for name in names]
+    rows = 0
+
+    def write(staged: str) -> None:
+        nonlocal rows
+        for name, table in zip(names, tables, strict=True):
+            storage.write_parquet(storage.join_uri(staged, name), table)
+            rows += table.num_rows
+
+    manifest = Manifest(kind=KIND, inputs=inputs, settings=settings, counts={"rows": sum(t.num_rows for t in tables)})
+    write_artifact(uri, manifest, write)
+    return rows
+
+
+def _rename(uri: str, dataset: DatasetConfig, table_name: str, source: ParquetTable) -> pa.Table:
+    """Read one delivered file and give its columns their contract names; columns outside the contract are left out."""
+    table = storage.read_parquet(uri)
+    known = {column.name for column in dataset.columns(table_name)}
+    unknown = sorted(set(source.columns) - known)
+    if unknown:
+        raise InputError(f"source.{table_name}.columns: {unknown} are not columns of the log contract: {sorted(known)}")
+    arrays = {}
+    for column in dataset.columns(table_name):
+        name = source.columns.get(column.name, column.name)
+        if name in table.column_names:
+            arrays[column.name] = table[name]
+        elif column.required or column.name in source.columns:
+            raise InputError(
+                f"{uri}: no column {name!r} for {column.name!r}; it has {table.column_names}; "
+                f"name the right one under source.{table_name}.columns"
+            )
+    return pa.table(arrays)
+
+
+def main(
+    store_uri: str, dataset: dict, source: dict, first_day: str, last_day: str, history_days: int
+) -> dict[str, int]:
+    """`make_logs` from plain values."""
+    config = DatasetConfig.parse(dataset, "dataset")
+    days = config.days_read(date.fromisoformat(first_day), date.fromisoformat(last_day), history_days)
+    return make_logs(store_uri, config, source, days)

@@ -1,0 +1,1 @@
+"""Decides whether logs and examples are fit to train on."""

@@ -1,0 +1,33 @@
+"""The kfp components that validate logs and examples."""
+
+from kfp import dsl
+from kfp.dsl import HTML, Output
+
+
+@dsl.component(install_kfp_package=False)
+def validate_logs(
+    store_uri: str,
+    dataset: dict,
+    validation: dict,
+    first_day: str,
+    last_day: str,
+    as_of: str,
+    history_days: int,
+    expectations: Output[HTML],
+):
+    """Clean and check the logs that the examples of `first_day`..`last_day` depend on; fails when they are unfit."""
+    from data_validation import run
+
+    page = run.main_logs(store_uri, dataset, validation, (first_day, last_day), as_of, history_days)
+    with open(expectations.path, "w") as stream:
+        stream.write(page)
+
+
+@dsl.component(install_kfp_package=False)
+def validate_examples(
+    store_uri: str, dataset: dict, features: dict, validation: dict, first_day: str, last_day: str
+) -> dict:
+    """Check the examples of `first_day`..`last_day` against their schema; returns warnings by day."""
+    from data_validation import run
+
+    return run.main_examples(store_uri, dataset, features, validation, (first_day, last_day))

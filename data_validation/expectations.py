@@ -1,0 +1,118 @@
+"""Expectations of raw logs, run by Great Expectations."""
+
+from __future__ import annotations
+
+import html
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from components.common.events import ACTION_TYPES, ACTIONS, IMPRESSIONS, SOURCES, DatasetConfig
+from data_validation.config import ValidationConfig
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What Great Expectations found for one expectation.
+
+    Attributes:
+        suite: What it was asked of: `impressions`, `actions` or `days`.
+        name: The expectation's type, e.g. `expect_column_values_to_be_unique`.
+        column: Its column, empty for a whole table.
+        met: Whether it holds.
+        observed: What was seen, in words.
+    """
+
+    suite: str
+    name: str
+    column: str
+    met: bool
+    observed: str
+
+
+def check_logs(
+    samples: dict[str, pd.DataFrame], days: pd.DataFrame, dataset: DatasetConfig, config: ValidationConfig
+) -> list[Expectation]:
+    """Check samples of the delivered rows and the volumes of every day.
+
+    Args:
+        samples: Rows of each log, as delivered.
+        days: One row per log and day: `table`, `event_date`, `rows`, `quarantined_share`.
+        dataset: The log contract.
+        config: The limits.
+    """
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    import great_expectations as gx
+    import great_expectations.expectations as gxe
+
+    mostly = 1.0 - config.max_quarantined_share
+    suites: dict[str, tuple[pd.DataFrame, list[Any]]] = {}
+    for table, identifier in ((IMPRESSIONS, "impression_id"), (ACTIONS, "action_id")):
+        required = [column.name for column in dataset.columns(table) if column.required]
+        expectations: list[Any] = [
+            gxe.ExpectColumnValuesToNotBeNull(column=name, mostly=mostly) for name in required
+        ]
+        expectations.append(gxe.ExpectColumnValuesToBeUnique(column=identifier, mostly=mostly))
+        suites[table] = (samples[table], expectations)
+    suites[ACTIONS][1].extend(
+        [
+            gxe.ExpectColumnValuesToBeInSet(column="action_type", value_set=list(ACTION_TYPES), mostly=mostly),
+            gxe.ExpectColumnValuesToBeInSet(column="source", value_set=list(SOURCES), mostly=mostly),
+        ]
+    )
+    for table, least in ((IMPRESSIONS, config.min_impressions_per_day), (ACTIONS, config.min_actions_per_day)):
+        suites[f"days of {table}"] = (
+            days[days["table"] == table],
+            [
+                gxe.ExpectColumnValuesToBeBetween(column="rows", min_value=least),
+                gxe.ExpectColumnValuesToBeBetween(
+                    column="quarantined_share", min_value=0, max_value=config.max_quarantined_share
+                ),
+            ],
+        )
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False}
+    source = context.data_sources.add_pandas("logs")
+    found = []
+    for name, (frame, expectations) in suites.items():
+        batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe(name)
+        suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=expectations))
+        definition = gx.ValidationDefinition(name=name, data=batch, suite=suite)
+        result = context.validation_definitions.add(definition).run(
+            batch_parameters={"dataframe": frame}, result_format="BASIC"
+        )
+        found += [_summarise(name, item, frame) for item in result.results]
+    return found
+
+
+def _summarise(suite: str, item: Any, frame: pd.DataFrame) -> Expectation:
+    settings = item.expectation_config
+    column = settings.kwargs.get("column", "")
+    result = item.result or {}
+    if item.exception_info and item.exception_info.get("raised_exception"):
+        observed = str(item.exception_info.get("exception_message"))
+    else:
+        observed = f"{result.get('unexpected_count', 0)} unexpected of {result.get('element_count', len(frame))}"
+        worst = [str(value) for value in result.get("partial_unexpected_list", [])[:3]]
+        observed += f": {', '.join(worst)}" if worst else ""
+    if "event_date" in frame.columns and not item.success:
+        bad = frame[~frame[column].between(settings.kwargs["min_value"], settings.kwargs.get("max_value") or 1e18)]
+        observed += f" on {', '.join(map(str, bad['event_date'][:3]))}"
+    return Expectation(suite, settings.type, column, bool(item.success), observed)
+
+
+def expectations_page(found: list[Expectation]) -> str:
+    """A small self-contained HTML page."""
+    rows = "".join(
+        f"<tr><td>{'met' if item.met else '<b>not met</b>'}</td><td>{html.escape(item.suite)}</td>"
+        f"<td>{html.escape(item.column)}</td><td>{html.escape(item.name)}</td><td>{html.escape(item.observed)}</td></tr>"
+        for item in sorted(found, key=lambda item: item.met)
+    )
+    return (
+        "<!doctype html><meta charset=utf-8><title>Expectations of the logs</title>"
+        "<style>body{font-family:sans-serif}td,th{padding:4px 12px;text-align:left}</style>"
+        "<h1>Expectations of the logs</h1><table><tr><th></th><th>suite</th><th>column</th><th>expectation</th>"
+        f"<th>observed</th></tr>{rows}</table>"
+    )

@@ -1,0 +1,154 @@
+"""Row checks of raw logs: types are conformed, bad rows are set aside with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from components.common.days import MICROSECONDS_PER_DAY, microseconds
+from components.common.errors import InputError
+from components.common.events import (
+    ACTION_TYPES,
+    ACTIONS,
+    IMPRESSIONS,
+    SOURCES,
+    DatasetConfig,
+    arrow_type,
+    fits,
+)
+from components.common.hashing import hash_identifiers
+
+_EXPECTED = {
+    "identifier": "an integer or a string",
+    "text": "a string",
+    "timestamp": "a timestamp (UTC, microseconds)",
+    "number": "a number",
+}
+
+
+@dataclass(frozen=True)
+class SortedLog:
+    """A log's rows after the checks.
+
+    Attributes:
+        clean: Rows in the contract's types.
+        rejected: The other rows, with `reason` and the `row` number in their `file`.
+        reasons: How many rows were rejected for which reason.
+    """
+
+    clean: pa.Table
+    rejected: pa.Table
+    reasons: dict[str, int]
+
+
+def conform(table: pa.Table, table_name: str, dataset: DatasetConfig, uri: str) -> pa.Table:
+    """Give a delivered table the contract's columns and types; optional columns that are absent become nulls.
+
+    Raises:
+        InputError: If a required column is absent or a column has a type that would have to be guessed at.
+    """
+    arrays = {}
+    identifier = table.schema.field("user_id").type if "user_id" in table.column_names else pa.int64()
+    for column in dataset.columns(table_name):
+        if column.name not in table.column_names:
+            if column.required:
+                raise InputError(
+                    f"{uri}: {table_name} have no column {column.name!r} (found {table.column_names}); "
+                    "deliver it or map it under source"
+                )
+            arrays[column.name] = pa.nulls(table.num_rows, arrow_type(column, identifier))
+            continue
+        found = table.schema.field(column.name).type
+        if not fits(column, found):
+            raise InputError(
+                f"{uri}: column {column.name!r} of {table_name} is {found}, expected {_EXPECTED[column.kind]}; "
+                "convert it at the source"
+            )
+        target = arrow_type(column, identifier if pa.types.is_null(found) else found)
+        arrays[column.name] = table[column.name].cast(target)
+    return pa.table(arrays)
+
+
+def sort_rows(
+    table: pa.Table,
+    table_name: str,
+    dataset: DatasetConfig,
+    day: date,
+    as_of: date,
+    impression_times: pa.Table | None = None,
+) -> SortedLog:
+    """Separate good rows from bad ones; a row that fails several checks has the first reason.
+
+    Args:
+        table: A conformed log of one day, with columns `file` and `row` beside the contract's.
+        table_name: Which log.
+        dataset: The contract.
+        day: The folder's day; rows of other days are rejected.
+        as_of: Rows from this day on lie in the future.
+        impression_times: For actions: `impression_id` and `timestamp` of the impressions they may name.
+    """
+    reason = np.full(table.num_rows, "", dtype=object)
+    for name, bad in _checks(table, table_name, dataset, day, as_of, impression_times):
+        reason[bad & (reason == "")] = name
+    good = reason == ""
+    contract = [column.name for column in dataset.columns(table_name)]
+    rejected = table.append_column("reason", pa.array(reason, pa.string())).filter(pa.array(~good))
+    names, counts = np.unique(reason[~good].astype(str), return_counts=True)
+    reasons = dict(zip(names.tolist(), counts.tolist(), strict=True))
+    return SortedLog(table.select(contract).filter(pa.array(good)), rejected, reasons)
+
+
+def _checks(
+    table: pa.Table,
+    table_name: str,
+    dataset: DatasetConfig,
+    day: date,
+    as_of: date,
+    impression_times: pa.Table | None,
+) -> Iterator[tuple[str, np.ndarray]]:
+    for column in dataset.columns(table_name):
+        if column.required:
+            yield f"missing_{column.name}", table[column.name].is_null().to_numpy()
+    for column in dataset.columns(table_name):
+        if column.kind == "number":
+            finite = pc.fill_null(pc.is_finite(table[column.name]), True)
+            yield f"not_finite_{column.name}", pc.invert(finite).to_numpy()
+    moment = pc.fill_null(table["timestamp"].cast(pa.int64()), 0).to_numpy()
+    yield "timestamp_in_the_future", moment >= microseconds(as_of)
+    start = microseconds(day)
+    yield "timestamp_of_another_day", (moment < start) | (moment >= start + MICROSECONDS_PER_DAY)
+    identifier = "impression_id" if table_name == IMPRESSIONS else "action_id"
+    yield f"duplicate_{identifier}", _repeated(hash_identifiers(table[identifier]), moment)
+    if table_name == ACTIONS:
+        yield "unknown_action_type", ~_is_in(table["action_type"], ACTION_TYPES)
+        yield "unknown_source", ~_is_in(table["source"], SOURCES)
+        onsite = pc.equal(table["source"], "onsite")
+        yield "onsite_without_impression_id", pc.and_(onsite, table["impression_id"].is_null()).to_numpy()
+        if impression_times is not None:
+            yield "before_its_impression", _before_impression(table, moment, impression_times)
+
+
+def _is_in(column: pa.ChunkedArray, values: tuple[str, ...]) -> np.ndarray:
+    return pc.is_in(column, value_set=pa.array(values, column.type)).to_numpy()
+
+
+def _repeated(identity: np.ndarray, moment: np.ndarray) -> np.ndarray:
+    """All but the earliest row of each identifier."""
+    order = np.lexsort((np.arange(len(identity)), moment, identity))
+    repeated = np.zeros(len(identity), dtype=bool)
+    repeated[order[1:]] = identity[order[1:]] == identity[order[:-1]]
+    return repeated
+
+
+def _before_impression(actions: pa.Table, moment: np.ndarray, impression_times: pa.Table) -> np.ndarray:
+    if not impression_times.num_rows:
+        return np.zeros(actions.num_rows, dtype=bool)
+    named = pc.index_in(actions["impression_id"], value_set=impression_times["impression_id"].combine_chunks())
+    position = pc.fill_null(named, -1).to_numpy().astype(np.int64)
+    shown_at = impression_times["timestamp"].cast(pa.int64()).to_numpy()[position]
+    return (position >= 0) & actions["impression_id"].is_valid().to_numpy() & (moment < shown_at)
