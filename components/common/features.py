@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cached_property
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from components.common.config import Config
@@ -151,8 +150,3 @@ def volume_name(entity: str) -> str:
 def engagement_name(entity: str, rate: str) -> str:
     """Dense column: smoothed actions per impression of the entity, up to the previous day."""
     return f"{entity}_{rate}_rate"
-
-
-def table_rows(ids: np.ndarray, num_rows: int) -> np.ndarray:
-    """Rows of an embedding table for hashed ids: the id modulo the table's size, as training and serving both do it."""
-    return ids % num_rows

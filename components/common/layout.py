@@ -36,6 +36,10 @@ class Store:
         """One day of a log after validation."""
         return self._day("clean_logs", table, day=day)
 
+    def clean_days(self) -> list[date]:
+        """The days whose impressions have been validated."""
+        return _days(join_uri(self.root, "clean_logs", "impressions"), _DAY_PREFIX)
+
     def quarantine(self, table: str, day: date) -> str:
         """Rejected rows of one day of a log, each with its reason."""
         return self._day("quarantine", table, day=day)
@@ -76,13 +80,13 @@ class Store:
         """The record of one arm on one day."""
         return join_uri(self.ledger_day(day), f"{arm}.json")
 
-    def blessing(self, day: date) -> str:
-        """The gate's verdict of one day."""
-        return join_uri(self.root, "blessings", f"{_DAY_PREFIX}{day}.json")
+    def blessing(self, pipeline: str, day: date) -> str:
+        """The gate's verdict in one pipeline's run of a day."""
+        return join_uri(self.root, "blessings", pipeline, f"{_DAY_PREFIX}{day}.json")
 
-    def blessing_days(self) -> list[date]:
-        """The days that have a verdict."""
-        return _days(join_uri(self.root, "blessings"), _DAY_PREFIX)
+    def blessing_days(self, pipeline: str) -> list[date]:
+        """The days on which a pipeline's run has a verdict."""
+        return _days(join_uri(self.root, "blessings", pipeline), _DAY_PREFIX)
 
     def staged_version(self, digest: str) -> str:
         """An exported version that has not been published."""
@@ -100,17 +104,17 @@ class Store:
         """The file that names a channel's version: CURRENT or EXPERIMENT."""
         return join_uri(self.root, "registry", channel)
 
-    def publications(self) -> str:
-        """One record per publication, by day."""
-        return join_uri(self.root, "registry", "publications")
-
-    def publication(self, day: date) -> str:
-        """What the run of one day published."""
-        return join_uri(self.publications(), f"{_DAY_PREFIX}{day}.json")
+    def publication(self, pipeline: str, day: date) -> str:
+        """What one pipeline's run of a day published."""
+        return join_uri(self.root, "registry", "publications", pipeline, f"{_DAY_PREFIX}{day}.json")
 
     def report(self, name: str) -> str:
         """A report page."""
         return join_uri(self.root, "reports", f"{name}.html")
+
+    def newest_report(self) -> str:
+        """The page of the latest run."""
+        return join_uri(self.root, "report.html")
 
     def closed_run(self, pipeline: str, day: date) -> str:
         """The marker that a pipeline's run for a day is finished."""

@@ -12,6 +12,8 @@ from components.common.layout import Store
 
 PRODUCTION_CHANNEL = "CURRENT"
 EXPERIMENT_CHANNEL = "EXPERIMENT"
+BATCH = "batch"
+DAILY = "daily"
 
 Action = Literal["first", "refresh", "promote", "experiment", "none"]
 
@@ -28,6 +30,7 @@ class Blessing(Config):
     """The gate's verdict on one day.
 
     Attributes:
+        pipeline: Whose run: `batch` or `daily`.
         event_date: The newest scored day.
         blessed: Whether the candidate passed.
         reasons: Why, or why not.
@@ -43,6 +46,7 @@ class Blessing(Config):
         ledger_digest: Digest of the ledger rows that were read.
     """
 
+    pipeline: str
     event_date: date
     blessed: bool
     reasons: tuple[str, ...]
@@ -83,15 +87,15 @@ def read_pointer(store: Store, channel: str = PRODUCTION_CHANNEL) -> Pointer | N
     return Pointer.model_validate_json(storage.read_bytes(uri)) if storage.exists(uri) else None
 
 
-def read_blessing(store: Store, event_date: date) -> Blessing | None:
-    """The verdict of a day, or None."""
-    uri = store.blessing(event_date)
+def read_blessing(store: Store, pipeline: str, event_date: date) -> Blessing | None:
+    """The verdict in a pipeline's run of a day, or None."""
+    uri = store.blessing(pipeline, event_date)
     return Blessing.model_validate_json(storage.read_bytes(uri)) if storage.exists(uri) else None
 
 
-def read_publication(store: Store, event_date: date) -> Publication | None:
-    """What the run of a day published, or None."""
-    uri = store.publication(event_date)
+def read_publication(store: Store, pipeline: str, event_date: date) -> Publication | None:
+    """What a pipeline's run of a day published, or None."""
+    uri = store.publication(pipeline, event_date)
     return Publication.model_validate_json(storage.read_bytes(uri)) if storage.exists(uri) else None
 
 

@@ -7,6 +7,7 @@ built beside its place, and the manifest arrives last.
 from __future__ import annotations
 
 import posixpath
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -58,10 +59,11 @@ def write_bytes(uri: str, content: bytes) -> None:
     """Write a file under a temporary name, check it, and move it into place."""
     fs, path = filesystem(uri)
     fs.makedirs(posixpath.dirname(path), exist_ok=True)
-    fs.pipe_file(path + _PARTIAL, content)
-    if fs.size(path + _PARTIAL) != len(content):
-        raise OSError(f"{uri}: {fs.size(path + _PARTIAL)} of {len(content)} bytes were written")
-    fs.mv(path + _PARTIAL, path)
+    staged = _staged_name(path)
+    fs.pipe_file(staged, content)
+    if fs.size(staged) != len(content):
+        raise OSError(f"{uri}: {fs.size(staged)} of {len(content)} bytes were written")
+    fs.mv(staged, path)
 
 
 def remove(uri: str) -> None:
@@ -75,11 +77,12 @@ def remove(uri: str) -> None:
 def staged_directory(uri: str) -> Iterator[str]:
     """A directory to fill, which becomes `uri` when the block ends without an error.
 
-    What an earlier, killed attempt left behind is deleted first. The block must write `MANIFEST_NAME`; on
-    filesystems without an atomic rename that file is moved last.
+    What an earlier, killed attempt left behind is deleted first; should that attempt still be alive, it fails instead of
+    mixing its files with these. The block must write `MANIFEST_NAME`; on filesystems without an atomic rename that file
+    is moved last.
     """
-    staged = uri.rstrip("/") + _PARTIAL
-    remove(staged)
+    _remove_staged(uri)
+    staged = _staged_name(uri.rstrip("/"))
     fs, staged_path = filesystem(staged)
     fs.makedirs(staged_path, exist_ok=True)
     yield staged
@@ -93,6 +96,16 @@ def staged_directory(uri: str) -> Iterator[str]:
     for name in sorted(names, key=lambda name: name == MANIFEST_NAME):
         fs.copy(posixpath.join(staged_path, name), posixpath.join(path, name))
     remove(staged)
+
+
+def _staged_name(path: str) -> str:
+    return f"{path}.{uuid.uuid4().hex[:8]}{_PARTIAL}"
+
+
+def _remove_staged(uri: str) -> None:
+    fs, path = filesystem(uri.rstrip("/"))
+    for name in fs.glob(f"{path}.*{_PARTIAL}"):
+        fs.rm(name, recursive=True)
 
 
 def write_parquet(uri: str, table: pa.Table) -> None:

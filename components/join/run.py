@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
@@ -95,8 +96,11 @@ def _is_done(store: Store, day: str, output: DayOutput) -> bool:
 def _run_pipeline(
     store: Store, job: JoinJob, clean: dict[date, dict[str, Manifest]], outputs: dict[str, DayOutput]
 ) -> dict[str, int]:
-    scratch = store.scratch(f"join-{job.first_day}-{job.last_day}")
-    storage.remove(scratch)
+    name = f"join-{job.first_day}-{job.last_day}"
+    for left_over in storage.list_names(store.scratch("")):
+        if left_over.startswith(name):
+            storage.remove(store.scratch(left_over))
+    scratch = store.scratch(f"{name}-{uuid.uuid4().hex[:8]}")
     read = set(job.dataset.days_read(job.first_day, job.last_day, job.features.history_days))
     files = [
         LogFile(table, storage.join_uri(store.clean_logs(table, day), entry.name))

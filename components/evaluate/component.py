@@ -1,0 +1,11 @@
+"""The kfp component that scores a day."""
+
+from kfp import dsl
+
+
+@dsl.component(install_kfp_package=False)
+def evaluate(store_uri: str, dataset: dict, evaluation: dict, event_date: str, trained_through: str) -> dict:
+    """Append to the ledger how the models trained through one day do on a later one; returns served AUCs by arm."""
+    from components.evaluate import run
+
+    return run.main(store_uri, dataset, evaluation, event_date, trained_through)

@@ -1,0 +1,66 @@
+"""The yardstick: a logistic regression on the same features."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+from sklearn.linear_model import LogisticRegression
+
+from components.common.digests import digest_bytes
+from components.common.objectives import OBJECTIVE_NAMES, OBJECTIVES, negative_rate
+from components.train.dataset import ExampleSet
+from components.train.model.feature_processing import DenseNormalizer
+
+
+class Yardstick:
+    """One L2-regularised logistic regression per served objective.
+
+    Each sees what the ranker sees: every id one-hot, the ids of the sequence as a bag, and the dense features normalised
+    as the ranker normalises them.
+    """
+
+    def __init__(self, training: ExampleSet, negative_keep_rate: float, c: float) -> None:
+        """Fit on training examples; `c` is the inverse of the L2 strength."""
+        self._normalize = DenseNormalizer(training.dense.shape[1])
+        self._normalize.fit(training.dense)
+        rows = self._matrix(training)
+        self._fitted: dict[int, LogisticRegression] = {}
+        self._offsets: dict[int, float] = {}
+        for number, objective in enumerate(OBJECTIVES):
+            labels, mask = training.labels[:, number].numpy(), training.masks[:, number].numpy() > 0
+            if objective.served and 0 < labels[mask].sum() < mask.sum():
+                model = LogisticRegression(C=c, solver="lbfgs", max_iter=200, tol=1e-3)
+                self._fitted[number] = model.fit(rows[mask], labels[mask])
+                self._offsets[number] = float(np.log(negative_rate(objective, negative_keep_rate)))
+
+    def predict(self, examples: ExampleSet) -> dict[str, np.ndarray]:
+        """Probabilities of un-sampled impressions by served objective, shape (n,)."""
+        rows = self._matrix(examples)
+        return {
+            OBJECTIVE_NAMES[number]: 1.0 / (1.0 + np.exp(-(model.decision_function(rows) + self._offsets[number])))
+            for number, model in self._fitted.items()
+        }
+
+    def digest(self) -> str:
+        """Digest of the coefficients."""
+        fitted = [np.append(model.coef_, model.intercept_).tobytes() for model in self._fitted.values()]
+        return digest_bytes(b"".join(fitted))
+
+    def _matrix(self, examples: ExampleSet) -> sparse.csr_matrix:
+        features, size = examples.features, len(examples)
+        blocks = [sparse.csr_matrix(self._normalize(examples.dense).numpy())]
+        for position, feature in enumerate(features.categorical):
+            ids = examples.categorical[:, position].numpy()
+            ones = np.ones(size, dtype=np.float32)
+            blocks.append(sparse.csr_matrix((ones, ids, np.arange(size + 1)), shape=(size, feature.num_rows)))
+        lengths = examples.lengths.numpy()
+        used = np.arange(examples.sequence.shape[1]) < lengths[:, None]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        weights = np.repeat(1.0 / np.maximum(lengths, 1), lengths).astype(np.float32)
+        for position, name in enumerate(features.sequence_names):
+            ids = examples.sequence[:, :, position].numpy()[used]
+            num_rows = features.tables[features.sequence_table(name)]
+            bag = sparse.csr_matrix((weights, ids, offsets), shape=(size, num_rows))
+            bag.sum_duplicates()
+            blocks.append(bag)
+        return sparse.hstack(blocks, format="csr")

@@ -1,0 +1,12 @@
+"""The kfp component that exports a version."""
+
+from kfp import dsl
+from kfp.dsl import Artifact, Input
+
+
+@dsl.component(install_kfp_package=False)
+def export(store_uri: str, export: dict, pipeline: str, event_date: str, blessing: Input[Artifact]) -> str:
+    """Export the blessed checkpoint and check its parity with torch; returns the version's digest."""
+    from components.export import run
+
+    return run.main(store_uri, export, pipeline, event_date)

@@ -1,0 +1,20 @@
+"""The kfp component of the gate."""
+
+from typing import NamedTuple
+
+from kfp import dsl
+from kfp.dsl import Artifact, Output
+
+
+@dsl.component(install_kfp_package=False)
+def gate(
+    store_uri: str, gate: dict, pipeline: str, event_date: str, blessing: Output[Artifact]
+) -> NamedTuple("Verdict", [("blessed", bool), ("publish", bool), ("action", str), ("reasons", list)]):  # type: ignore[valid-type]
+    """Judge the candidate and choose what to publish; fails closed."""
+    from components.gate import run
+
+    verdict = run.main(store_uri, gate, pipeline, event_date)
+    with open(blessing.path, "w") as stream:
+        stream.write(verdict.model_dump_json(indent=2))
+    reasons = [*verdict.reasons, *verdict.action_reasons]
+    return (verdict.blessed, verdict.action != "none", verdict.action, reasons)  # type: ignore[return-value]

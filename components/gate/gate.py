@@ -1,0 +1,131 @@
+"""The gate: is the candidate's recipe better than the control's on unseen days?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+
+from components.common.ledger import CANDIDATE, CONTROL, LedgerRow
+from components.common.objectives import SERVED_OBJECTIVES
+from components.common.release import Gain
+from components.gate.config import GateConfig
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the candidate is blessed, and from what.
+
+    Attributes:
+        blessed: The verdict.
+        reasons: Why, or everything that stands against it.
+        days: The days of the window.
+        gain: Over all served objectives; None when it cannot be computed.
+        by_objective: The gain of each served objective.
+    """
+
+    blessed: bool
+    reasons: tuple[str, ...]
+    days: tuple[date, ...]
+    gain: Gain | None
+    by_objective: dict[str, Gain]
+
+
+def decide(rows: list[LedgerRow], event_date: date, config: GateConfig) -> Verdict:
+    """Bless the candidate if its cumulative AUC gain reaches the threshold.
+
+    gain = (sum_d AUC_candidate[d] / sum_d AUC_control[d] - 1) * 100, over the last `num_days` days up to `event_date` on
+    which both arms were scored, and over the served objectives (Qiu et al. 2025, section 4.4). Anything that is missing
+    counts against the candidate.
+
+    Raises:
+        ValueError: If the two arms were scored on different rows on any of those days.
+    """
+    control, candidate = _window(rows, event_date, config.num_days)
+    days = tuple(row.event_date for row in control)
+    for ours, theirs in zip(control, candidate, strict=True):
+        if ours.examples_digest != theirs.examples_digest:
+            raise ValueError(
+                f"ledger of {ours.event_date}: control was scored on examples {ours.examples_digest[:12]}, candidate on "
+                f"{theirs.examples_digest[:12]}; the arms must see the same rows"
+            )
+    against = _shortcomings(control, candidate, event_date, config)
+    if not days or any(auc is None for row in control + candidate for auc in _aucs(row, SERVED_OBJECTIVES)):
+        return Verdict(False, tuple(against or ["no day has an AUC of every served objective"]), days, None, {})
+    gain = cumulative_gain(control, candidate, SERVED_OBJECTIVES)
+    by_objective = {name: cumulative_gain(control, candidate, (name,)) for name in SERVED_OBJECTIVES}
+    if gain.percent < config.min_gain_percent:
+        against.append(
+            f"cumulative AUC gain {gain.percent:+.3f}% is below the threshold {config.min_gain_percent:+.2f}%"
+        )
+    for name, own in by_objective.items():
+        if own.percent < -config.max_objective_loss_percent:
+            against.append(f"{name} loses {-own.percent:.3f}%, more than {config.max_objective_loss_percent}%")
+    against += calibration_problems(candidate, config)
+    if against:
+        return Verdict(False, tuple(against), days, gain, by_objective)
+    reason = f"cumulative AUC gain {gain.percent:+.3f}% over {len(days)} days reaches {config.min_gain_percent:+.2f}%"
+    return Verdict(True, (reason,), days, gain, by_objective)
+
+
+def cumulative_gain(control: list[LedgerRow], candidate: list[LedgerRow], objectives: tuple[str, ...]) -> Gain:
+    """The gain of `decide` in percent, with the 95% interval of its bootstrap replicates where the rows have them."""
+    replicates = []
+    for rows in (candidate, control):
+        drawn = [row.scores[name].auc_replicates for row in rows for name in objectives]
+        replicates.append(np.sum(drawn, axis=0) if all(drawn) and len({len(d) for d in drawn}) == 1 else None)
+    ours, theirs = (sum(auc or 0.0 for row in rows for auc in _aucs(row, objectives)) for rows in (candidate, control))
+    low = high = None
+    if replicates[0] is not None and replicates[1] is not None:
+        low, high = (float(x) for x in np.percentile((replicates[0] / replicates[1] - 1) * 100, [2.5, 97.5]))
+    return Gain(percent=(ours / theirs - 1) * 100, low=low, high=high)
+
+
+def calibration_problems(rows: list[LedgerRow], config: GateConfig) -> list[str]:
+    """Served objectives whose calibration, pooled over the rows' days, is missing or out of bounds."""
+    problems = []
+    for name in SERVED_OBJECTIVES:
+        scores = [row.scores[name] for row in rows if name in row.scores and row.scores[name].calibration is not None]
+        positives = sum(score.positives for score in scores)
+        if not positives:
+            problems.append(f"{name} has no calibration: no positive row")
+            continue
+        pooled = sum((score.calibration or 0.0) * score.positives for score in scores) / positives
+        if not config.min_calibration <= pooled <= config.max_calibration:
+            problems.append(
+                f"calibration of {name} is {pooled:.3f}, outside {config.min_calibration} to {config.max_calibration}"
+            )
+    return problems
+
+
+def _window(rows: list[LedgerRow], event_date: date, num_days: int) -> tuple[list[LedgerRow], list[LedgerRow]]:
+    by_arm: dict[str, dict[date, LedgerRow]] = {CONTROL: {}, CANDIDATE: {}}
+    for row in rows:
+        if row.arm in by_arm and row.event_date <= event_date:
+            by_arm[row.arm][row.event_date] = row
+    days = sorted(by_arm[CONTROL].keys() & by_arm[CANDIDATE].keys())[-num_days:]
+    return [by_arm[CONTROL][day] for day in days], [by_arm[CANDIDATE][day] for day in days]
+
+
+def _aucs(row: LedgerRow, objectives: tuple[str, ...]) -> list[float | None]:
+    return [row.scores[name].auc if name in row.scores else None for name in objectives]
+
+
+def _shortcomings(
+    control: list[LedgerRow], candidate: list[LedgerRow], event_date: date, config: GateConfig
+) -> list[str]:
+    found = []
+    if len(control) < config.num_days:
+        found.append(f"{len(control)} of {config.num_days} days are scored by both arms")
+    if not control or control[-1].event_date != event_date:
+        found.append(f"{event_date} is not scored by both arms")
+    for row in control + candidate:
+        for name, auc in zip(SERVED_OBJECTIVES, _aucs(row, SERVED_OBJECTIVES), strict=True):
+            if auc is None:
+                found.append(f"{row.arm} has no AUC of {name} on {row.event_date}: only one class occurs")
+    for name in SERVED_OBJECTIVES:
+        positives = sum(row.scores[name].positives for row in candidate if name in row.scores)
+        if positives < config.min_positives:
+            found.append(f"{name} has {positives} positives over the window, at least {config.min_positives} are needed")
+    return found

@@ -1,0 +1,35 @@
+"""Writes the gate's verdict of one day."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+from components.common.layout import Store
+from components.common.ledger import read_ledger
+from components.common.progress import log_line
+from components.common.release import Blessing, read_blessing, read_pointer, write_record
+from components.gate.config import GateConfig
+from components.gate.release import decide_release, inputs_digest
+
+
+def judge_day(store_uri: str, config: GateConfig, pipeline: str, event_date: date) -> Blessing:
+    """Decide what a pipeline's run of a day may publish.
+
+    A verdict on the same ledger and thresholds stands: asked again after its model was published, the gate must not
+    judge that model against itself.
+    """
+    store = Store(store_uri)
+    rows = read_ledger(store, through=event_date)
+    blessing = read_blessing(store, pipeline, event_date)
+    if blessing is None or blessing.ledger_digest != inputs_digest(rows, config):
+        blessing = decide_release(pipeline, rows, event_date, read_pointer(store), config)
+        write_record(store.blessing(pipeline, event_date), blessing)
+    log_line("gate", f"{event_date}: {'blessed' if blessing.blessed else 'not blessed'}: {'; '.join(blessing.reasons)}")
+    log_line("gate", f"{event_date}: {blessing.action} {blessing.arm}: {'; '.join(blessing.action_reasons)}")
+    return blessing
+
+
+def main(store_uri: str, gate: dict[str, Any], pipeline: str, event_date: str) -> Blessing:
+    """`judge_day` from plain values."""
+    return judge_day(store_uri, GateConfig.parse(gate, "gate"), pipeline, date.fromisoformat(event_date))

@@ -1,0 +1,1 @@
+"""Puts a version where servers look."""

@@ -1,0 +1,65 @@
+"""The page itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import jinja2
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from components.common.ledger import ARMS, LOGISTIC_REGRESSION, SERVED, LedgerRow
+from components.common.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
+from components.report.facts import ReportFacts
+from components.report.plots import gain_figure, ledger_figure, loss_figure, volumes_figure
+
+_ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.PackageLoader("components.report", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
+)
+
+
+def render(facts: ReportFacts, threshold: float) -> str:
+    """The whole page as HTML, with everything that it needs inside."""
+    figures = {
+        "volumes": volumes_figure(facts.volumes),
+        "losses": loss_figure(facts.curves),
+        "ledger": ledger_figure(facts.ledger),
+        "gain": gain_figure(facts.history or [facts.blessing], threshold),
+    }
+    quarantined: Counter[str] = Counter()
+    for volume in facts.volumes:
+        quarantined.update(volume.quarantined)
+    return _ENVIRONMENT.get_template("report.html.jinja").render(
+        facts=facts,
+        threshold=threshold,
+        plotly_js=get_plotlyjs(),
+        figures={name: _embed(figure, name) for name, figure in figures.items()},
+        served_objectives=SERVED_OBJECTIVES,
+        objectives=OBJECTIVE_NAMES,
+        ledger_rows=_ledger_rows(facts.ledger),
+        mean_aucs=_mean_aucs(facts.ledger),
+        quarantined=quarantined,
+        warnings=[(volume.day, text) for volume in facts.volumes for text in volume.warnings],
+        days_with_examples=[volume.day for volume in facts.volumes if volume.labels],
+    )
+
+
+def _embed(figure: go.Figure, name: str) -> str:
+    return figure.to_html(include_plotlyjs=False, full_html=False, div_id=f"figure-{name}", config={"responsive": True})
+
+
+def _ledger_rows(ledger: list[LedgerRow]) -> list[LedgerRow]:
+    order = {arm: number for number, arm in enumerate((*ARMS, SERVED, LOGISTIC_REGRESSION))}
+    return sorted(ledger, key=lambda row: (row.event_date, order.get(row.arm, 9)))
+
+
+def _mean_aucs(ledger: list[LedgerRow]) -> dict[str, dict[str, float]]:
+    """Mean AUC over the days on which every arm has one, by arm and served objective."""
+    means: dict[str, dict[str, float]] = {}
+    for arm in (*ARMS, LOGISTIC_REGRESSION):
+        for name in SERVED_OBJECTIVES:
+            aucs = [r.scores[name].auc for r in ledger if r.arm == arm and name in r.scores]
+            known = [auc for auc in aucs if auc is not None]
+            if known:
+                means.setdefault(arm, {})[name] = sum(known) / len(known)
+    return means

@@ -1,0 +1,1 @@
+"""Chooses what a scheduled run works on, and marks runs as finished."""

@@ -1,0 +1,28 @@
+"""The kfp components that start a run, and end one without work."""
+
+from typing import NamedTuple
+
+from kfp import dsl
+
+
+@dsl.component(install_kfp_package=False)
+def pick_days(
+    store_uri: str, pipeline: str, dataset: dict, schedule: dict, as_of: str
+) -> NamedTuple(  # type: ignore[valid-type]
+    "Assignment",
+    [("due", bool), ("first_day", str), ("trained_through", str), ("event_date", str), ("as_of", str)],
+):
+    """Choose the days of this run: the batch, or the next day that no run has finished."""
+    from components.schedule import run
+
+    chosen = run.main_pick(store_uri, pipeline, dataset, schedule, as_of)
+    days = (chosen.first_day, chosen.trained_through, chosen.event_date, chosen.as_of)
+    return (chosen.due, *map(str, days))  # type: ignore[return-value]
+
+
+@dsl.component(install_kfp_package=False)
+def nothing_due() -> NamedTuple(  # type: ignore[valid-type]
+    "Outcome", [("blessed", bool), ("published", str), ("promoted", bool), ("reasons", list)]
+):
+    """The outcome of a run without work."""
+    return (False, "", False, ["nothing is due"])  # type: ignore[return-value]

@@ -1,0 +1,92 @@
+"""Picks the next day to work on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+from components.common.days import parse_day, utc_today
+from components.common.errors import InputError
+from components.common.events import DatasetConfig
+from components.common.layout import Store
+from components.common.progress import log_line
+from components.common.release import BATCH, DAILY
+from components.schedule.config import ScheduleConfig
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What one run works on.
+
+    Attributes:
+        due: Whether there is anything to do.
+        first_day: First day to join and train on.
+        trained_through: Last day that the scored models have seen.
+        event_date: The day to score: the one after `trained_through`.
+        as_of: Knowledge cut-off of the run.
+    """
+
+    due: bool
+    first_day: date
+    trained_through: date
+    event_date: date
+    as_of: date
+
+
+def pick_batch(store: Store, dataset: DatasetConfig, schedule: ScheduleConfig, as_of: date) -> Assignment:
+    """The batch days, scored on the day after them, unless that run is finished.
+
+    Raises:
+        InputError: If the day to score is not mature at `as_of`.
+    """
+    last = _open_day(schedule.first_day, dataset, schedule.num_batch_days - 1)
+    scored = _open_day(last, dataset, 1)
+    due = scored not in store.closed_days(BATCH)
+    if due and as_of <= dataset.mature_on(scored):
+        raise InputError(
+            f"as_of = {as_of}: the batch is scored on {scored}, whose labels are final after {dataset.mature_on(scored)}; "
+            "wait, or make schedule.first_day earlier"
+        )
+    return Assignment(due, schedule.first_day, last, scored, as_of)
+
+
+def pick_day(store: Store, dataset: DatasetConfig, as_of: date) -> Assignment:
+    """The next day after the last finished run, if its labels are final.
+
+    Days are taken one by one in order, so a missed night is caught up by the next runs and no day is skipped.
+
+    Raises:
+        InputError: If no batch run is finished.
+    """
+    batches = store.closed_days(BATCH)
+    if not batches:
+        raise InputError(f"{store.root}: no finished batch run; run batch_training first")
+    finished = store.closed_days(DAILY)
+    event_date = _open_day(max(finished), dataset, 1) if finished else max(batches)
+    before = _open_day(event_date, dataset, -1)
+    due = as_of > dataset.mature_on(event_date)
+    return Assignment(due, event_date, before, event_date, as_of)
+
+
+def _open_day(day: date, dataset: DatasetConfig, steps: int) -> date:
+    """The day some open days later, or earlier for negative steps."""
+    direction = timedelta(days=1 if steps >= 0 else -1)
+    remaining = abs(steps)
+    while remaining or day in dataset.closed_days:
+        day += direction
+        if day not in dataset.closed_days:
+            remaining = max(remaining - 1, 0)
+    return day
+
+
+def main_pick(store_uri: str, pipeline: str, dataset: dict[str, Any], schedule: dict[str, Any], as_of: str) -> Assignment:
+    """Pick from plain values; an empty `as_of` means today."""
+    contract = DatasetConfig.parse(dataset, "dataset")
+    known_on = parse_day(as_of, "as_of") if as_of else utc_today()
+    if pipeline == BATCH:
+        chosen = pick_batch(Store(store_uri), contract, ScheduleConfig.parse(schedule, "schedule"), known_on)
+    else:
+        chosen = pick_day(Store(store_uri), contract, known_on)
+    log_line(pipeline, f"{chosen.event_date}: {'due' if chosen.due else 'nothing is due'} as of {known_on}")
+    return chosen

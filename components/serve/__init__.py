@@ -1,0 +1,1 @@
+"""Answers with a published version. Needs no torch."""

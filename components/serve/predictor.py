@@ -1,0 +1,85 @@
+"""Loads a published version and predicts in this process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime
+import pyarrow as pa
+import safetensors.numpy
+
+from components.common import storage
+from components.common.encoding import encode
+from components.common.errors import InputError
+from components.common.features import FeatureConfig
+from components.common.layout import Store
+from components.common.manifests import Manifest, read_manifest, verify_files
+from components.common.release import PRODUCTION_CHANNEL, Pointer, read_pointer
+from components.common.servable import ONNX_INPUTS, ONNX_OUTPUT, RANKER_FILE, TABLES_FILE, VERSION_KIND
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Embedding tables, ranker and feature list of one version."""
+
+    features: FeatureConfig
+    tables: dict[str, np.ndarray]
+    session: onnxruntime.InferenceSession
+
+    @classmethod
+    def from_files(cls, onnx: bytes, tables: bytes, features: FeatureConfig) -> Predictor:
+        """Load from the content of a version's files."""
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+        return cls(features, safetensors.numpy.load(tables), session)
+
+    @classmethod
+    def from_version(cls, uri: str) -> tuple[Predictor, Manifest]:
+        """Load a version's directory after checking every file's digest.
+
+        Raises:
+            InputError: If the version is absent, incomplete or damaged.
+        """
+        manifest = read_manifest(uri, VERSION_KIND)
+        verify_files(uri, manifest)
+        features = FeatureConfig.parse(manifest.details["features"], f"{uri}: features")
+        onnx, tables = (storage.read_bytes(storage.join_uri(uri, name)) for name in (RANKER_FILE, TABLES_FILE))
+        return cls.from_files(onnx, tables, features), manifest
+
+    def predict(self, table: pa.Table) -> np.ndarray:
+        """Probabilities of n examples, float32, shape (n, objectives).
+
+        Raises:
+            InputError: If a feature column is absent.
+        """
+        needed = [*self.features.categorical_names, *self.features.dense_names]
+        missing = [name for name in needed if name not in table.column_names]
+        if missing:
+            raise InputError(f"examples have no column {missing[0]!r} ({len(missing)} are missing); see the feature list")
+        encoded = encode(table, self.features)
+        names = self.features.categorical_names
+        categorical = np.stack([self.tables[name][encoded.categorical[:, i]] for i, name in enumerate(names)], axis=1)
+        used = np.arange(encoded.sequence.shape[1]) < encoded.lengths[:, None]
+        looked_up = [
+            self.tables[self.features.sequence_table(name)][encoded.sequence[:, :, i]]
+            for i, name in enumerate(self.features.sequence_names)
+        ]
+        sequence = np.concatenate(looked_up, axis=2) * used[:, :, None]
+        inputs = (categorical, encoded.dense, sequence.astype(np.float32), encoded.lengths)
+        outputs = self.session.run([ONNX_OUTPUT], dict(zip(ONNX_INPUTS, inputs, strict=True)))
+        return np.asarray(outputs[0])
+
+
+def load_served(store: Store, channel: str = PRODUCTION_CHANNEL) -> tuple[Predictor, Manifest, Pointer]:
+    """The version that a channel points to.
+
+    Raises:
+        InputError: If nothing is published on the channel.
+    """
+    pointer = read_pointer(store, channel)
+    if pointer is None:
+        raise InputError(f"{store.pointer(channel)}: nothing is published yet; run the pipeline first (afterclick run)")
+    predictor, manifest = Predictor.from_version(store.version(pointer.version))
+    return predictor, manifest, pointer

@@ -1,0 +1,1 @@
+"""Trains the multi-task ranker: one long batch, then day by day."""

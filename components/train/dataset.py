@@ -1,0 +1,121 @@
+"""Examples as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from components.common import storage
+from components.common.encoding import encode
+from components.common.errors import InputError
+from components.common.examples import EXAMPLES_FILE, NEGATIVE_KEPT, USER_HASH
+from components.common.features import FeatureConfig
+from components.common.layout import Store
+from components.common.manifests import Manifest, read_manifest
+from components.common.objectives import OBJECTIVES, Objective
+from components.train.batch import Batch, make_sparse
+
+EXAMPLES_KIND = "examples"
+
+
+@dataclass(frozen=True)
+class ExampleSet:
+    """Examples of one or more days in memory; n rows.
+
+    Attributes:
+        features: The feature list.
+        categorical: Table rows, int64, shape (n, C).
+        dense: Raw values, float32, shape (n, D).
+        sequence: Table rows, padded at the end with 0, int64, shape (n, L, S).
+        lengths: Used positions, int64, shape (n,).
+        labels: 0 or 1, float32, shape (n, objectives).
+        masks: Participation, float32, shape (n, objectives).
+        users: Hashed users, int64, shape (n,).
+    """
+
+    features: FeatureConfig
+    categorical: Tensor
+    dense: Tensor
+    sequence: Tensor
+    lengths: Tensor
+    labels: Tensor
+    masks: Tensor
+    users: np.ndarray
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.dense)
+
+    def batch(self, rows: Tensor | slice) -> Batch:
+        """The batch of some rows."""
+        sparse = make_sparse(self.features, self.categorical[rows], self.sequence[rows], self.lengths[rows])
+        return Batch(sparse, self.dense[rows], self.labels[rows], self.masks[rows])
+
+    def in_order(self, batch_size: int) -> Iterator[Batch]:
+        """Batches in the order of the rows."""
+        for start in range(0, len(self), batch_size):
+            yield self.batch(slice(start, start + batch_size))
+
+    def shuffled(self, batch_size: int, seed: int) -> Iterator[Batch]:
+        """Batches in an order that only the seed decides."""
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        for start in range(0, len(self), batch_size):
+            yield self.batch(order[start : start + batch_size])
+
+
+def participation(objective: Objective, table: pa.Table, unsampled: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of an objective and which rows take part, both bool, shape (n,).
+
+    A row is a negative of an objective over all or not clicked impressions only if the sampling hash kept it, even when
+    another objective's positive kept the row: so each head's negatives are a uniform sample at one known rate. On rows
+    that were not down-sampled every negative takes part.
+    """
+    positive = table[objective.label].to_numpy() > 0
+    clicked = table["clicked"].to_numpy() > 0
+    if objective.rows == "clicked":
+        return positive & clicked, clicked
+    eligible = np.ones(len(clicked), dtype=bool) if objective.rows == "all" else ~clicked
+    if unsampled:
+        return positive & eligible, eligible
+    return positive & eligible, eligible & (positive | table[NEGATIVE_KEPT].to_numpy())
+
+
+def tensors_of(table: pa.Table, features: FeatureConfig, unsampled: bool) -> ExampleSet:
+    """Turn a table of examples into tensors."""
+    encoded = encode(table, features)
+    taking_part = [participation(objective, table, unsampled) for objective in OBJECTIVES]
+    return ExampleSet(
+        features=features,
+        categorical=torch.from_numpy(encoded.categorical),
+        dense=torch.from_numpy(encoded.dense),
+        sequence=torch.from_numpy(encoded.sequence),
+        lengths=torch.from_numpy(encoded.lengths),
+        labels=torch.from_numpy(np.stack([label for label, _ in taking_part], axis=1).astype(np.float32)),
+        masks=torch.from_numpy(np.stack([mask for _, mask in taking_part], axis=1).astype(np.float32)),
+        users=table[USER_HASH].to_numpy(),
+    )
+
+
+def read_examples(store: Store, split: str, day: date) -> tuple[pa.Table, Manifest]:
+    """One day of examples and its manifest."""
+    uri = store.examples(split, day)
+    manifest = read_manifest(uri, EXAMPLES_KIND)
+    return storage.read_parquet(storage.join_uri(uri, EXAMPLES_FILE)), manifest
+
+
+def keep_rate(manifests: list[Manifest]) -> float:
+    """The one rate at which all these examples keep negatives.
+
+    Raises:
+        InputError: If they differ.
+    """
+    rates = sorted({manifest.settings["sampling"]["negative_keep_rate"] for manifest in manifests})
+    if len(rates) != 1:
+        raise InputError(f"examples have negative_keep_rate {rates}; join all days at one rate")
+    return float(rates[0])

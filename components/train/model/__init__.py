@@ -1,0 +1,1 @@
+"""The ranker: embedding tables, feature processing, sequence encoder, heads."""

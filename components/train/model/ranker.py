@@ -1,0 +1,99 @@
+"""The multi-task ranker and its loss."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from components.common.features import FeatureConfig
+from components.common.objectives import OBJECTIVES, negative_rate
+from components.train.batch import Batch
+from components.train.config import ModelConfig
+from components.train.model.embeddings import Embeddings
+from components.train.model.feature_processing import DenseNormalizer
+from components.train.model.heads import Heads
+from components.train.model.sequence import SequenceEncoder
+
+
+class RankerNet(nn.Module):
+    """Everything behind the embedding tables: what is exported as the ONNX ranker."""
+
+    def __init__(self, features: FeatureConfig, config: ModelConfig) -> None:
+        """Size the layers from the feature list."""
+        super().__init__()
+        dim = config.embedding_dim
+        self.normalize = DenseNormalizer(len(features.dense_names))
+        self.sequence = SequenceEncoder(dim * len(features.sequence_names), features.sequence.length, config)
+        width = dim * len(features.categorical) + len(features.dense_names) + config.sequence_dim
+        layers: list[nn.Module] = []
+        for size in config.hidden_sizes:
+            layers += [nn.Linear(width, size), nn.ReLU(), nn.Dropout(config.dropout)]
+            width = size
+        self.shared = nn.Sequential(*layers)
+        self.heads = Heads(width, config.head_size)
+
+    def forward(self, categorical: Tensor, dense: Tensor, sequence: Tensor, lengths: Tensor) -> Tensor:
+        """Logits, as trained on down-sampled negatives.
+
+        Args:
+            categorical: Vectors, shape (n, C, dim).
+            dense: Raw dense features, shape (n, D).
+            sequence: Vectors padded with zeros, shape (n, L, S * dim).
+            lengths: Used positions, int64, shape (n,).
+
+        Returns:
+            Shape (n, objectives).
+        """
+        encoded = self.sequence(sequence, lengths)
+        return self.heads(self.shared(torch.cat([categorical.flatten(1), self.normalize(dense), encoded], dim=1)))
+
+
+class Ranker(nn.Module):
+    """Tables and net together, with the loss."""
+
+    def __init__(self, features: FeatureConfig, config: ModelConfig) -> None:
+        """Make both parts."""
+        super().__init__()
+        self.embeddings = Embeddings(features, config)
+        self.net = RankerNet(features, config)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits of a batch, shape (n, objectives)."""
+        categorical, sequence, lengths = self.embeddings(batch.sparse)
+        return self.net(categorical, batch.dense, sequence, lengths)
+
+    def loss(self, batch: Batch, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Weighted sum of the masked binary cross-entropies.
+
+        Args:
+            batch: n rows.
+            weights: Of the objectives, shape (objectives,).
+
+        Returns:
+            The total, and each objective's mean over the rows that take part, shape (objectives,); 0 without rows.
+        """
+        losses = functional.binary_cross_entropy_with_logits(self(batch), batch.labels, reduction="none")
+        means = (losses * batch.masks).sum(dim=0) / batch.masks.sum(dim=0).clamp(min=1.0)
+        return (means * weights).sum(), means
+
+
+class LogitCorrection(nn.Module):
+    """Makes probabilities of un-sampled impressions from logits that were trained on sampled negatives.
+
+    A negative kept at rate r divides the odds by r, so ln(r) is added to the head's logit, exactly once.
+    """
+
+    offsets: Tensor
+
+    def __init__(self, negative_keep_rate: float) -> None:
+        """One offset per objective, at that objective's own rate."""
+        super().__init__()
+        rates = [negative_rate(objective, negative_keep_rate) for objective in OBJECTIVES]
+        self.register_buffer("offsets", torch.tensor([math.log(rate) for rate in rates]))
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Probabilities, shape (n, objectives)."""
+        return torch.sigmoid(logits + self.offsets)

@@ -1,0 +1,1 @@
+"""The pipelines, how they run here and on a cluster, and the command line."""

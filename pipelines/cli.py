@@ -1,0 +1,187 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from components.common.days import parse_day, utc_today
+from pipelines.terminal import RunDisplay, ledger_table, summary_lines
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Trains, gates and ships ads-conversion models every day.\n\n"
+    "Start with [bold]afterclick demo[/bold]: real logs to a published, gated model in a few minutes. Then write a "
+    "YAML file for your own logs and [bold]afterclick run[/bold] it; [bold]afterclick show[/bold] says what is served and why.",
+)
+_console = Console()
+
+ConfigOption = Annotated[str, typer.Option("--config", "-c", help="A YAML file, or the name of a shipped configuration.")]
+StoreOption = Annotated[
+    str, typer.Option("--store", "-s", help="Folder or fsspec URI that holds everything: logs, examples, registry.")
+]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+_DEMO_STORE = "runs/demo"
+
+
+def _clear_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Show an error as one line, unless `--debug` asks for the traceback."""
+
+    @wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except (ValueError, OSError, RuntimeError) as error:
+            if kwargs.get("debug"):
+                raise
+            Console(stderr=True).print(f"[bold red]error:[/bold red] {error}", soft_wrap=True, highlight=False)
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt as error:
+            Console(stderr=True).print("stopped; the same command goes on from here")
+            raise typer.Exit(130) from error
+
+    return wrapped
+
+
+@app.command()
+@_clear_errors
+def demo(
+    store: StoreOption = _DEMO_STORE,
+    days: Annotated[int, typer.Option(min=1, help="Days of daily training after the batch.")] = 5,
+    config: ConfigOption = "complete_journey",
+    debug: DebugOption = False,
+) -> None:
+    """Real logs to a published, gated model: one batch run, then one run per day.
+
+    A second call goes on where the first one stopped, and does nothing twice.
+    """
+    started = time.monotonic()
+    _run(config, store, None, days)
+    _show_summary(store)
+    for line in summary_lines(store):
+        _console.print(line, highlight=False, soft_wrap=True)
+    _console.print(f"demo.seconds: {time.monotonic() - started:.0f}", highlight=False)
+
+
+@app.command()
+@_clear_errors
+def run(
+    config: ConfigOption,
+    store: StoreOption,
+    as_of: Annotated[
+        str, typer.Option(help="Only events before this UTC day are seen; today, or the end of generated logs, if not given.")
+    ] = "",
+    max_days: Annotated[int | None, typer.Option(min=0, help="Stop after this many days of daily training.")] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Run what is due: the batch if it is not finished, then each day whose labels are final."""
+    _run(config, store, as_of or None, max_days)
+    _show_summary(store)
+    for line in summary_lines(store):
+        _console.print(line, highlight=False, soft_wrap=True)
+
+
+def _run(config_name: str, store: str, as_of: str | None, max_days: int | None) -> None:
+    from pipelines.config import load_config
+    from pipelines.local import newest_as_of, run_schedule
+
+    config = load_config(config_name)
+    known_on = parse_day(as_of, "--as-of") if as_of else newest_as_of(config, utc_today())
+    with RunDisplay(_console) as display:
+        runs = run_schedule(config, store, known_on, max_days, display.begin_run, display.events)
+        count = 0
+        for pipeline, outputs in runs:
+            count += 1
+            display.end_run(pipeline, outputs)
+        if not count:
+            _console.print("nothing is due: every run is finished", highlight=False)
+
+
+def _show_summary(store: str) -> None:
+    _console.print(ledger_table(store))
+
+
+@app.command()
+@_clear_errors
+def compile(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the YAML files.")] = Path("build/pipelines"),
+    config: Annotated[
+        str, typer.Option("--config", "-c", help="Fill the parameters' defaults from this configuration.")
+    ] = "",
+    store: Annotated[str, typer.Option("--store", "-s", help="Default of store_uri, e.g. a bucket.")] = "",
+    image_prefix: Annotated[str, typer.Option(help="Registry and path in front of the images' names.")] = "",
+    debug: DebugOption = False,
+) -> None:
+    """Write the pipelines' YAML for Kubeflow; image, CPU, memory, GPU and retries come from pipelines/resources.py."""
+    from pipelines.compile import compile_pipelines
+    from pipelines.config import load_config
+
+    parameters = load_config(config).parameters() if config else {}
+    if store:
+        parameters["store_uri"] = store
+    for path in compile_pipelines(output, parameters, image_prefix):
+        _console.print(str(path), highlight=False, soft_wrap=True)
+
+
+@app.command()
+@_clear_errors
+def predict(
+    examples: Annotated[
+        str, typer.Argument(help="Parquet file with example columns; the newest evaluation day if not given.")
+    ] = "",
+    store: StoreOption = _DEMO_STORE,
+    channel: Annotated[str, typer.Option(help="CURRENT or EXPERIMENT.")] = "CURRENT",
+    limit: Annotated[int, typer.Option(min=1, help="Rows.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Predict with the published version: probabilities of the six objectives."""
+    from pipelines.inspection import predict_rows
+
+    version, rows = predict_rows(store, examples, channel, limit)
+    if as_json:
+        for row in rows:
+            print(json.dumps({"version": version, **row}))
+        return
+    from pipelines.terminal import predictions_table
+
+    _console.print(predictions_table(version, rows))
+
+
+@app.command()
+@_clear_errors
+def show(
+    store: StoreOption = _DEMO_STORE,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything as one JSON object, for scripts.")] = False,
+    debug: DebugOption = False,
+) -> None:
+    """What is published, the ledger, and the gate's reasons."""
+    from pipelines.inspection import describe_store
+
+    if as_json:
+        print(json.dumps(describe_store(store), indent=2))
+        return
+    _show_summary(store)
+    for line in summary_lines(store, verbose=True):
+        _console.print(line, highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point of the `afterclick` command."""
+    app()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

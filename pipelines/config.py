@@ -1,0 +1,96 @@
+"""The configuration of a deployment: one YAML file with a section per step."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from components.common import storage
+from components.common.config import Config, read_yaml
+from components.common.errors import InputError
+from components.common.events import DatasetConfig
+from components.common.features import FeatureConfig
+from components.evaluate.config import EvaluationConfig
+from components.export.config import ExportConfig
+from components.gate.config import GateConfig
+from components.join.config import JoinConfig
+from components.make_logs.config import CompleteJourneySource, ParquetSource, SimulatorSource
+from components.schedule.config import ScheduleConfig
+from components.train.config import TrainConfig
+from data_validation.config import ValidationConfig
+
+
+class ArmsConfig(Config):
+    """The recipes under comparison; each is complete."""
+
+    control: TrainConfig
+    candidate: TrainConfig
+
+    @model_validator(mode="after")
+    def _check_difference(self) -> ArmsConfig:
+        if self.control == self.candidate:
+            raise ValueError("control and candidate are the same recipe; change one of them")
+        return self
+
+
+class RunConfig(Config):
+    """Everything that a pipeline run is given."""
+
+    dataset: DatasetConfig
+    source: CompleteJourneySource | SimulatorSource | ParquetSource = Field(discriminator="kind")
+    features: FeatureConfig
+    schedule: ScheduleConfig
+    arms: ArmsConfig
+    validation: ValidationConfig = ValidationConfig()
+    join: JoinConfig = JoinConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    gate: GateConfig = GateConfig()
+    export: ExportConfig = ExportConfig()
+
+    @model_validator(mode="after")
+    def _check_sections(self) -> RunConfig:
+        self.features.check_against(self.dataset)
+        if self.schedule.first_day < self.dataset.first_day:
+            raise ValueError(
+                f"schedule.first_day = {self.schedule.first_day} is before dataset.first_day = {self.dataset.first_day}"
+            )
+        return self
+
+    def parameters(self) -> dict[str, Any]:
+        """The pipelines' parameters, except `store_uri` and `as_of`."""
+        sections = self.model_dump(mode="json", exclude_none=True)
+        arms = sections.pop("arms")
+        return {**sections, **arms, "history_days": self.features.history_days}
+
+
+def load_config(name_or_uri: str) -> RunConfig:
+    """Load a configuration: a file, or the name of one that is shipped, such as `complete_journey`.
+
+    In the file a section `train` holds what both arms share; `arms.control` and `arms.candidate` hold what differs.
+
+    Raises:
+        InputError: Naming the file and every offending field.
+    """
+    shipped = files("pipelines.configs") / f"{name_or_uri}.yaml"
+    uri = name_or_uri if "/" in name_or_uri or name_or_uri.endswith((".yaml", ".yml")) else str(shipped)
+    if not storage.exists(uri):
+        names = sorted(entry.name.removesuffix(".yaml") for entry in files("pipelines.configs").iterdir())
+        known = [name for name in names if not name.startswith("_")]
+        raise InputError(f"{name_or_uri}: no such configuration file, nor one of the shipped {known}")
+    values = read_yaml(uri)
+    shared, arms = values.pop("train", {}), values.get("arms", {})
+    if not isinstance(shared, dict) or not isinstance(arms, dict):
+        raise InputError(f"{uri}: train and arms must be mappings")
+    values["arms"] = {name: _merge(shared, recipe or {}) for name, recipe in arms.items()}
+    return RunConfig.parse(values, uri)
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` laid over it, section by section."""
+    merged = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged

@@ -1,0 +1,92 @@
+"""What a store holds, as plain values for scripts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from components.common import storage
+from components.common.errors import InputError
+from components.common.examples import EVALUATION, EXAMPLES_FILE
+from components.common.layout import Store
+from components.common.ledger import ARMS, LedgerRow, read_ledger
+from components.common.manifests import find_manifest
+from components.common.objectives import OBJECTIVE_NAMES
+from components.common.release import (
+    BATCH,
+    DAILY,
+    EXPERIMENT_CHANNEL,
+    PRODUCTION_CHANNEL,
+    Blessing,
+    read_blessing,
+    read_pointer,
+)
+
+
+def newest_blessing(store: Store) -> Blessing | None:
+    """The verdict of the latest run: a daily one if there is any."""
+    for pipeline in (DAILY, BATCH):
+        days = store.blessing_days(pipeline)
+        if days:
+            return read_blessing(store, pipeline, days[-1])
+    return None
+
+
+def describe_store(store_uri: str) -> dict[str, Any]:
+    """Published versions, days, AUC per arm, objective and day, gains, verdict and reasons.
+
+    Raises:
+        InputError: If there is no store.
+    """
+    if not storage.exists(store_uri):
+        raise InputError(f"{store_uri}: no such store; afterclick run makes one")
+    store = Store(store_uri)
+    ledger, blessing = read_ledger(store), newest_blessing(store)
+    pointers = {channel: read_pointer(store, channel) for channel in (PRODUCTION_CHANNEL, EXPERIMENT_CHANNEL)}
+    return {
+        "store": store_uri,
+        "channels": {name: pointer.model_dump(mode="json") if pointer else None for name, pointer in pointers.items()},
+        "versions": store.versions(),
+        "batch_days": [str(day) for day in store.closed_days(BATCH)],
+        "daily_days": [str(day) for day in store.closed_days(DAILY)],
+        "arms": {arm: [str(day) for day in store.checkpoint_days(arm)] for arm in ARMS},
+        "auc": _aucs(ledger),
+        "verdict": blessing.model_dump(mode="json") if blessing else None,
+        "report": store.newest_report() if storage.exists(store.newest_report()) else None,
+    }
+
+
+def _aucs(ledger: list[LedgerRow]) -> dict[str, dict[str, dict[str, float | None]]]:
+    """AUC by day, arm and objective."""
+    found: dict[str, dict[str, dict[str, float | None]]] = {}
+    for row in ledger:
+        scores = {name: row.scores[name].auc for name in OBJECTIVE_NAMES if name in row.scores}
+        found.setdefault(str(row.event_date), {})[row.arm] = scores
+    return found
+
+
+def predict_rows(store_uri: str, examples_uri: str, channel: str, limit: int) -> tuple[str, list[dict[str, Any]]]:
+    """Predict the first rows of an examples file, or of the newest evaluation day.
+
+    Returns:
+        The version's digest, and per row its impression and the probability of each objective.
+
+    Raises:
+        InputError: If nothing is published, or there are no examples.
+    """
+    from components.serve.predictor import load_served
+
+    store = Store(store_uri)
+    predictor, _, pointer = load_served(store, channel)
+    if not examples_uri:
+        days = [day for day in store.ledger_days() if find_manifest(store.examples(EVALUATION, day), "examples")]
+        if not days:
+            raise InputError(f"{store_uri}: no evaluation examples; name a Parquet file of examples")
+        examples_uri = storage.join_uri(store.examples(EVALUATION, days[-1]), EXAMPLES_FILE)
+    table = storage.read_parquet(examples_uri).slice(0, limit)
+    probabilities = predictor.predict(table)
+    identifiers = table["impression_id"].to_pylist() if "impression_id" in table.column_names else range(len(table))
+    rows = [
+        {"impression_id": identifier, **dict(zip(OBJECTIVE_NAMES, map(float, values), strict=True))}
+        for identifier, values in zip(identifiers, probabilities, strict=True)
+    ]
+    return pointer.version, rows

@@ -1,0 +1,208 @@
+"""Runs the pipelines here, with kfp's local runner: one batch run, then one run per day, as the schedule would."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from fsspec.implementations.local import LocalFileSystem
+
+from components.common import storage
+from components.common.errors import InputError
+from components.common.layout import Store
+from components.common.progress import LINE_PREFIX, PROGRESS_PREFIX
+from components.common.release import BATCH, DAILY
+from components.make_logs.config import ParquetSource
+from components.schedule.run import pick_day
+from pipelines.config import RunConfig
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_EXECUTING = re.compile(r"Executing task '([^']+)'")
+_FINISHED = re.compile(r"Task '([^']+)' finished with status")
+_RAISED = re.compile(r"^\s*(?:[A-Za-z_][\w.]*\.)?([A-Z]\w*(?:Error|Exception|Interrupt)): (.*)$")
+
+
+class StepFailed(InputError):
+    """A step of a local run failed."""
+
+
+@dataclass
+class RunEvents:
+    """What the caller wants to hear while a pipeline runs."""
+
+    on_step: Callable[[str], None] = lambda name: None
+    on_line: Callable[[str], None] = lambda line: None
+    on_progress: Callable[[str, int, int, str], None] = lambda name, done, total, note: None
+
+
+@dataclass
+class _LogSink:
+    """A stdout for kfp: everything goes to the log file, the steps' own lines also to the caller."""
+
+    log_path: Path
+    events: RunEvents
+    step: str = ""
+    error: str = ""
+    encoding: str = "utf-8"
+    _pending: str = field(default="", repr=False)
+
+    def write(self, text: str) -> int:
+        *lines, self._pending = (self._pending + text).split("\n")
+        with self.log_path.open("a") as log:
+            for line in lines:
+                plain = _ANSI.sub("", line).rstrip()
+                log.write(plain + "\n")
+                self._tell(plain.lstrip())
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+    def isatty(self) -> bool:
+        return False
+
+    def _tell(self, line: str) -> None:
+        started, raised = _EXECUTING.search(line), _RAISED.match(line)
+        if line.startswith(LINE_PREFIX):
+            self.events.on_line(line.removeprefix(LINE_PREFIX))
+        elif line.startswith(PROGRESS_PREFIX):
+            name, share, note = line.removeprefix(PROGRESS_PREFIX).split(" | ")
+            done, total = share.split("/")
+            self.events.on_progress(name, int(done), int(total), note)
+        elif started:
+            self.step, self.error = started[1], ""
+            self.events.on_step(self.step)
+        elif raised:
+            self.error = raised[2]
+        elif _FINISHED.search(line) and "SUCCESS" in line:
+            self.error = ""
+
+
+def run_pipeline(
+    pipeline: str, config: RunConfig, store_uri: str, as_of: date, events: RunEvents | None = None
+) -> dict[str, Any]:
+    """Run `batch` or `daily` training once.
+
+    Args:
+        pipeline: Which.
+        config: The deployment.
+        store_uri: Where its files are.
+        as_of: Knowledge cut-off.
+        events: Hears what happens.
+
+    Returns:
+        The pipeline's own outputs: `event_date`, `blessed`, `published`, `promoted`, `reasons`.
+
+    Raises:
+        StepFailed: With the step's name, its error and the log file.
+    """
+    os.environ.setdefault("AFTERCLICK_PROGRESS_SECONDS", "0.5")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    workspace = workspace_of(store_uri)
+    sink = _LogSink(_log_path(workspace, pipeline, as_of), events or RunEvents())
+    with _patched_print(), warnings.catch_warnings(), contextlib.redirect_stdout(sink):  # type: ignore[type-var]
+        warnings.simplefilter("ignore")
+        from kfp import local
+
+        from pipelines.batch_training import batch_training
+        from pipelines.daily_training import daily_training
+
+        local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(workspace / "kfp"))
+        chosen = {BATCH: batch_training, DAILY: daily_training}[pipeline]
+        try:
+            finished = chosen(store_uri=store_uri, as_of=str(as_of), **config.parameters())
+        except RuntimeError as error:
+            reason = sink.error or str(error)
+            raise StepFailed(f"{sink.step}: {reason} (log: {sink.log_path})") from error
+    return dict(finished.outputs)
+
+
+def run_schedule(
+    config: RunConfig,
+    store_uri: str,
+    as_of: date,
+    max_days: int | None = None,
+    on_run: Callable[[str, date], None] = lambda pipeline, event_date: None,
+    events: RunEvents | None = None,
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """One batch run unless it is finished, then a daily run for each day that is due, each as of its own night.
+
+    Args:
+        config: The deployment.
+        store_uri: Where its files are.
+        as_of: Days whose labels are not final by then are left for later.
+        max_days: At most this many days after the batch are ever run, counting those finished earlier.
+        on_run: Hears which run begins.
+        events: Hears what happens in it.
+
+    Yields:
+        Pipeline and outputs of every run.
+
+    Raises:
+        InputError: If another process runs this schedule on the same store.
+    """
+    store = Store(store_uri)
+    with _exclusive(store_uri):
+        if not store.closed_days(BATCH):
+            scored = config.schedule.first_day + timedelta(days=config.schedule.num_batch_days)
+            on_run(BATCH, scored)
+            yield BATCH, run_pipeline(BATCH, config, store_uri, _night(config, store, as_of, scored), events)
+        while max_days is None or len(store.closed_days(DAILY)) < max_days:
+            due = pick_day(store, config.dataset, as_of)
+            if not due.due:
+                return
+            on_run(DAILY, due.event_date)
+            yield DAILY, run_pipeline(DAILY, config, store_uri, _night(config, store, as_of, due.event_date), events)
+
+
+def newest_as_of(config: RunConfig, today: date) -> date:
+    """The day after the last logs: today for delivered logs, the end of those that a source makes."""
+    source = config.source
+    return today if isinstance(source, ParquetSource) else source.last_day + timedelta(days=1)
+
+
+def workspace_of(store_uri: str) -> Path:
+    """Where logs and kfp's own files of local runs go: in the store if it is local, else under `runs/`."""
+    fs, path = storage.filesystem(store_uri)
+    return Path(path) if isinstance(fs, LocalFileSystem) else Path("runs").absolute() / Path(path).name
+
+
+def _night(config: RunConfig, store: Store, as_of: date, event_date: date) -> date:
+    return min(as_of, config.dataset.mature_on(event_date) + timedelta(days=1))
+
+
+def _log_path(workspace: Path, pipeline: str, as_of: date) -> Path:
+    folder = workspace / "run_logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{pipeline}-as-of-{as_of}.log"
+
+
+@contextlib.contextmanager
+def _exclusive(store_uri: str) -> Iterator[None]:
+    workspace = workspace_of(store_uri)
+    workspace.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(workspace / ".schedule.lock", timeout=0)
+    try:
+        with lock:
+            yield
+    except Timeout as error:
+        raise InputError(f"{store_uri}: another process runs on this store; wait for it, or stop it") from error
+
+
+@contextlib.contextmanager
+def _patched_print() -> Iterator[None]:
+    """kfp's local runner may leave `print` patched."""
+    original = builtins.print
+    try:
+        yield
+    finally:
+        builtins.print = original

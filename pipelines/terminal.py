@@ -1,0 +1,146 @@
+"""What people see in the terminal: progress while a pipeline runs, the ledger, the summary."""
+
+from __future__ import annotations
+
+import time
+from datetime import date
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from components.common import storage
+from components.common.layout import Store
+from components.common.ledger import ARMS, LOGISTIC_REGRESSION, SERVED, read_ledger
+from components.common.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
+from components.common.release import DAILY, PRODUCTION_CHANNEL, read_pointer
+from pipelines.inspection import newest_blessing
+from pipelines.local import RunEvents
+
+
+class RunDisplay:
+    """Bars for the running step, plain lines above them."""
+
+    def __init__(self, console: Console) -> None:
+        """Draw on a console; without a terminal only the lines are printed."""
+        # rich must keep the real stdout: kfp's is redirected to a log while a pipeline runs.
+        self._console = Console(file=console.file, force_terminal=console.is_terminal)
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._bar: TaskID | None = None
+        self._bar_name = ""
+        self._started = 0.0
+        self.events = RunEvents(on_step=self._step, on_line=self._line, on_progress=self._advance)
+
+    def __enter__(self) -> Self:
+        """Start drawing."""
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Stop drawing."""
+        self._progress.stop()
+
+    def begin_run(self, pipeline: str, event_date: date) -> None:
+        """Announce a run."""
+        self._started = time.monotonic()
+        self._console.print(f"[bold]{pipeline} run, scoring {event_date}[/bold]", highlight=False)
+
+    def end_run(self, pipeline: str, outputs: dict[str, Any]) -> None:
+        """Say what a run did, from the pipeline's own outputs."""
+        self._drop_bar()
+        published = str(outputs["published"])[:12] or "nothing"
+        self._console.print(
+            f"  {pipeline} {outputs['event_date']}: blessed={outputs['blessed']} published={published} "
+            f"promoted={outputs['promoted']} ({time.monotonic() - self._started:.0f} s)",
+            highlight=False,
+        )
+
+    def _step(self, name: str) -> None:
+        self._drop_bar()
+        self._bar, self._bar_name = self._progress.add_task(name, total=None, note=""), name
+
+    def _line(self, line: str) -> None:
+        if self._console.is_terminal and "examples written" in line:
+            return
+        self._console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+
+    def _advance(self, name: str, done: int, total: int, note: str) -> None:
+        if self._bar is not None:
+            self._progress.update(self._bar, description=name, completed=done, total=total, note=note)
+
+    def _drop_bar(self) -> None:
+        if self._bar is not None:
+            self._progress.remove_task(self._bar)
+            self._bar = None
+
+
+def ledger_table(store_uri: str) -> Table:
+    """AUC of the served objectives on every unseen day, by arm."""
+    table = Table(title="AUC on unseen days", title_justify="left")
+    table.add_column("day")
+    table.add_column("arm")
+    for name in SERVED_OBJECTIVES:
+        table.add_column(name, justify="right")
+        table.add_column("calibration", justify="right")
+    order = {arm: number for number, arm in enumerate((*ARMS, SERVED, LOGISTIC_REGRESSION))}
+    rows = sorted(read_ledger(Store(store_uri)), key=lambda row: (row.event_date, order.get(row.arm, len(order))))
+    for number, row in enumerate(rows):
+        cells = [str(row.event_date), row.arm.replace("_", " ")]
+        for name in SERVED_OBJECTIVES:
+            score = row.scores.get(name)
+            cells.append(f"{score.auc:.4f}" if score and score.auc is not None else "-")
+            cells.append(f"{score.calibration:.3f}" if score and score.calibration is not None else "-")
+        last_of_day = number + 1 == len(rows) or rows[number + 1].event_date != row.event_date
+        table.add_row(*cells, end_section=last_of_day)
+    return table
+
+
+def summary_lines(store_uri: str, verbose: bool = False) -> list[str]:
+    """The state of a store, one `name: value` a line."""
+    store = Store(store_uri)
+    blessing, pointer = newest_blessing(store), read_pointer(store, PRODUCTION_CHANNEL)
+    lines = [f"demo.days: {len(store.closed_days(DAILY))}"]
+    if blessing is not None:
+        for name, gain in blessing.gain_by_objective.items():
+            lines.append(f"demo.gain_percent.{name}: {gain.percent:+.3f}")
+        if blessing.gain is not None:
+            low, high = blessing.gain.low, blessing.gain.high
+            lines.append(f"demo.gain_percent: {blessing.gain.percent:+.3f}")
+            if low is not None and high is not None:
+                lines.append(f"demo.gain_percent_interval: {low:+.3f} to {high:+.3f}")
+        lines.append(f"demo.blessed: {str(blessing.blessed).lower()}")
+        lines.append(f"demo.reasons: {'; '.join(blessing.reasons)}")
+        if verbose:
+            lines.append(f"demo.action: {blessing.action}: {'; '.join(blessing.action_reasons)}")
+    if pointer is not None:
+        lines.append(f"demo.arm: {pointer.arm}")
+        lines.append(f"demo.published: {pointer.version}")
+        lines.append(f"demo.version_folder: {store.version(pointer.version)}")
+    else:
+        lines.append("demo.published: nothing")
+    if storage.exists(store.newest_report()):
+        lines.append(f"demo.report: {store.newest_report()}")
+    return lines
+
+
+def predictions_table(version: str, rows: list[dict[str, Any]]) -> Table:
+    """Probabilities by impression."""
+    table = Table(title=f"version {version[:12]}", title_justify="left")
+    table.add_column("impression_id")
+    for name in OBJECTIVE_NAMES:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(str(row["impression_id"]), *(f"{row[name]:.4f}" for name in OBJECTIVE_NAMES))
+    return table
