@@ -72,7 +72,7 @@ class RunDisplay:
         self._bar, self._bar_name = self._progress.add_task(name, total=None, note=""), name
 
     def _line(self, line: str) -> None:
-        if self._console.is_terminal and "examples written" in line:
+        if line.endswith("examples written"):
             return
         self._console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
 
@@ -92,8 +92,8 @@ def ledger_table(store_uri: str) -> Table:
     table.add_column("day")
     table.add_column("arm")
     for name in SERVED_OBJECTIVES:
-        table.add_column(name, justify="right")
-        table.add_column("calibration", justify="right")
+        table.add_column(name.replace("_given_", "\ngiven "), justify="right")
+        table.add_column("cali-\nbration", justify="right")
     order = {arm: number for number, arm in enumerate((*ARMS, SERVED, LOGISTIC_REGRESSION))}
     rows = sorted(read_ledger(Store(store_uri)), key=lambda row: (row.event_date, order.get(row.arm, len(order))))
     for number, row in enumerate(rows):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import date
 
@@ -83,7 +84,11 @@ def cumulative_gain(control: list[LedgerRow], candidate: list[LedgerRow], object
 
 
 def calibration_problems(rows: list[LedgerRow], config: GateConfig) -> list[str]:
-    """Served objectives whose calibration, pooled over the rows' days, is missing or out of bounds."""
+    """Served objectives whose calibration, pooled over the rows' days, is missing or out of bounds.
+
+    The number of positives has a relative standard error of 1 / sqrt(positives); a calibration counts as out of bounds
+    when it is so by `calibration_sigmas` of them, since a day may have few positives.
+    """
     problems = []
     for name in SERVED_OBJECTIVES:
         scores = [row.scores[name] for row in rows if name in row.scores and row.scores[name].calibration is not None]
@@ -92,9 +97,11 @@ def calibration_problems(rows: list[LedgerRow], config: GateConfig) -> list[str]
             problems.append(f"{name} has no calibration: no positive row")
             continue
         pooled = sum((score.calibration or 0.0) * score.positives for score in scores) / positives
-        if not config.min_calibration <= pooled <= config.max_calibration:
+        noise = config.calibration_sigmas / math.sqrt(positives)
+        if pooled * (1 + noise) < config.min_calibration or pooled * (1 - noise) > config.max_calibration:
             problems.append(
-                f"calibration of {name} is {pooled:.3f}, outside {config.min_calibration} to {config.max_calibration}"
+                f"calibration of {name} is {pooled:.3f} ({positives} positives), outside {config.min_calibration} to "
+                f"{config.max_calibration}"
             )
     return problems
 
@@ -124,8 +131,14 @@ def _shortcomings(
         for name, auc in zip(SERVED_OBJECTIVES, _aucs(row, SERVED_OBJECTIVES), strict=True):
             if auc is None:
                 found.append(f"{row.arm} has no AUC of {name} on {row.event_date}: only one class occurs")
+    return found + positives_problems(candidate, config)
+
+
+def positives_problems(rows: list[LedgerRow], config: GateConfig) -> list[str]:
+    """Served objectives with too few positives over the rows' days to be judged by."""
+    problems = []
     for name in SERVED_OBJECTIVES:
-        positives = sum(row.scores[name].positives for row in candidate if name in row.scores)
+        positives = sum(row.scores[name].positives for row in rows if name in row.scores)
         if positives < config.min_positives:
-            found.append(f"{name} has {positives} positives over the window, at least {config.min_positives} are needed")
-    return found
+            problems.append(f"{name} has {positives} positives, at least {config.min_positives} are needed")
+    return problems

@@ -9,7 +9,7 @@ from components.common.ledger import CANDIDATE, CONTROL, SERVED, LedgerRow
 from components.common.objectives import SERVED_OBJECTIVES
 from components.common.release import Action, Blessing, Pointer
 from components.gate.config import GateConfig
-from components.gate.gate import calibration_problems, decide
+from components.gate.gate import calibration_problems, decide, positives_problems
 
 
 def decide_release(
@@ -62,7 +62,7 @@ def _first_model(row: LedgerRow | None, config: GateConfig) -> tuple[Action, str
         auc = row.scores[name].auc if name in row.scores else None
         if auc is None or auc < config.min_auc:
             problems.append(f"AUC of {name} is {'undefined' if auc is None else f'{auc:.4f}'}, at least {config.min_auc}")
-    problems += calibration_problems([row], config)
+    problems += positives_problems([row], config) + calibration_problems([row], config)
     if problems:
         return "none", "", [f"first model: {problem}" for problem in problems]
     return "first", CONTROL, [f"first model: every served objective has AUC of at least {config.min_auc}"]

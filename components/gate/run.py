@@ -26,7 +26,8 @@ def judge_day(store_uri: str, config: GateConfig, pipeline: str, event_date: dat
         blessing = decide_release(pipeline, rows, event_date, read_pointer(store), config)
         write_record(store.blessing(pipeline, event_date), blessing)
     log_line("gate", f"{event_date}: {'blessed' if blessing.blessed else 'not blessed'}: {'; '.join(blessing.reasons)}")
-    log_line("gate", f"{event_date}: {blessing.action} {blessing.arm}: {'; '.join(blessing.action_reasons)}")
+    action = f"publishes {blessing.arm} ({blessing.action})" if blessing.arm else "publishes nothing"
+    log_line("gate", f"{event_date}: {action}: {'; '.join(blessing.action_reasons)}")
     return blessing
 
 
