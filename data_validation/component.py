@@ -1,10 +1,11 @@
 """The kfp components that validate logs and examples."""
 
-from kfp import dsl
 from kfp.dsl import HTML, Output
 
+from components.common.step import step
 
-@dsl.component(install_kfp_package=False)
+
+@step
 def validate_logs(
     store_uri: str,
     dataset: dict,
@@ -23,7 +24,7 @@ def validate_logs(
         stream.write(page)
 
 
-@dsl.component(install_kfp_package=False)
+@step
 def validate_examples(
     store_uri: str, dataset: dict, features: dict, validation: dict, first_day: str, last_day: str
 ) -> dict:

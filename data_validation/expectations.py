@@ -46,14 +46,13 @@ def check_logs(
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations as gx
     import great_expectations.expectations as gxe
+    from great_expectations.data_context.types.base import ProgressBarsConfig
 
     mostly = 1.0 - config.max_quarantined_share
     suites: dict[str, tuple[pd.DataFrame, list[Any]]] = {}
     for table, identifier in ((IMPRESSIONS, "impression_id"), (ACTIONS, "action_id")):
         required = [column.name for column in dataset.columns(table) if column.required]
-        expectations: list[Any] = [
-            gxe.ExpectColumnValuesToNotBeNull(column=name, mostly=mostly) for name in required
-        ]
+        expectations: list[Any] = [gxe.ExpectColumnValuesToNotBeNull(column=name, mostly=mostly) for name in required]
         expectations.append(gxe.ExpectColumnValuesToBeUnique(column=identifier, mostly=mostly))
         suites[table] = (samples[table], expectations)
     suites[ACTIONS][1].extend(
@@ -73,7 +72,7 @@ def check_logs(
             ],
         )
     context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False}
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
     source = context.data_sources.add_pandas("logs")
     found = []
     for name, (frame, expectations) in suites.items():

@@ -44,8 +44,8 @@ def validate_logs(
         The page of Great Expectations' findings, as HTML.
 
     Raises:
-        InputError: If a file is not readable or has the wrong columns, a day is absent or empty, or an expectation is not
-            met.
+        InputError: If a file is not readable or has the wrong columns, a day is absent or empty, or an expectation is
+            not met.
     """
     store = Store(store_uri)
     progress = Progress("validate_logs", len(days))
@@ -109,7 +109,9 @@ def _clean_day(store: Store, dataset: DatasetConfig, table_name: str, day: date,
 def _impressions_before(store: Store, dataset: DatasetConfig, day: date) -> dict[str, Manifest]:
     """Clean impressions that the day's clicks may name."""
     days = day_range(date.fromordinal(day.toordinal() - dataset.click_days), day)
-    found = {store.clean_logs(IMPRESSIONS, d): find_manifest(store.clean_logs(IMPRESSIONS, d), CLEAN_KIND) for d in days}
+    found = {
+        store.clean_logs(IMPRESSIONS, d): find_manifest(store.clean_logs(IMPRESSIONS, d), CLEAN_KIND) for d in days
+    }
     return {uri: manifest for uri, manifest in found.items() if manifest is not None}
 
 
@@ -125,7 +127,8 @@ def _read_delivered(uri: str, delivered: Manifest, table_name: str, dataset: Dat
         return pa.concat_tables(parts).combine_chunks()
     except pa.ArrowInvalid as error:
         raise InputError(
-            f"{uri}: the day's files disagree on column types ({str(error).splitlines()[0]}); convert them at the source"
+            f"{uri}: the day's files disagree on column types ({str(error).splitlines()[0]}); convert them at the "
+            "source"
         ) from error
 
 
@@ -155,7 +158,9 @@ def _check_expectations(
         for manifest in manifests.values():
             for name, count in manifest.counts.items():
                 if name.startswith("quarantined_"):
-                    reasons[name.removeprefix("quarantined_")] = reasons.get(name.removeprefix("quarantined_"), 0) + count
+                    reasons[name.removeprefix("quarantined_")] = (
+                        reasons.get(name.removeprefix("quarantined_"), 0) + count
+                    )
         raise InputError(
             f"the logs do not meet {len(failures)} expectations: {worst}. Rows in quarantine by reason: {reasons}, see "
             f"{storage.join_uri(store.root, 'quarantine')}; correct the delivery, or the limits under validation"
@@ -215,9 +220,7 @@ def validate_examples(
                 listed = "; ".join(f"{column}: {text}" for column, text in problems.items())
                 raise InputError(f"examples of {day} break the schema: {listed}; correct the logs or the limits")
 
-            def write(
-                staged: str, statistics: Any = statistics, anomalies: Any = anomalies
-            ) -> None:
+            def write(staged: str, statistics: Any = statistics, anomalies: Any = anomalies) -> None:
                 storage.write_bytes(storage.join_uri(staged, "statistics.pb"), statistics.SerializeToString(True))
                 for name, message in (("anomalies.pbtxt", anomalies), ("schema.pbtxt", schema)):
                     text = text_format.MessageToString(message)

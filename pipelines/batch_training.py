@@ -12,10 +12,15 @@ from pipelines.examples import prepare_examples
 from pipelines.release import release
 from pipelines.resources import on_cluster
 
-Outcome = NamedTuple(
-    "Outcome",
-    [("event_date", str), ("blessed", bool), ("published", str), ("promoted", bool), ("reasons", list)],
-)
+
+class Outcome(NamedTuple):
+    """What a run returns."""
+
+    event_date: str
+    blessed: bool
+    published: str
+    promoted: bool
+    reasons: list
 
 
 @dsl.pipeline(name="batch-training", description="Train both arms on the batch days and publish the first model.")
@@ -34,11 +39,9 @@ def batch_training(
     export: dict,
     history_days: int,
     as_of: str = "",
-) -> Outcome:  # type: ignore[valid-type]
+) -> Outcome:
     """Days 0..N-1 are trained on; day N is scored."""
-    days = on_cluster(
-        pick_days(store_uri=store_uri, pipeline="batch", dataset=dataset, schedule=schedule, as_of=as_of)
-    )
+    days = on_cluster(pick_days(store_uri=store_uri, pipeline="batch", dataset=dataset, schedule=schedule, as_of=as_of))
     with dsl.If(days.outputs["due"] == True, name="due"):  # noqa: E712
         examples = prepare_examples(
             store_uri=store_uri,

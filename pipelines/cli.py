@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable
-
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,11 +22,14 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Trains, gates and ships ads-conversion models every day.\n\n"
     "Start with [bold]afterclick demo[/bold]: real logs to a published, gated model in a few minutes. Then write a "
-    "YAML file for your own logs and [bold]afterclick run[/bold] it; [bold]afterclick show[/bold] says what is served and why.",
+    "YAML file for your own logs and [bold]afterclick run[/bold] it; "
+    "[bold]afterclick show[/bold] says what is served and why.",
 )
 _console = Console()
 
-ConfigOption = Annotated[str, typer.Option("--config", "-c", help="A YAML file, or the name of a shipped configuration.")]
+ConfigOption = Annotated[
+    str, typer.Option("--config", "-c", help="A YAML file, or the name of a shipped configuration.")
+]
 StoreOption = Annotated[
     str, typer.Option("--store", "-s", help="Folder or fsspec URI that holds everything: logs, examples, registry.")
 ]
@@ -81,7 +82,10 @@ def run(
     config: ConfigOption,
     store: StoreOption,
     as_of: Annotated[
-        str, typer.Option(help="Only events before this UTC day are seen; today, or the end of generated logs, if not given.")
+        str,
+        typer.Option(
+            help="Only events before this UTC day are seen; today, or the end of generated logs, if not given."
+        ),
     ] = "",
     max_days: Annotated[int | None, typer.Option(min=0, help="Stop after this many days of daily training.")] = None,
     debug: DebugOption = False,
@@ -116,7 +120,9 @@ def _show_summary(store: str) -> None:
 @app.command()
 @_clear_errors
 def compile(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the YAML files.")] = Path("build/pipelines"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the YAML files.")] = Path(
+        "build/pipelines"
+    ),
     config: Annotated[
         str, typer.Option("--config", "-c", help="Fill the parameters' defaults from this configuration.")
     ] = "",
@@ -184,4 +190,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -28,11 +28,9 @@ def daily_training(
     export: dict,
     history_days: int,
     as_of: str = "",
-) -> Outcome:  # type: ignore[valid-type]
+) -> Outcome:
     """One day per run; a missed night is caught up by the runs after it."""
-    days = on_cluster(
-        pick_days(store_uri=store_uri, pipeline="daily", dataset=dataset, schedule=schedule, as_of=as_of)
-    )
+    days = on_cluster(pick_days(store_uri=store_uri, pipeline="daily", dataset=dataset, schedule=schedule, as_of=as_of))
     with dsl.If(days.outputs["due"] == True, name="due"):  # noqa: E712
         examples = prepare_examples(
             store_uri=store_uri,

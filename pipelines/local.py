@@ -109,7 +109,7 @@ def run_pipeline(
     os.environ.setdefault("TQDM_DISABLE", "1")
     workspace = workspace_of(store_uri)
     sink = _LogSink(_log_path(workspace, pipeline, as_of), events or RunEvents())
-    with _patched_print(), warnings.catch_warnings(), contextlib.redirect_stdout(sink):  # type: ignore[type-var]
+    with _patched_print(), warnings.catch_warnings(), contextlib.redirect_stdout(sink):
         warnings.simplefilter("ignore")
         from kfp import local
 
@@ -200,7 +200,7 @@ def _exclusive(store_uri: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _patched_print() -> Iterator[None]:
-    """kfp's local runner may leave `print` patched."""
+    """Kfp's local runner may leave `print` patched."""
     original = builtins.print
     try:
         yield

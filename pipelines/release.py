@@ -9,14 +9,19 @@ from components.gate.component import gate
 from components.publish.component import keep_served, publish
 from pipelines.resources import on_cluster
 
-Release = NamedTuple(
-    "Release",
-    [("blessed", bool), ("published", str), ("promoted", bool), ("action", str), ("reasons", list)],
-)
+
+class Release(NamedTuple):
+    """What a release returns."""
+
+    blessed: bool
+    published: str
+    promoted: bool
+    action: str
+    reasons: list
 
 
 @dsl.pipeline(name="release", description="Judge the candidate; export and publish what the verdict allows.")
-def release(store_uri: str, pipeline: str, event_date: str, gate_config: dict, export_config: dict) -> Release:  # type: ignore[valid-type]
+def release(store_uri: str, pipeline: str, event_date: str, gate_config: dict, export_config: dict) -> Release:
     """Judge, export, publish."""
     verdict = on_cluster(gate(store_uri=store_uri, gate=gate_config, pipeline=pipeline, event_date=event_date))
     with dsl.If(verdict.outputs["publish"] == True, name="publish"):  # noqa: E712

@@ -96,7 +96,8 @@ class DatasetConfig(Config):
         for action_type, rule in self.attribution.items():
             if rule.entity not in self.entities:
                 raise ValueError(
-                    f"attribution.{action_type}.entity {rule.entity!r} is not in both logs; one of {list(self.entities)}"
+                    f"attribution.{action_type}.entity {rule.entity!r} is not in both logs, which share "
+                    f"{list(self.entities)}"
                 )
         return self
 

@@ -77,9 +77,9 @@ def remove(uri: str) -> None:
 def staged_directory(uri: str) -> Iterator[str]:
     """A directory to fill, which becomes `uri` when the block ends without an error.
 
-    What an earlier, killed attempt left behind is deleted first; should that attempt still be alive, it fails instead of
-    mixing its files with these. The block must write `MANIFEST_NAME`; on filesystems without an atomic rename that file
-    is moved last.
+    What an earlier, killed attempt left behind is deleted first; should that attempt still be alive, it fails instead
+    of mixing its files with these. The block must write `MANIFEST_NAME`; on filesystems without an atomic rename that
+    file is moved last.
     """
     _remove_staged(uri)
     staged = _staged_name(uri.rstrip("/"))

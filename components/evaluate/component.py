@@ -1,9 +1,9 @@
 """The kfp component that scores a day."""
 
-from kfp import dsl
+from components.common.step import step
 
 
-@dsl.component(install_kfp_package=False)
+@step
 def evaluate(store_uri: str, dataset: dict, evaluation: dict, event_date: str, trained_through: str) -> dict:
     """Append to the ledger how the models trained through one day do on a later one; returns served AUCs by arm."""
     from components.evaluate import run

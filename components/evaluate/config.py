@@ -10,7 +10,11 @@ from components.common.config import Config
 class EvaluationConfig(Config):
     """Bootstrap and yardstick."""
 
-    num_replicates: int = Field(200, ge=20, le=10_000, description="bootstrap replicates of each served AUC, over users")
-    logistic_regression: bool = Field(True, description="score a logistic regression on the same features beside the arms")
+    num_replicates: int = Field(
+        200, ge=20, le=10_000, description="bootstrap replicates of each served AUC, over users"
+    )
+    logistic_regression: bool = Field(
+        True, description="score a logistic regression on the same features beside the arms"
+    )
     regression_c: float = Field(0.1, gt=0, description="inverse L2 strength of the logistic regression")
     batch_size: int = Field(4096, ge=1)

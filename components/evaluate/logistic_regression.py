@@ -15,8 +15,8 @@ from components.train.model.feature_processing import DenseNormalizer
 class Yardstick:
     """One L2-regularised logistic regression per served objective.
 
-    Each sees what the ranker sees: every id one-hot, the ids of the sequence as a bag, and the dense features normalised
-    as the ranker normalises them.
+    Each sees what the ranker sees: every id one-hot, the ids of the sequence as a bag, and the dense features
+    normalised as the ranker normalises them.
     """
 
     def __init__(self, training: ExampleSet, negative_keep_rate: float, c: float) -> None:

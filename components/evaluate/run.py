@@ -13,6 +13,7 @@ from components.common.days import day_range
 from components.common.errors import InputError
 from components.common.events import DatasetConfig
 from components.common.examples import EVALUATION, TRAINING
+from components.common.layout import Store
 from components.common.ledger import (
     ARMS,
     LOGISTIC_REGRESSION,
@@ -22,7 +23,6 @@ from components.common.ledger import (
     append_row,
     find_row,
 )
-from components.common.layout import Store
 from components.common.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
 from components.common.progress import Progress, log_line
 from components.common.release import Pointer, read_pointer

@@ -1,10 +1,11 @@
 """The kfp component that exports a version."""
 
-from kfp import dsl
 from kfp.dsl import Artifact, Input
 
+from components.common.step import step
 
-@dsl.component(install_kfp_package=False)
+
+@step
 def export(store_uri: str, export: dict, pipeline: str, event_date: str, blessing: Input[Artifact]) -> str:
     """Export the blessed checkpoint and check its parity with torch; returns the version's digest."""
     from components.export import run

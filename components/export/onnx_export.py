@@ -43,7 +43,9 @@ def export_onnx(ranker: ServedRanker, embeddings: Embeddings, num_dense: int, co
     model = program.model_proto
     for value in (*model.graph.input, *model.graph.output):
         if not value.type.tensor_type.shape.dim[0].dim_param:
-            raise RuntimeError(f"the exporter fixed the batch size of {value.name!r}; report this with the versions installed")
+            raise RuntimeError(
+                f"the exporter fixed the batch size of {value.name!r}; report this with the versions installed"
+            )
     for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""

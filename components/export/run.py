@@ -36,13 +36,15 @@ def export_version(store_uri: str, config: ExportConfig, pipeline: str, event_da
         The version's manifest.
 
     Raises:
-        InputError: If there is no such blessing, its checkpoint is not the one in the store, or the exported version does
-            not predict what the checkpoint predicts.
+        InputError: If there is no such blessing, its checkpoint is not the one in the store, or the exported version
+            does not predict what the checkpoint predicts.
     """
     store = Store(store_uri)
     blessing = read_blessing(store, pipeline, event_date)
     if blessing is None or blessing.action == "none" or blessing.trained_through is None:
-        raise InputError(f"{store.blessing(pipeline, event_date)}: allows nothing to be exported; the gate decides first")
+        raise InputError(
+            f"{store.blessing(pipeline, event_date)}: allows nothing to be exported; the gate decides first"
+        )
     uri = store.staged_version(blessing.checkpoint_digest)
     found = find_manifest(uri, VERSION_KIND)
     if found is not None:
@@ -65,7 +67,9 @@ def export_version(store_uri: str, config: ExportConfig, pipeline: str, event_da
 
     manifest = write_artifact(uri, Manifest(kind=VERSION_KIND, inputs={"checkpoint": digest}), write)
     parity = manifest.details["parity"]
-    log_line("export", f"{version_digest(manifest)[:12]}: parity {parity['max_difference']:.1e} on {parity['rows']} rows")
+    log_line(
+        "export", f"{version_digest(manifest)[:12]}: parity {parity['max_difference']:.1e} on {parity['rows']} rows"
+    )
     return manifest
 
 

@@ -2,14 +2,15 @@
 
 from typing import NamedTuple
 
-from kfp import dsl
 from kfp.dsl import Artifact, Output
 
+from components.common.step import step
 
-@dsl.component(install_kfp_package=False)
-def gate(
-    store_uri: str, gate: dict, pipeline: str, event_date: str, blessing: Output[Artifact]
-) -> NamedTuple("Verdict", [("blessed", bool), ("publish", bool), ("action", str), ("reasons", list)]):  # type: ignore[valid-type]
+
+@step
+def gate(store_uri: str, gate: dict, pipeline: str, event_date: str, blessing: Output[Artifact]) -> NamedTuple(
+    "Verdict", [("blessed", bool), ("publish", bool), ("action", str), ("reasons", list)]
+):
     """Judge the candidate and choose what to publish; fails closed."""
     from components.gate import run
 
@@ -17,4 +18,4 @@ def gate(
     with open(blessing.path, "w") as stream:
         stream.write(verdict.model_dump_json(indent=2))
     reasons = [*verdict.reasons, *verdict.action_reasons]
-    return (verdict.blessed, verdict.action != "none", verdict.action, reasons)  # type: ignore[return-value]
+    return (verdict.blessed, verdict.action != "none", verdict.action, reasons)

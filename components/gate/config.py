@@ -14,14 +14,18 @@ class GateConfig(Config):
 
     min_gain_percent: float = Field(0.10, description="cumulative AUC gain that blesses (Qiu et al. 2025, section 4.4)")
     num_days: int = Field(5, ge=1, description="newest days, scored by both arms, that the gain is taken over")
-    max_objective_loss_percent: float = Field(0.2, ge=0, description="no served objective may lose more over the window")
+    max_objective_loss_percent: float = Field(
+        0.2, ge=0, description="no served objective may lose more over the window"
+    )
     min_positives: int = Field(
         100, ge=1, description="of every served objective, over the window, and on the first model's day"
     )
     min_calibration: float = Field(0.8, gt=0, description="mean prediction over mean label, pooled over the window")
     max_calibration: float = Field(1.25, gt=0)
     calibration_sigmas: float = Field(
-        2.0, ge=0, description="standard errors, 1/sqrt(positives), by which a calibration must be out of bounds to count"
+        2.0,
+        ge=0,
+        description="standard errors, 1/sqrt(positives), by which a calibration must be out of bounds to count",
     )
     min_auc: float = Field(0.6, ge=0, le=1, description="floor of every served objective for the first model")
     max_refresh_loss_percent: float = Field(
@@ -35,6 +39,7 @@ class GateConfig(Config):
     def _check_calibration(self) -> GateConfig:
         if self.min_calibration >= self.max_calibration:
             raise ValueError(
-                f"min_calibration = {self.min_calibration} is not below max_calibration = {self.max_calibration}; widen them"
+                f"min_calibration = {self.min_calibration} is not below max_calibration = "
+                f"{self.max_calibration}; widen them"
             )
         return self

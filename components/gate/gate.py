@@ -36,9 +36,9 @@ class Verdict:
 def decide(rows: list[LedgerRow], event_date: date, config: GateConfig) -> Verdict:
     """Bless the candidate if its cumulative AUC gain reaches the threshold.
 
-    gain = (sum_d AUC_candidate[d] / sum_d AUC_control[d] - 1) * 100, over the last `num_days` days up to `event_date` on
-    which both arms were scored, and over the served objectives (Qiu et al. 2025, section 4.4). Anything that is missing
-    counts against the candidate.
+    gain = (sum_d AUC_candidate[d] / sum_d AUC_control[d] - 1) * 100, over the last `num_days` days up to `event_date`
+    on which both arms were scored, and over the served objectives (Qiu et al. 2025, section 4.4). Anything that is
+    missing counts against the candidate.
 
     Raises:
         ValueError: If the two arms were scored on different rows on any of those days.
@@ -48,8 +48,8 @@ def decide(rows: list[LedgerRow], event_date: date, config: GateConfig) -> Verdi
     for ours, theirs in zip(control, candidate, strict=True):
         if ours.examples_digest != theirs.examples_digest:
             raise ValueError(
-                f"ledger of {ours.event_date}: control was scored on examples {ours.examples_digest[:12]}, candidate on "
-                f"{theirs.examples_digest[:12]}; the arms must see the same rows"
+                f"ledger of {ours.event_date}: control was scored on examples {ours.examples_digest[:12]}, "
+                f"candidate on {theirs.examples_digest[:12]}; the arms must see the same rows"
             )
     against = _shortcomings(control, candidate, event_date, config)
     if not days or any(auc is None for row in control + candidate for auc in _aucs(row, SERVED_OBJECTIVES)):

@@ -61,7 +61,9 @@ def _first_model(row: LedgerRow | None, config: GateConfig) -> tuple[Action, str
     for name in SERVED_OBJECTIVES:
         auc = row.scores[name].auc if name in row.scores else None
         if auc is None or auc < config.min_auc:
-            problems.append(f"AUC of {name} is {'undefined' if auc is None else f'{auc:.4f}'}, at least {config.min_auc}")
+            problems.append(
+                f"AUC of {name} is {'undefined' if auc is None else f'{auc:.4f}'}, at least {config.min_auc}"
+            )
     problems += positives_problems([row], config) + calibration_problems([row], config)
     if problems:
         return "none", "", [f"first model: {problem}" for problem in problems]
@@ -85,4 +87,8 @@ def _refresh(
             problems.append(f"{name} falls from {old:.4f} to {new:.4f}, more than {config.max_refresh_loss_percent}%")
     if problems:
         return "none", "", [f"refresh: {problem}" for problem in problems]
-    return "refresh", production.arm, ["refresh: no served objective falls below the served version by more than the guard"]
+    return (
+        "refresh",
+        production.arm,
+        ["refresh: no served objective falls below the served version by more than the guard"],
+    )

@@ -65,8 +65,8 @@ def join_shard(impressions_table: pa.Table, actions_table: pa.Table, engagement:
         job: What to make.
 
     Returns:
-        One example for every impression of the job's days, not down-sampled, in order of the impression's hash, and counts
-        that reconcile: `actions` = `actions_attributed` + `actions_unattributed` + `actions_duplicate`.
+        One example for every impression of the job's days, not down-sampled, in order of the impression's hash, and
+        counts that reconcile: `actions` = `actions_attributed` + `actions_unattributed` + `actions_duplicate`.
     """
     impressions, duplicate_impressions = _first_of_each(Events.of(impressions_table), "impression_id")
     actions, duplicate_actions = _first_of_each(Events.of(actions_table), "action_id")

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from components.common.days import MICROSECONDS_PER_DAY
-from components.common.events import CONVERSION_TYPES, DatasetConfig
+from components.common.events import DatasetConfig
 from components.common.hashing import combine_hashes, hash_identifiers
 from components.join.history import EventIndex
 
@@ -53,11 +53,11 @@ class Events:
 def attribute(impressions: Events, actions: Events, dataset: DatasetConfig) -> np.ndarray:
     """Credit each action to at most one impression.
 
-    Onsite actions name their impression: a click counts within `click_days`, a conversion within the click-through window
-    of a click on that impression, else within the view-through window. Offsite conversions go to the last clicked
-    impression of the same user and entity within the click-through window, else to the last view within the
-    view-through window, else to none. A touch must come strictly before the conversion. Among touches at the same moment
-    the one whose item is the action's own wins, then the one with the greatest impression id.
+    Onsite actions name their impression: a click counts within `click_days`, a conversion within the click-through
+    window of a click on that impression, else within the view-through window. Offsite conversions go to the last
+    clicked impression of the same user and entity within the click-through window, else to the last view within the
+    view-through window, else to none. A touch must come strictly before the conversion. Among touches at the same
+    moment the one whose item is the action's own wins, then the one with the greatest impression id.
 
     Args:
         impressions: Every impression that may compete for one of the actions.
@@ -79,8 +79,7 @@ def attribute(impressions: Events, actions: Events, dataset: DatasetConfig) -> n
     click_rows = np.flatnonzero(onsite_click)
     clicks = _Touches(credited[click_rows], actions.times[click_rows], impressions)
     views = _Touches(np.arange(len(impressions.times)), impressions.times, impressions)
-    for action_type in CONVERSION_TYPES:
-        rule = dataset.attribution[action_type]
+    for action_type, rule in dataset.attribution.items():
         through_click = rule.click_through_days * MICROSECONDS_PER_DAY
         through_view = rule.view_through_days * MICROSECONDS_PER_DAY
         of_type = actions.where("action_type", action_type)
@@ -104,7 +103,7 @@ def _take(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def _named_impression(impressions: Events, actions: Events) -> np.ndarray:
-    """The impression that each onsite action names, or -1; the identifiers themselves are compared, not their hashes."""
+    """The impression that each onsite action names, or -1; compares the identifiers themselves, not their hashes."""
     onsite = actions.where("source", "onsite")
     position = pc.index_in(actions.table["impression_id"], value_set=impressions.table["impression_id"])
     named = pc.fill_null(position, UNATTRIBUTED).to_numpy().astype(np.int64)

@@ -1,9 +1,9 @@
 """The kfp component that joins logs into examples."""
 
-from kfp import dsl
+from components.common.step import step
 
 
-@dsl.component(install_kfp_package=False)
+@step
 def join_examples(
     store_uri: str,
     dataset: dict,

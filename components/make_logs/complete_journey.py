@@ -44,7 +44,8 @@ from lines group by all;
 create table first_purchases as
 select household_id, product_id, min(moment) as first_moment from lines group by all;
 create table shelf as
-select basket_id, product_category, sum(spend) as category_spend from lines join products using (product_id) group by all;
+select basket_id, product_category, sum(spend) as category_spend
+from lines join products using (product_id) group by all;
 create table shown as
 select visits.basket_id * 33554432 + product_id as impression_id, visits.moment, visits.household_id, product_id,
        visits.store_id, product_type, product_category, manufacturer_id, department, display_location,

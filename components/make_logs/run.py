@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from components.common import storage
-from components.common.days import MICROSECONDS_PER_DAY, microseconds
+from components.common.days import MICROSECONDS_PER_DAY
 from components.common.errors import InputError
 from components.common.events import ACTIONS, IMPRESSIONS, TABLES, DatasetConfig
 from components.common.layout import Store

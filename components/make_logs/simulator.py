@@ -69,8 +69,8 @@ def simulate(source: SimulatorSource, dataset: DatasetConfig) -> tuple[pa.Table,
     """Simulate impressions, actions and the true probability of every objective.
 
     Returns:
-        Impressions and actions in the log contract, in order of time, and a table of `impression_id`, `timestamp` and one
-        float64 column per objective: the probability of a positive label given the rows that the objective is on.
+        Impressions and actions in the log contract, in order of time, and a table of `impression_id`, `timestamp` and
+        one float64 column per objective: the probability of a positive label given the rows that the objective is on.
 
     Raises:
         InputError: If the data set does not attribute by campaign, or misses a column that the simulator makes.

@@ -2,21 +2,21 @@
 
 from typing import NamedTuple
 
-from kfp import dsl
+from components.common.step import step
 
 
-@dsl.component(install_kfp_package=False)
-def publish(
-    store_uri: str, pipeline: str, event_date: str, version: str
-) -> NamedTuple("Outcome", [("published", str), ("promoted", bool)]):  # type: ignore[valid-type]
+@step
+def publish(store_uri: str, pipeline: str, event_date: str, version: str) -> NamedTuple(
+    "Outcome", [("published", str), ("promoted", bool)]
+):
     """Copy the version into the registry and move the channel's pointer; returns the version's digest."""
     from components.publish import run
 
     publication = run.main(store_uri, pipeline, event_date, version)
-    return (publication.version, publication.promoted)  # type: ignore[return-value]
+    return (publication.version, publication.promoted)
 
 
-@dsl.component(install_kfp_package=False)
-def keep_served() -> NamedTuple("Outcome", [("published", str), ("promoted", bool)]):  # type: ignore[valid-type]
+@step
+def keep_served() -> NamedTuple("Outcome", [("published", str), ("promoted", bool)]):
     """Publish nothing."""
-    return ("", False)  # type: ignore[return-value]
+    return ("", False)

@@ -20,7 +20,9 @@ from components.common.release import (
 from components.common.servable import VERSION_KIND
 
 
-def publish_version(store: Store, blessing: Blessing, digest: str, exported: Manifest, exported_uri: str) -> Publication:
+def publish_version(
+    store: Store, blessing: Blessing, digest: str, exported: Manifest, exported_uri: str
+) -> Publication:
     """Copy an exported version into the registry, then move the channel's pointer.
 
     Raises:
@@ -29,7 +31,8 @@ def publish_version(store: Store, blessing: Blessing, digest: str, exported: Man
     if blessing.action == "none" or blessing.checkpoint_digest != exported.inputs.get("checkpoint"):
         raise InputError(
             f"{exported_uri}: made from checkpoint {exported.inputs.get('checkpoint', '')[:12]}, but the blessing of "
-            f"{blessing.event_date} is for {blessing.checkpoint_digest[:12] or 'none'}; only what is blessed is published"
+            f"{blessing.event_date} is for {blessing.checkpoint_digest[:12] or 'none'}; only that one "
+            "may be published"
         )
     assert blessing.trained_through is not None
     verify_files(exported_uri, exported)

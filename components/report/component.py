@@ -1,10 +1,11 @@
 """The kfp component that writes the report and closes the run."""
 
-from kfp import dsl
 from kfp.dsl import HTML, Output
 
+from components.common.step import step
 
-@dsl.component(install_kfp_package=False)
+
+@step
 def report(
     store_uri: str,
     pipeline: str,

@@ -2,13 +2,11 @@
 
 from typing import NamedTuple
 
-from kfp import dsl
+from components.common.step import step
 
 
-@dsl.component(install_kfp_package=False)
-def pick_days(
-    store_uri: str, pipeline: str, dataset: dict, schedule: dict, as_of: str
-) -> NamedTuple(  # type: ignore[valid-type]
+@step
+def pick_days(store_uri: str, pipeline: str, dataset: dict, schedule: dict, as_of: str) -> NamedTuple(
     "Assignment",
     [("due", bool), ("first_day", str), ("trained_through", str), ("event_date", str), ("as_of", str)],
 ):
@@ -17,12 +15,12 @@ def pick_days(
 
     chosen = run.main_pick(store_uri, pipeline, dataset, schedule, as_of)
     days = (chosen.first_day, chosen.trained_through, chosen.event_date, chosen.as_of)
-    return (chosen.due, *map(str, days))  # type: ignore[return-value]
+    return (chosen.due, *map(str, days))
 
 
-@dsl.component(install_kfp_package=False)
-def nothing_due() -> NamedTuple(  # type: ignore[valid-type]
+@step
+def nothing_due() -> NamedTuple(
     "Outcome", [("blessed", bool), ("published", str), ("promoted", bool), ("reasons", list)]
 ):
     """The outcome of a run without work."""
-    return (False, "", False, ["nothing is due"])  # type: ignore[return-value]
+    return (False, "", False, ["nothing is due"])

@@ -45,8 +45,8 @@ def pick_batch(store: Store, dataset: DatasetConfig, schedule: ScheduleConfig, a
     due = scored not in store.closed_days(BATCH)
     if due and as_of <= dataset.mature_on(scored):
         raise InputError(
-            f"as_of = {as_of}: the batch is scored on {scored}, whose labels are final after {dataset.mature_on(scored)}; "
-            "wait, or make schedule.first_day earlier"
+            f"as_of = {as_of}: the batch is scored on {scored}, whose labels are final after "
+            f"{dataset.mature_on(scored)}; wait, or make schedule.first_day earlier"
         )
     return Assignment(due, schedule.first_day, last, scored, as_of)
 
@@ -80,7 +80,9 @@ def _open_day(day: date, dataset: DatasetConfig, steps: int) -> date:
     return day
 
 
-def main_pick(store_uri: str, pipeline: str, dataset: dict[str, Any], schedule: dict[str, Any], as_of: str) -> Assignment:
+def main_pick(
+    store_uri: str, pipeline: str, dataset: dict[str, Any], schedule: dict[str, Any], as_of: str
+) -> Assignment:
     """Pick from plain values; an empty `as_of` means today."""
     contract = DatasetConfig.parse(dataset, "dataset")
     known_on = parse_day(as_of, "as_of") if as_of else utc_today()

@@ -57,7 +57,9 @@ class Predictor:
         needed = [*self.features.categorical_names, *self.features.dense_names]
         missing = [name for name in needed if name not in table.column_names]
         if missing:
-            raise InputError(f"examples have no column {missing[0]!r} ({len(missing)} are missing); see the feature list")
+            raise InputError(
+                f"examples have no column {missing[0]!r} ({len(missing)} are missing); see the feature list"
+            )
         encoded = encode(table, self.features)
         names = self.features.categorical_names
         categorical = np.stack([self.tables[name][encoded.categorical[:, i]] for i, name in enumerate(names)], axis=1)

@@ -1,9 +1,9 @@
 """The kfp components that train one arm."""
 
-from kfp import dsl
+from components.common.step import step
 
 
-@dsl.component(install_kfp_package=False)
+@step
 def train_batch(
     store_uri: str, arm: str, dataset: dict, features: dict, train: dict, first_day: str, last_day: str
 ) -> str:
@@ -13,7 +13,7 @@ def train_batch(
     return run.main(store_uri, arm, dataset, features, train, (first_day, last_day), warm_start=False)
 
 
-@dsl.component(install_kfp_package=False)
+@step
 def train_day(store_uri: str, arm: str, dataset: dict, features: dict, train: dict, event_date: str) -> str:
     """Train the arm's latest checkpoint one more day; returns the new checkpoint's digest."""
     from components.train import run

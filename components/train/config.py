@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from components.common.config import Config
 from components.common.objectives import OBJECTIVE_NAMES
@@ -24,7 +24,7 @@ class ModelConfig(Config):
 
     @field_validator("sequence_heads")
     @classmethod
-    def _check_heads(cls, heads: int, info) -> int:
+    def _check_heads(cls, heads: int, info: ValidationInfo) -> int:
         dim = info.data.get("sequence_dim", heads)
         if dim % heads:
             raise ValueError(f"sequence_dim = {dim} is not a multiple of it; change one of the two")

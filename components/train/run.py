@@ -32,9 +32,7 @@ from components.train.dataset import ExampleSet, keep_rate, read_examples, tenso
 from components.train.trainer import Trainer
 
 
-def train_batch(
-    store_uri: str, arm: str, features: FeatureConfig, config: TrainConfig, days: list[date]
-) -> str:
+def train_batch(store_uri: str, arm: str, features: FeatureConfig, config: TrainConfig, days: list[date]) -> str:
     """Train a new model on shuffled days.
 
     Returns:

@@ -27,7 +27,9 @@ class Embeddings(nn.Module):
         for name in features.sequence_names:
             keys[features.sequence_table(name)].append(sequence_column(name))
         tables = [
-            EmbeddingConfig(name=table, embedding_dim=config.embedding_dim, num_embeddings=rows, feature_names=keys[table])
+            EmbeddingConfig(
+                name=table, embedding_dim=config.embedding_dim, num_embeddings=rows, feature_names=keys[table]
+            )
             for table, rows in features.tables.items()
         ]
         self.collection = EmbeddingCollection(tables=tables)

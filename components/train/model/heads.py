@@ -25,6 +25,7 @@ class Heads(nn.Module):
     def start_at(self, rates: Tensor) -> None:
         """Let a new model predict the share of positives, shape (objectives,), instead of one half."""
         for head, rate in zip(self.heads.values(), rates.clamp(1e-4, 1 - 1e-4), strict=True):
+            assert isinstance(head, nn.Sequential) and isinstance(head[-1], nn.Linear)
             head[-1].bias.fill_(torch.logit(rate))
 
     def forward(self, shared: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ class SequenceEncoder(nn.Module):
         """Encode (n, L, input_dim) with lengths (n,) to (n, sequence_dim); a row without actions gives zeros."""
         places = torch.arange(sequence.shape[1], device=sequence.device)
         used = places < lengths[:, None]
-        # Attention over no position at all is NaN: rows without actions look at one padded position, and are zeroed below.
+        # Attention over no position is NaN: rows without actions look at a padded position, and are zeroed below.
         visible = places < lengths.clamp(min=1)[:, None]
         encoded = self.encoder(self.project(sequence) + self.position, src_key_padding_mask=~visible)
         weights = used.to(encoded.dtype)[:, :, None]

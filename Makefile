@@ -1,0 +1,54 @@
+# `make demo` and `make test` each work as the first command in a fresh clone. They share one environment.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
+DEMO_STORE ?= runs/demo
+PYTEST_WORKERS ?= 2
+
+.PHONY: help demo test lint format compile golden lock clean
+.DEFAULT_GOAL := help
+
+help:  ## say what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/.runtime  ## real logs to a published, gated model, in runs/demo; a second call resumes
+	@$(BIN)/afterclick demo --store $(DEMO_STORE)
+
+test: $(VENV)/.dev  ## all tests, with end-to-end runs of the pipelines
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev  ## let ruff format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+compile: $(VENV)/.runtime  ## the pipelines' YAML for Kubeflow, in build/pipelines
+	$(BIN)/afterclick compile
+
+golden: $(VENV)/.runtime  ## rewrite the golden files of the tests, to be reviewed in the diff
+	$(BIN)/python -m tests.golden.rewrite
+
+lock:  ## resolve requirements/*.lock again
+	requirements/lock.sh
+
+clean:  ## delete the environment and the demo's files
+	rm -rf $(VENV) build $(DEMO_STORE)
+
+$(VENV)/.runtime: requirements/cpu.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Python 3.11 is needed, this is " + sys.version)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing the pinned packages of requirements/cpu.lock"
+	@$(PIP) -r requirements/cpu.lock
+	@$(BIN)/python -c 'import torch' 2>/dev/null || { echo "error: this torch does not import: it is a CUDA build. Point PIP_EXTRA_INDEX_URL at PyTorch's index of CPU wheels, run 'make clean', and start again" >&2; exit 1; }
+	@$(PIP) --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements/dev.lock
+	@echo "installing the test tools of requirements/dev.lock"
+	@$(PIP) -r requirements/dev.lock
+	@touch $@
