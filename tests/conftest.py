@@ -1,0 +1,84 @@
+"""Small simulated deployments that many tests share."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components.common.layout import Store
+from pipelines.config import RunConfig, load_config
+
+os.environ.setdefault("AFTERCLICK_PROGRESS_SECONDS", "1000")
+os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+
+
+def small_values() -> dict:
+    """The shipped simulator configuration, smaller: four batch days, few rows, one thread."""
+    values = yaml.safe_load(Path("pipelines/configs/simulator.yaml").read_text())
+    values["source"] |= {"last_day": "2026-01-20", "impressions_per_day": 1500, "num_users": 4000}
+    values["schedule"] |= {"first_day": "2026-01-07", "num_batch_days": 4}
+    values["train"] |= {"num_threads": 1, "epochs": 1, "log_points": 4}
+    values["evaluation"] = {"num_replicates": 20, "logistic_regression": False}
+    values["gate"] |= {"min_positives": 5, "min_auc": 0.5, "calibration_sigmas": 6.0, "max_refresh_loss_percent": 50.0}
+    return values
+
+
+def write_config(path: Path, values: dict) -> Path:
+    """Write a configuration file."""
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+@pytest.fixture(scope="session")
+def small_config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """`small_values`, validated."""
+    return load_config(str(write_config(tmp_path_factory.mktemp("config") / "small.yaml", small_values())))
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A store with joined examples of the batch days and the day after them."""
+
+    store: Store
+    config: RunConfig
+    batch_days: list[date]
+    scored_day: date
+
+
+@pytest.fixture(scope="session")
+def joined(small_config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Deployment:
+    """Simulated logs, validated and joined; not to be written to."""
+    from components.join.assemble import JoinJob
+    from components.join.run import join_days
+    from components.make_logs.run import make_logs
+    from data_validation.run import validate_logs
+
+    config = small_config
+    store = Store(str(tmp_path_factory.mktemp("joined")))
+    first = config.schedule.first_day
+    days = [first + timedelta(days=i) for i in range(config.schedule.num_batch_days + 1)]
+    as_of = config.dataset.mature_on(days[-1]) + timedelta(days=1)
+    read = config.dataset.days_read(days[0], days[-1], config.features.history_days)
+    make_logs(store.root, config.dataset, config.source.model_dump(mode="json"), read)
+    validate_logs(store.root, config.dataset, config.validation, read, as_of)
+    job = JoinJob(config.dataset, config.features, config.join, days[0], days[-1], as_of)
+    join_days(store.root, job, evaluate_from=days[-1])
+    return Deployment(store, config, days[:-1], days[-1])
+
+
+@pytest.fixture(scope="session")
+def trained(joined: Deployment) -> Deployment:
+    """`joined` with a checkpoint of each arm after the batch days, scored on the day after them."""
+    from components.evaluate.run import evaluate_day
+    from components.train.run import train_batch
+
+    config, root = joined.config, joined.store.root
+    for arm, recipe in (("control", config.arms.control), ("candidate", config.arms.candidate)):
+        train_batch(root, arm, config.features, recipe, joined.batch_days)
+    evaluate_day(root, config.dataset, config.evaluation, joined.scored_day, joined.batch_days[-1])
+    return joined

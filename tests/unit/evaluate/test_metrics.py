@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
+from components.evaluate.metrics import score_objective, user_replicates, weighted_auc
+
+
+def auc(labels, predictions):
+    return float(weighted_auc(np.array(labels), np.array(predictions), np.ones((len(labels), 1)))[0])
+
+
+def test_auc_by_hand():
+    assert auc([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.1]) == pytest.approx(3 / 4)
+
+
+def test_ties_count_half():
+    assert auc([1, 0], [0.5, 0.5]) == pytest.approx(0.5)
+    assert auc([1, 0, 0], [0.5, 0.5, 0.1]) == pytest.approx(0.75)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 5), st.integers(1, 4)), min_size=2, max_size=60))
+@settings(max_examples=200, deadline=None)
+def test_auc_agrees_with_scikit_learn(rows):
+    labels = np.array([row[0] for row in rows], dtype=int)
+    predictions = np.array([row[1] / 5 for row in rows])
+    weights = np.array([row[2] for row in rows], dtype=float)
+    found = weighted_auc(labels, predictions, weights[:, None])[0]
+    if 0 < labels.sum() < len(labels):
+        assert found == pytest.approx(roc_auc_score(labels, predictions, sample_weight=weights))
+    else:
+        assert np.isnan(found)
+
+
+def test_weights_are_repeated_rows():
+    labels, predictions = np.array([1, 0, 1, 0]), np.array([0.9, 0.3, 0.2, 0.1])
+    repeated = np.repeat(np.arange(4), [2, 1, 3, 1])
+    weighted = weighted_auc(labels, predictions, np.array([[2], [1], [3], [1]]))[0]
+    assert weighted == pytest.approx(auc(labels[repeated], predictions[repeated]))
+
+
+def test_one_class_only_is_undefined():
+    score = score_objective(np.zeros(10), np.full(10, 0.1), np.arange(10), 20)
+    assert score.auc is None and score.pr_auc is None and score.calibration is None
+    assert score.auc_replicates == ()
+
+
+def test_no_rows_is_undefined():
+    score = score_objective(np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64), 20)
+    assert (score.rows, score.positives, score.auc) == (0, 0, None)
+
+
+def test_calibration_is_mean_prediction_over_mean_label():
+    score = score_objective(np.array([1, 0, 0, 0]), np.array([0.5, 0.3, 0.1, 0.1]), np.arange(4), 0)
+    assert score.calibration == pytest.approx(1.0)
+
+
+def test_replicates_are_the_same_for_a_user_everywhere():
+    users = np.array([5, 9, 5, 7])
+    weights = user_replicates(users, 50)
+    assert (weights[0] == weights[2]).all()
+    assert (user_replicates(np.array([9]), 50)[0] == weights[1]).all()
+
+
+def test_replicate_weights_are_poisson():
+    weights = user_replicates(np.arange(20_000), 20)
+    assert weights.mean() == pytest.approx(1.0, abs=0.01)
+    assert weights.var() == pytest.approx(1.0, abs=0.02)
+    assert (weights == 0).mean() == pytest.approx(np.exp(-1), abs=0.005)
+
+
+def test_bootstrap_spread_matches_theory():
+    generator = np.random.default_rng(1)
+    labels = (generator.random(4000) < 0.2).astype(int)
+    predictions = generator.normal(labels * 0.8, 1.0)
+    replicates = np.array(score_objective(labels, predictions.clip(0, 1), np.arange(4000), 300).auc_replicates)
+    assert replicates.mean() == pytest.approx(roc_auc_score(labels, predictions.clip(0, 1)), abs=0.005)
+    assert 0.004 < replicates.std() < 0.02

@@ -1,0 +1,39 @@
+"""Ledger rows made by hand."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from components.common.ledger import LedgerRow, ObjectiveScore
+from components.common.objectives import SERVED_OBJECTIVES
+
+
+def ledger_row(
+    arm: str,
+    day: int,
+    auc: float | dict[str, float] | None = 0.7,
+    positives: int = 1000,
+    calibration: float | None = 1.0,
+    examples: str = "rows",
+    checkpoint: str | None = None,
+) -> LedgerRow:
+    """A row of January 2026 with the same scores for both served objectives, unless `auc` says otherwise."""
+    scores = {
+        name: ObjectiveScore(
+            rows=10_000,
+            positives=positives,
+            auc=auc[name] if isinstance(auc, dict) else auc,
+            pr_auc=0.1,
+            log_loss=0.2,
+            calibration=calibration,
+        )
+        for name in SERVED_OBJECTIVES
+    }
+    return LedgerRow(
+        arm=arm,
+        event_date=date(2026, 1, day),
+        trained_through=date.fromordinal(date(2026, 1, day).toordinal() - 1),
+        checkpoint_digest=checkpoint or f"{arm}-{day}",
+        examples_digest=f"{examples}-{day}",
+        scores=scores,
+    )

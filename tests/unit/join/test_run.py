@@ -1,0 +1,131 @@
+from dataclasses import replace
+from datetime import timedelta
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from components.common import storage
+from components.common.errors import InputError
+from components.common.examples import EVALUATION, EXAMPLES_FILE, NEGATIVE_KEPT, TRAINING
+from components.common.layout import Store
+from components.join.assemble import JoinJob
+from components.join.run import join_days
+from components.make_logs.run import make_logs
+from data_validation.run import validate_logs
+
+
+def examples(store, split, day):
+    return storage.read_parquet(storage.join_uri(store.examples(split, day), EXAMPLES_FILE))
+
+
+def job_of(deployment, first, last, **changes):
+    config = deployment.config
+    as_of = config.dataset.mature_on(last) + timedelta(days=1)
+    return replace(JoinJob(config.dataset, config.features, config.join, first, last, as_of), **changes)
+
+
+@pytest.fixture()
+def logs(joined, tmp_path):
+    """A store with the same clean logs as `joined`, without examples."""
+    config, store = joined.config, Store(str(tmp_path / "store"))
+    read = config.dataset.days_read(joined.batch_days[0], joined.scored_day, config.features.history_days)
+    make_logs(store.root, config.dataset, config.source.model_dump(mode="json"), read)
+    validate_logs(store.root, config.dataset, config.validation, read, read[-1] + timedelta(days=1))
+    return store
+
+
+def test_a_day_is_the_same_alone_and_within_a_range(joined, logs):
+    """Also with another number of buckets, and a later cut-off."""
+    day = joined.batch_days[1]
+    job = job_of(joined, day, day)
+    job = replace(job, config=job.config.model_copy(update={"num_buckets": 5}), as_of=job.as_of + timedelta(days=2))
+    join_days(logs.root, job, evaluate_from=day)
+    alone, within = examples(logs, TRAINING, day), examples(joined.store, TRAINING, day)
+    assert alone.equals(within)
+    name = storage.join_uri(joined.store.examples(TRAINING, day), EXAMPLES_FILE)
+    other = storage.join_uri(logs.examples(TRAINING, day), EXAMPLES_FILE)
+    assert storage.read_bytes(name) == storage.read_bytes(other)
+
+
+def test_finished_days_are_left_alone_and_missing_ones_made(joined, logs):
+    first, last = joined.batch_days[0], joined.batch_days[1]
+    counts = join_days(logs.root, job_of(joined, first, last), evaluate_from=joined.scored_day)
+    assert counts["impressions"] == counts["impressions_kept"] + counts["impressions_sampled_out"]
+    assert counts["actions"] == counts["actions_attributed"] + counts["actions_unattributed"]
+    assert join_days(logs.root, job_of(joined, first, last), evaluate_from=joined.scored_day) == {}
+    storage.remove(logs.examples(TRAINING, last))
+    again = join_days(logs.root, job_of(joined, first, last), evaluate_from=joined.scored_day)
+    assert 0 < again["impressions"] < counts["impressions"]
+
+
+def test_the_future_is_not_seen(joined, logs):
+    """Planting the answer after the impressions changes labels at most, never a feature."""
+    day = joined.scored_day
+    before = examples(joined.store, EVALUATION, day)
+    for planted in joined.config.dataset.days_read(day, day, 0):
+        if planted > day:
+            uri = logs.clean_logs("actions", planted)
+            table = storage.read_parquet(storage.join_uri(uri, "part-0.parquet"))
+            planted_rows = pa.concat_tables([table, _answers(before, table, planted)])
+            storage.write_parquet(storage.join_uri(uri, "part-0.parquet"), planted_rows)
+    join_days(logs.root, job_of(joined, day, day), evaluate_from=day)
+    after = examples(logs, EVALUATION, day)
+    labels = {"clicked", "good_clicked", "add_to_carts", "checkouts", "conversion_value"}
+    features = [name for name in before.column_names if name not in labels]
+    assert after.select(features).equals(before.select(features))
+    assert np.sum(after["checkouts"].to_numpy()) > np.sum(before["checkouts"].to_numpy())
+
+
+def _answers(shown, like, day):
+    """One checkout per impression shown, early on a later day."""
+    from components.common.days import microseconds
+
+    count = shown.num_rows
+    users = pa.array(np.arange(count) % 4000)
+    columns = {
+        "action_id": pa.array(10**9 + np.arange(count)),
+        "timestamp": pa.array(np.full(count, microseconds(day) + 1)).cast(like.schema.field("timestamp").type),
+        "user_id": users,
+        "action_type": pa.array(["checkout"] * count),
+        "source": pa.array(["offsite"] * count),
+    }
+    for field in like.schema:
+        if field.name not in columns:
+            columns[field.name] = (
+                pa.array(np.arange(count) % 100) if field.name == "campaign_id" else pa.nulls(count, field.type)
+            )
+    return pa.table({field.name: columns[field.name].cast(field.type) for field in like.schema})
+
+
+def test_immature_days_are_refused(joined):
+    day = joined.batch_days[0]
+    with pytest.raises(InputError, match="labels of .* are final from"):
+        join_days(joined.store.root, replace(job_of(joined, day, day), as_of=day + timedelta(days=1)), day)
+
+
+def test_missing_clean_logs_are_named(joined, tmp_path):
+    day = joined.batch_days[0]
+    with pytest.raises(InputError, match="no finished clean_logs"):
+        join_days(str(tmp_path), job_of(joined, day, day), day)
+
+
+def test_down_sampling_keeps_every_positive_and_the_hash_s_negatives(joined):
+    kept, all_rows = (examples(joined.store, split, joined.scored_day) for split in (TRAINING, EVALUATION))
+    positive = np.zeros(all_rows.num_rows, dtype=bool)
+    for label in ("clicked", "add_to_carts", "checkouts"):
+        positive |= all_rows[label].to_numpy() > 0
+    expected = all_rows.filter(pa.array(positive | all_rows[NEGATIVE_KEPT].to_numpy()))
+    assert kept.equals(expected)
+    assert kept.num_rows < all_rows.num_rows
+    assert all_rows["label_mature"].to_numpy().all()
+
+
+def test_join_works_on_a_remote_filesystem(joined):
+    """The memory filesystem stands in for a bucket: no path of it exists on disk."""
+    config, store, day = joined.config, Store("memory://join-test"), joined.scored_day
+    read = config.dataset.days_read(day, day, config.features.history_days)
+    make_logs(store.root, config.dataset, config.source.model_dump(mode="json"), read)
+    validate_logs(store.root, config.dataset, config.validation, read, read[-1] + timedelta(days=1))
+    join_days(store.root, job_of(joined, day, day), evaluate_from=day)
+    assert examples(store, EVALUATION, day).equals(examples(joined.store, EVALUATION, day))
