@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from components.common.config import Config
@@ -21,5 +23,7 @@ class ValidationConfig(Config):
     min_impressions_per_day: int = Field(1, ge=1)
     min_actions_per_day: int = Field(1, ge=0)
     sample_rows: int = Field(20_000, ge=100, description="rows of each log that Great Expectations looks at")
-    label_density: dict[str, DensityRange] = Field({}, description="by label column, on examples not down-sampled")
+    label_density: dict[Literal["clicked", "good_clicked", "add_to_carts", "checkouts"], DensityRange] = Field(
+        {}, description="share of a day's impressions with a positive label"
+    )
     max_drift: float = Field(0.3, gt=0, le=1, description="L-infinity distance of a feature to the day before; warns")

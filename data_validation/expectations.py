@@ -97,7 +97,9 @@ def _summarise(suite: str, item: Any, frame: pd.DataFrame) -> Expectation:
         worst = [str(value) for value in result.get("partial_unexpected_list", [])[:3]]
         observed += f": {', '.join(worst)}" if worst else ""
     if "event_date" in frame.columns and not item.success:
-        bad = frame[~frame[column].between(settings.kwargs["min_value"], settings.kwargs.get("max_value") or 1e18)]
+        bad = frame[
+            ~frame[column].between(settings.kwargs["min_value"], settings.kwargs.get("max_value", float("inf")))
+        ]
         observed += f" on {', '.join(map(str, bad['event_date'][:3]))}"
     return Expectation(suite, settings.type, column, bool(item.success), observed)
 

@@ -53,7 +53,6 @@ def conform(table: pa.Table, table_name: str, dataset: DatasetConfig, uri: str) 
         InputError: If a required column is absent or a column has a type that would have to be guessed at.
     """
     arrays = {}
-    identifier = table.schema.field("user_id").type if "user_id" in table.column_names else pa.int64()
     for column in dataset.columns(table_name):
         if column.name not in table.column_names:
             if column.required:
@@ -61,7 +60,7 @@ def conform(table: pa.Table, table_name: str, dataset: DatasetConfig, uri: str) 
                     f"{uri}: {table_name} have no column {column.name!r} (found {table.column_names}); "
                     "deliver it or map it under source"
                 )
-            arrays[column.name] = pa.nulls(table.num_rows, arrow_type(column, identifier))
+            arrays[column.name] = pa.nulls(table.num_rows)
             continue
         found = table.schema.field(column.name).type
         if not fits(column, found):
@@ -69,9 +68,26 @@ def conform(table: pa.Table, table_name: str, dataset: DatasetConfig, uri: str) 
                 f"{uri}: column {column.name!r} of {table_name} is {found}, expected {_EXPECTED[column.kind]}; "
                 "convert it at the source"
             )
-        target = arrow_type(column, identifier if pa.types.is_null(found) else found)
-        arrays[column.name] = table[column.name].cast(target)
+        if pa.types.is_null(found):
+            arrays[column.name] = pa.nulls(table.num_rows)
+            continue
+        try:
+            # Nanoseconds are cut to microseconds; everything else must fit.
+            arrays[column.name] = table[column.name].cast(arrow_type(column, found), safe=column.kind != "timestamp")
+        except pa.ArrowInvalid as error:
+            raise InputError(
+                f"{uri}: column {column.name!r} of {table_name} is {found} and does not fit "
+                f"{arrow_type(column, found)}: {str(error).splitlines()[0]}; convert it at the source"
+            ) from error
     return pa.table(arrays)
+
+
+def with_null_columns(table: pa.Table, table_name: str, dataset: DatasetConfig) -> pa.Table:
+    """Give columns that hold nothing their type, where the contract has one; empty identifiers stay untyped."""
+    for position, column in enumerate(dataset.columns(table_name)):
+        if pa.types.is_null(table.schema.field(column.name).type) and column.kind != "identifier":
+            table = table.set_column(position, column.name, pa.nulls(table.num_rows, arrow_type(column, pa.null())))
+    return table
 
 
 def sort_rows(
@@ -90,11 +106,17 @@ def sort_rows(
         dataset: The contract.
         day: The folder's day; rows of other days are rejected.
         as_of: Rows from this day on lie in the future.
-        impression_times: For actions: `impression_id` and `timestamp` of the impressions they may name.
+        impression_times: For actions: `impression_id`, `timestamp` and `user_id` of the impressions they may name.
     """
     reason = np.full(table.num_rows, "", dtype=object)
     for name, bad in _checks(table, table_name, dataset, day, as_of, impression_times):
         reason[bad & (reason == "")] = name
+    # Only good rows can be repeated: a row must not be lost as the double of a bad one.
+    identifier = "impression_id" if table_name == IMPRESSIONS else "action_id"
+    good = np.flatnonzero(reason == "")
+    moment = table["timestamp"].cast(pa.int64()).to_numpy()[good]
+    repeated = _repeated(hash_identifiers(table[identifier])[good], moment)
+    reason[good[repeated]] = f"duplicate_{identifier}"
     good = reason == ""
     contract = [column.name for column in dataset.columns(table_name)]
     rejected = table.append_column("reason", pa.array(reason, pa.string())).filter(pa.array(~good))
@@ -122,15 +144,21 @@ def _checks(
     yield "timestamp_in_the_future", moment >= microseconds(as_of)
     start = microseconds(day)
     yield "timestamp_of_another_day", (moment < start) | (moment >= start + MICROSECONDS_PER_DAY)
-    identifier = "impression_id" if table_name == IMPRESSIONS else "action_id"
-    yield f"duplicate_{identifier}", _repeated(hash_identifiers(table[identifier]), moment)
     if table_name == ACTIONS:
         yield "unknown_action_type", ~_is_in(table["action_type"], ACTION_TYPES)
         yield "unknown_source", ~_is_in(table["source"], SOURCES)
         onsite = pc.equal(table["source"], "onsite")
         yield "onsite_without_impression_id", pc.and_(onsite, table["impression_id"].is_null()).to_numpy()
-        if impression_times is not None:
-            yield "before_its_impression", _before_impression(table, moment, impression_times)
+        if (
+            impression_times is not None
+            and impression_times.num_rows
+            and not pa.types.is_null(table.schema.field("impression_id").type)
+        ):
+            position = _named_impression(table, impression_times)
+            shown_at = impression_times["timestamp"].cast(pa.int64()).to_numpy()
+            yield "before_its_impression", (position >= 0) & (moment < shown_at[position])
+            users = hash_identifiers(impression_times["user_id"])
+            yield "not_its_impressions_user", (position >= 0) & (users[position] != hash_identifiers(table["user_id"]))
 
 
 def _is_in(column: pa.ChunkedArray, values: tuple[str, ...]) -> np.ndarray:
@@ -145,10 +173,8 @@ def _repeated(identity: np.ndarray, moment: np.ndarray) -> np.ndarray:
     return repeated
 
 
-def _before_impression(actions: pa.Table, moment: np.ndarray, impression_times: pa.Table) -> np.ndarray:
-    if not impression_times.num_rows:
-        return np.zeros(actions.num_rows, dtype=bool)
+def _named_impression(actions: pa.Table, impression_times: pa.Table) -> np.ndarray:
+    """The row of `impression_times` that each action names, or -1."""
     named = pc.index_in(actions["impression_id"], value_set=impression_times["impression_id"].combine_chunks())
-    position = pc.fill_null(named, -1).to_numpy().astype(np.int64)
-    shown_at = impression_times["timestamp"].cast(pa.int64()).to_numpy()[position]
-    return (position >= 0) & actions["impression_id"].is_valid().to_numpy() & (moment < shown_at)
+    found = pc.fill_null(named, -1).to_numpy().astype(np.int64)
+    return np.where(actions["impression_id"].is_valid().to_numpy(), found, -1)

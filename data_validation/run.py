@@ -21,7 +21,7 @@ from components.common.layout import Store
 from components.common.manifests import Manifest, find_manifest, is_current, read_manifest, write_artifact
 from components.common.progress import Progress, log_line
 from data_validation.config import ValidationConfig
-from data_validation.rows import conform, sort_rows
+from data_validation.rows import conform, sort_rows, with_null_columns
 
 CLEAN_KIND = "clean_logs"
 QUARANTINE_KIND = "quarantine"
@@ -54,6 +54,8 @@ def validate_logs(
         for table in TABLES:
             manifests[table, day] = _clean_day(store, dataset, table, day, as_of)
         progress.update(done, str(day))
+    places = {f"{table} of {day}": _identifier_schema(manifest) for (table, day), manifest in manifests.items()}
+    _check_types(places, storage.join_uri(store.root, "clean_logs"))
     inputs = {"clean_logs": digest_json([[t, str(day), manifest.key] for (t, day), manifest in manifests.items()])}
     settings = config.model_dump(mode="json")
     verdict_uri = store.log_verdict(days[0], days[-1])
@@ -86,8 +88,13 @@ def _clean_day(store: Store, dataset: DatasetConfig, table_name: str, day: date,
         return read_manifest(uri, CLEAN_KIND)
     table = _read_delivered(source_uri, delivered, table_name, dataset)
     times = [
-        storage.read_parquet(storage.join_uri(uri, _ROWS_FILE), ["impression_id", "timestamp"]) for uri in impressions
+        storage.read_parquet(storage.join_uri(uri, _ROWS_FILE), ["impression_id", "timestamp", "user_id"])
+        for uri in impressions
     ]
+    shown = {
+        f"impressions of {name.rsplit('=', 1)[-1]}": part.schema for name, part in zip(impressions, times, strict=True)
+    }
+    _check_types({**shown, f"{table_name} of {day}": table.schema}, storage.join_uri(store.root, "logs"))
     rows = sort_rows(table, table_name, dataset, day, as_of, pa.concat_tables(times) if times else None)
     counts = {"delivered": table.num_rows, "rows": rows.clean.num_rows, "quarantined": rows.rejected.num_rows}
     counts |= {f"quarantined_{reason}": count for reason, count in rows.reasons.items()}
@@ -99,11 +106,18 @@ def _clean_day(store: Store, dataset: DatasetConfig, table_name: str, day: date,
             lambda staged: storage.write_parquet(storage.join_uri(staged, _ROWS_FILE), rows.rejected),
         )
         log_line("validate_logs", f"{day}: {table_name} to quarantine: {rows.reasons}")
+    identifiers = [column.name for column in dataset.columns(table_name) if column.kind == "identifier"]
+    types = {name: str(rows.clean.schema.field(name).type) for name in identifiers}
     return write_artifact(
         uri,
-        Manifest(kind=CLEAN_KIND, inputs=inputs, settings=settings, counts=counts),
+        Manifest(kind=CLEAN_KIND, inputs=inputs, settings=settings, counts=counts, details={"identifiers": types}),
         lambda staged: storage.write_parquet(storage.join_uri(staged, _ROWS_FILE), rows.clean),
     )
+
+
+def _identifier_schema(manifest: Manifest) -> pa.Schema:
+    """The identifiers of a clean log and their types."""
+    return pa.schema([(name, pa.type_for_alias(kind)) for name, kind in manifest.details["identifiers"].items()])
 
 
 def _impressions_before(store: Store, dataset: DatasetConfig, day: date) -> dict[str, Manifest]:
@@ -123,13 +137,28 @@ def _read_delivered(uri: str, delivered: Manifest, table_name: str, dataset: Dat
         part = conform(storage.read_parquet(path), table_name, dataset, path)
         part = part.append_column("file", pa.array([entry.name] * part.num_rows, pa.string()))
         parts.append(part.append_column("row", pa.array(range(part.num_rows), pa.int64())))
-    try:
-        return pa.concat_tables(parts).combine_chunks()
-    except pa.ArrowInvalid as error:
-        raise InputError(
-            f"{uri}: the day's files disagree on column types ({str(error).splitlines()[0]}); convert them at the "
-            "source"
-        ) from error
+    _check_types({entry.name: part.schema for entry, part in zip(delivered.files, parts, strict=True)}, uri)
+    table = pa.concat_tables(parts, promote_options="permissive").combine_chunks()
+    return with_null_columns(table, table_name, dataset)
+
+
+def _check_types(schemas: dict[str, pa.Schema], where: str) -> None:
+    """Check that an identifier has one type everywhere; columns without any value have none.
+
+    Raises:
+        InputError: Naming the column and the two places.
+    """
+    seen: dict[str, tuple[str, pa.DataType]] = {}
+    for place, schema in schemas.items():
+        for field in schema:
+            if pa.types.is_null(field.type):
+                continue
+            first, found = seen.setdefault(field.name, (place, field.type))
+            if found != field.type:
+                raise InputError(
+                    f"{where}: column {field.name!r} is {found} in {first} and {field.type} in {place}; identifiers "
+                    "are integers or strings, the same everywhere: convert one of the two"
+                )
 
 
 def _check_expectations(
@@ -213,8 +242,9 @@ def validate_examples(
         if not is_current(uri, STATISTICS_KIND, inputs, settings):
             table = storage.read_parquet(storage.join_uri(store.examples(split, day), EXAMPLES_FILE))
             statistics = compute_statistics(table, f"{split}/{day}")
-            previous = _previous_statistics(store, day)
-            anomalies = validate_statistics(statistics, schema, config, previous)
+            num_impressions = read_manifest(store.clean_logs(IMPRESSIONS, day), CLEAN_KIND).counts["rows"]
+            previous = _previous_statistics(store, day, split)
+            anomalies = validate_statistics(statistics, schema, config, num_impressions, previous)
             problems = stopping(anomalies)
             if problems:
                 listed = "; ".join(f"{column}: {text}" for column, text in problems.items())
@@ -238,9 +268,11 @@ def validate_examples(
     return warnings
 
 
-def _previous_statistics(store: Store, day: date) -> statistics_pb2.DatasetFeatureStatisticsList | None:
+def _previous_statistics(store: Store, day: date, split: str) -> statistics_pb2.DatasetFeatureStatisticsList | None:
+    """Statistics of the day before, if it was as much down-sampled."""
     uri = store.example_statistics(date.fromordinal(day.toordinal() - 1))
-    if find_manifest(uri, STATISTICS_KIND) is None:
+    manifest = find_manifest(uri, STATISTICS_KIND)
+    if manifest is None or manifest.details["split"] != split:
         return None
     content = storage.read_bytes(storage.join_uri(uri, "statistics.pb"))
     return statistics_pb2.DatasetFeatureStatisticsList.FromString(content)

@@ -49,9 +49,12 @@ def validate_statistics(
     statistics: statistics_pb2.DatasetFeatureStatisticsList,
     schema: schema_pb2.Schema,
     config: ValidationConfig,
+    num_impressions: int,
     previous: statistics_pb2.DatasetFeatureStatisticsList | None = None,
 ) -> anomalies_pb2.Anomalies:
     """Compare statistics with a schema and with the day before.
+
+    Label densities are shares of `num_impressions`, the day's impressions before down-sampling.
 
     Returns:
         Anomalies by column; those of severity ERROR stop a run, those of severity WARNING show in the report.
@@ -75,7 +78,7 @@ def validate_statistics(
         _report(anomalies, name, "New column", "the column is not in the schema")
     for name, density in config.label_density.items():
         stats = found[name].num_stats
-        share = 1.0 - stats.num_zeros / num_examples
+        share = (num_examples - stats.num_zeros) / max(num_impressions, 1)
         if not density.at_least <= share <= density.at_most:
             _report(
                 anomalies,

@@ -76,6 +76,7 @@ def batch_training(
                 store_uri=store_uri,
                 dataset=dataset,
                 evaluation=evaluation,
+                pipeline="batch",
                 event_date=days.outputs["event_date"],
                 trained_through=days.outputs["trained_through"],
             ).after(*trained)

@@ -50,6 +50,7 @@ def daily_training(
                 store_uri=store_uri,
                 dataset=dataset,
                 evaluation=evaluation,
+                pipeline="daily",
                 event_date=days.outputs["event_date"],
                 trained_through=days.outputs["trained_through"],
             ).after(examples)

@@ -22,7 +22,7 @@ from components.common.layout import Store
 from components.common.progress import LINE_PREFIX, PROGRESS_PREFIX
 from components.common.release import BATCH, DAILY
 from components.make_logs.config import ParquetSource
-from components.schedule.run import pick_day
+from components.schedule.run import pick_batch, pick_day
 from pipelines.config import RunConfig
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -153,15 +153,15 @@ def run_schedule(
     store = Store(store_uri)
     with _exclusive(store_uri):
         if not store.closed_days(BATCH):
-            scored = config.schedule.first_day + timedelta(days=config.schedule.num_batch_days)
+            scored = pick_batch(store, config.dataset, config.schedule, as_of).event_date
             on_run(BATCH, scored)
-            yield BATCH, run_pipeline(BATCH, config, store_uri, _night(config, store, as_of, scored), events)
+            yield BATCH, run_pipeline(BATCH, config, store_uri, _night(config, as_of, scored), events)
         while max_days is None or len(store.closed_days(DAILY)) < max_days:
             due = pick_day(store, config.dataset, as_of)
             if not due.due:
                 return
             on_run(DAILY, due.event_date)
-            yield DAILY, run_pipeline(DAILY, config, store_uri, _night(config, store, as_of, due.event_date), events)
+            yield DAILY, run_pipeline(DAILY, config, store_uri, _night(config, as_of, due.event_date), events)
 
 
 def newest_as_of(config: RunConfig, today: date) -> date:
@@ -176,7 +176,7 @@ def workspace_of(store_uri: str) -> Path:
     return Path(path) if isinstance(fs, LocalFileSystem) else Path("runs").absolute() / Path(path).name
 
 
-def _night(config: RunConfig, store: Store, as_of: date, event_date: date) -> date:
+def _night(config: RunConfig, as_of: date, event_date: date) -> date:
     return min(as_of, config.dataset.mature_on(event_date) + timedelta(days=1))
 
 

@@ -16,7 +16,6 @@ class Release(NamedTuple):
     blessed: bool
     published: str
     promoted: bool
-    action: str
     reasons: list
 
 
@@ -35,7 +34,7 @@ def release(store_uri: str, pipeline: str, event_date: str, gate_config: dict, e
             )
         )
         done = on_cluster(
-            publish(store_uri=store_uri, pipeline=pipeline, event_date=event_date, version=exported.output)
+            publish(store_uri=store_uri, pipeline=pipeline, event_date=event_date, versions=exported.output)
         )
     with dsl.Else(name="keep"):
         kept = on_cluster(keep_served())
@@ -43,6 +42,5 @@ def release(store_uri: str, pipeline: str, event_date: str, gate_config: dict, e
         verdict.outputs["blessed"],
         dsl.OneOf(done.outputs["published"], kept.outputs["published"]),
         dsl.OneOf(done.outputs["promoted"], kept.outputs["promoted"]),
-        verdict.outputs["action"],
         verdict.outputs["reasons"],
     )

@@ -123,7 +123,8 @@ def summary_lines(store_uri: str, verbose: bool = False) -> list[str]:
         lines.append(f"demo.blessed: {str(blessing.blessed).lower()}")
         lines.append(f"demo.reasons: {'; '.join(blessing.reasons)}")
         if verbose:
-            lines.append(f"demo.action: {blessing.action}: {'; '.join(blessing.action_reasons)}")
+            lines += [f"demo.released: {r.action} of {r.arm}: {'; '.join(r.reasons)}" for r in blessing.releases]
+            lines += [f"demo.withheld: {reason}" for reason in blessing.withheld]
     if pointer is not None:
         lines.append(f"demo.arm: {pointer.arm}")
         lines.append(f"demo.published: {pointer.version}")

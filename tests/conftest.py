@@ -80,5 +80,5 @@ def trained(joined: Deployment) -> Deployment:
     config, root = joined.config, joined.store.root
     for arm, recipe in (("control", config.arms.control), ("candidate", config.arms.candidate)):
         train_batch(root, arm, config.features, recipe, joined.batch_days)
-    evaluate_day(root, config.dataset, config.evaluation, joined.scored_day, joined.batch_days[-1])
+    evaluate_day(root, config.dataset, config.evaluation, "batch", joined.scored_day, joined.batch_days[-1])
     return joined

@@ -49,6 +49,9 @@ _ACTION_COLUMNS = (
     Column(name="value", kind="number", required=False),
 )
 
+# Columns that quarantine adds to rejected rows.
+_RESERVED = {"file", "row", "reason"}
+
 WindowDays = Annotated[int, Field(ge=0, le=90)]
 
 
@@ -57,7 +60,16 @@ class AttributionRule(Config):
 
     entity: str = Field(description="column that an action and its impression share, e.g. advertiser_id")
     click_through_days: WindowDays = Field(description="window after a click")
-    view_through_days: WindowDays = Field(description="window after an impression that was not clicked")
+    view_through_days: WindowDays = Field(description="window after an impression, no longer than after a click")
+
+    @model_validator(mode="after")
+    def _check_windows(self) -> AttributionRule:
+        if self.view_through_days > self.click_through_days:
+            raise ValueError(
+                f"view_through_days = {self.view_through_days} is longer than click_through_days = "
+                f"{self.click_through_days}; a view is the weaker touch, shorten its window"
+            )
+        return self
 
 
 class GoodClickRule(Config):
@@ -85,8 +97,8 @@ class DatasetConfig(Config):
         context = [*self.context_identifiers, *self.context_numbers]
         fixed = {column.name for column in _IMPRESSION_COLUMNS + _ACTION_COLUMNS}
         for name in context:
-            if name in fixed or context.count(name) > 1:
-                raise ValueError(f"context column {name!r} is declared twice or is a fixed column; rename it")
+            if name in fixed | _RESERVED or context.count(name) > 1:
+                raise ValueError(f"context column {name!r} is declared twice, fixed or reserved; rename it")
         unknown = sorted(set(self.action_entities) - set(self.context_identifiers))
         if unknown:
             raise ValueError(f"action_entities {unknown} are not among context_identifiers; add them there")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
@@ -35,7 +36,7 @@ class CountFeatures(Config):
 
     entities: tuple[str, ...] = ("item_id",)
     action_types: tuple[str, ...] = ACTION_TYPES
-    windows_days: tuple[int, ...] = Field((7, 28), description="trailing windows")
+    windows_days: tuple[Annotated[int, Field(ge=1)], ...] = Field((7, 28), min_length=1, description="trailing windows")
 
 
 class EngagementFeatures(Config):

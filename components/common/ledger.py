@@ -26,6 +26,7 @@ class ObjectiveScore(Config):
         auc: Area under the ROC curve; None when only one class occurs.
         pr_auc: Average precision; None when only one class occurs.
         log_loss: Mean binary cross-entropy, in nats.
+        mean_prediction: Mean probability; 0 without rows.
         calibration: Mean prediction over mean label; None without positives.
         auc_replicates: AUC under resampled users; replicate r resamples alike in every arm and on every day.
     """
@@ -35,6 +36,7 @@ class ObjectiveScore(Config):
     auc: float | None
     pr_auc: float | None
     log_loss: float
+    mean_prediction: float
     calibration: float | None
     auc_replicates: tuple[float, ...] = ()
 

@@ -135,6 +135,8 @@ def verify_files(uri: str, manifest: Manifest) -> None:
 
 
 def is_current(uri: str, kind: str, inputs: dict[str, str], settings: dict[str, Any]) -> bool:
-    """Whether a finished directory was made from exactly these inputs and settings."""
+    """Whether a finished directory was made from exactly these inputs and settings, and has its files."""
     manifest = find_manifest(uri, kind)
-    return manifest is not None and manifest.key == artifact_key(kind, inputs, settings)
+    if manifest is None or manifest.key != artifact_key(kind, inputs, settings):
+        return False
+    return all(storage.exists(posixpath.join(uri, entry.name)) for entry in manifest.files)

@@ -15,7 +15,7 @@ EXPERIMENT_CHANNEL = "EXPERIMENT"
 BATCH = "batch"
 DAILY = "daily"
 
-Action = Literal["first", "refresh", "promote", "experiment", "none"]
+Action = Literal["first", "refresh", "promote", "experiment"]
 
 
 class Gain(Config):
@@ -24,6 +24,30 @@ class Gain(Config):
     percent: float
     low: float | None
     high: float | None
+
+
+class Release(Config):
+    """One checkpoint that a run may publish.
+
+    Attributes:
+        action: The `first` model, a `refresh` of the production arm, the candidate to production (`promote`) or to its
+            own channel (`experiment`).
+        arm: Its arm.
+        checkpoint_digest: The one checkpoint that may be published.
+        trained_through: Its last day.
+        reasons: Why.
+    """
+
+    action: Action
+    arm: str
+    checkpoint_digest: str
+    trained_through: date
+    reasons: tuple[str, ...]
+
+    @property
+    def channel(self) -> str:
+        """Whose pointer it moves."""
+        return EXPERIMENT_CHANNEL if self.action == "experiment" else PRODUCTION_CHANNEL
 
 
 class Blessing(Config):
@@ -37,13 +61,9 @@ class Blessing(Config):
         gain: Over all served objectives; None when it could not be computed.
         gain_by_objective: For each served objective.
         days: The days that the gain was taken over.
-        action: What to publish: the `first` model, a `refresh` of the production arm, the candidate to
-            production (`promote`) or to its own channel (`experiment`), or `none`.
-        action_reasons: Why.
-        arm: The arm to publish, empty for `none`.
-        checkpoint_digest: The one checkpoint that may be published, empty for `none`.
-        trained_through: Its last day.
-        ledger_digest: Digest of the ledger rows that were read.
+        releases: What may be published, at most one per channel.
+        withheld: Why something was not released.
+        ledger_digest: Digest of the ledger rows and thresholds that the verdict was made from.
     """
 
     pipeline: str
@@ -53,11 +73,8 @@ class Blessing(Config):
     gain: Gain | None
     gain_by_objective: dict[str, Gain] = {}
     days: tuple[date, ...] = ()
-    action: Action
-    action_reasons: tuple[str, ...]
-    arm: str = ""
-    checkpoint_digest: str = ""
-    trained_through: date | None = None
+    releases: tuple[Release, ...] = ()
+    withheld: tuple[str, ...] = ()
     ledger_digest: str
 
 
@@ -71,14 +88,32 @@ class Pointer(Config):
     published_on: date
 
 
-class Publication(Config):
-    """What one run did with its blessing."""
+class PublishedVersion(Config):
+    """One version that a run published."""
 
-    event_date: date
-    channel: str
     action: Action
+    channel: str
+    arm: str
     version: str
-    promoted: bool
+
+
+class Publication(Config):
+    """What one run published; written before the pointers move."""
+
+    pipeline: str
+    event_date: date
+    versions: tuple[PublishedVersion, ...]
+
+    @property
+    def promoted(self) -> bool:
+        """Whether the candidate became the production arm."""
+        return any(version.action == "promote" for version in self.versions)
+
+    @property
+    def production(self) -> str:
+        """The version that production was given, or else the first one published."""
+        versions = sorted(self.versions, key=lambda version: version.channel != PRODUCTION_CHANNEL)
+        return versions[0].version if versions else ""
 
 
 def read_pointer(store: Store, channel: str = PRODUCTION_CHANNEL) -> Pointer | None:

@@ -42,9 +42,9 @@ def exists(uri: str) -> bool:
 def list_names(uri: str) -> list[str]:
     """Sorted names directly under a directory; empty when it is absent; unfinished ones left out."""
     fs, path = filesystem(uri)
+    fs.invalidate_cache(path)
     if not fs.isdir(path):
         return []
-    fs.invalidate_cache(path)
     names = (posixpath.basename(entry.rstrip("/")) for entry in fs.ls(path, detail=False))
     return sorted(name for name in names if name and not name.endswith(_PARTIAL))
 
@@ -67,8 +67,11 @@ def write_bytes(uri: str, content: bytes) -> None:
 
 
 def remove(uri: str) -> None:
-    """Delete a file or a directory with all that it holds, if it is there."""
+    """Delete a file or a directory with all that it holds, if it is there; a manifest goes first."""
     fs, path = filesystem(uri)
+    manifest = posixpath.join(path, MANIFEST_NAME)
+    if fs.exists(manifest):
+        fs.rm(manifest)
     if fs.exists(path):
         fs.rm(path, recursive=True)
 

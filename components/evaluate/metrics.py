@@ -79,6 +79,7 @@ def score_objective(
         auc=float(weighted_auc(labels, predictions, np.ones((rows, 1)))[0]) if defined else None,
         pr_auc=float(average_precision_score(labels, predictions)) if defined else None,
         log_loss=float(log_loss(labels, predictions.clip(1e-7, 1 - 1e-7), labels=[0, 1])) if rows else 0.0,
+        mean_prediction=float(predictions.mean()) if rows else 0.0,
         calibration=float(predictions.mean() / labels.mean()) if positives else None,
         auc_replicates=replicates,
     )

@@ -25,7 +25,7 @@ from components.common.ledger import (
 )
 from components.common.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
 from components.common.progress import Progress, log_line
-from components.common.release import Pointer, read_pointer
+from components.common.release import Pointer, read_pointer, read_publication
 from components.evaluate.config import EvaluationConfig
 from components.evaluate.logistic_regression import Yardstick
 from components.evaluate.metrics import score_objective
@@ -35,22 +35,31 @@ from components.train.dataset import ExampleSet, keep_rate, read_examples, tenso
 
 
 def evaluate_day(
-    store_uri: str, dataset: DatasetConfig, config: EvaluationConfig, event_date: date, trained_through: date
+    store_uri: str,
+    dataset: DatasetConfig,
+    config: EvaluationConfig,
+    pipeline: str,
+    event_date: date,
+    trained_through: date,
 ) -> dict[str, dict[str, float | None]]:
     """Score every model on a day that it has not seen, and append the scores to the ledger.
 
-    Both arms are taken as they were after `trained_through`. Records that are there already are kept.
+    Both arms are taken as they were after `trained_through`. Records that are there already are kept. The served
+    version is scored until this run has published: after that, it would be judged against itself.
 
     Returns:
         AUC by arm and served objective.
 
     Raises:
-        InputError: If a checkpoint is absent, or the served one is not the one that was published.
+        InputError: If a checkpoint is absent, the served one is not the one that was published, or `trained_through` is
+            not before the day.
     """
+    if trained_through >= event_date:
+        raise InputError(f"models trained through {trained_through} have seen {event_date}; score a later day")
     store = Store(store_uri)
     table, manifest = read_examples(store, EVALUATION, event_date)
     scorer = _Scorer(store, config, event_date, table, manifest.files[0].sha256)
-    pointer = read_pointer(store)
+    pointer = None if read_publication(store, pipeline, event_date) else read_pointer(store)
     names = [*ARMS, *([SERVED] if pointer else []), *([LOGISTIC_REGRESSION] if config.logistic_regression else [])]
     rows = []
     progress = Progress(f"evaluate {event_date}", len(names))
@@ -139,13 +148,19 @@ class _Scorer:
 
 
 def main(
-    store_uri: str, dataset: dict[str, Any], evaluation: dict[str, Any], event_date: str, trained_through: str
+    store_uri: str,
+    dataset: dict[str, Any],
+    evaluation: dict[str, Any],
+    pipeline: str,
+    event_date: str,
+    trained_through: str,
 ) -> dict[str, dict[str, float | None]]:
     """`evaluate_day` from plain values."""
     return evaluate_day(
         store_uri,
         DatasetConfig.parse(dataset, "dataset"),
         EvaluationConfig.parse(evaluation, "evaluation"),
+        pipeline,
         date.fromisoformat(event_date),
         date.fromisoformat(trained_through),
     )

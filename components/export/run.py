@@ -1,4 +1,4 @@
-"""Exports the one checkpoint that a blessing names."""
+"""Exports the checkpoints that a blessing names."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ import numpy as np
 import safetensors.torch
 
 from components.common import storage
-from components.common.digests import digest_json
 from components.common.errors import InputError
 from components.common.examples import EVALUATION
 from components.common.layout import Store
 from components.common.manifests import Manifest, find_manifest, write_artifact
 from components.common.objectives import OBJECTIVE_NAMES
 from components.common.progress import log_line
-from components.common.release import Blessing, read_blessing
-from components.common.servable import RANKER_FILE, TABLES_FILE, VERSION_KIND
+from components.common.release import Blessing, Release, read_blessing
+from components.common.servable import RANKER_FILE, TABLES_FILE, VERSION_KIND, version_digest
 from components.evaluate.score import predict
 from components.export.config import ExportConfig
 from components.export.onnx_export import export_onnx
@@ -27,33 +26,37 @@ from components.train.checkpoint import TrainingState, load_checkpoint
 from components.train.dataset import read_examples, tensors_of
 
 
-def export_version(store_uri: str, config: ExportConfig, pipeline: str, event_date: date) -> Manifest:
+def export_releases(store_uri: str, config: ExportConfig, pipeline: str, event_date: date) -> list[Manifest]:
     """Export what the blessing of a run allows to publish, and compare it with torch on that day's rows.
 
     The files go where no server looks; `publish` moves them.
 
     Returns:
-        The version's manifest.
+        The manifest of each release's version, in order.
 
     Raises:
-        InputError: If there is no such blessing, its checkpoint is not the one in the store, or the exported version
+        InputError: If there is no such blessing, its checkpoint is not the one in the store, or an exported version
             does not predict what the checkpoint predicts.
     """
     store = Store(store_uri)
     blessing = read_blessing(store, pipeline, event_date)
-    if blessing is None or blessing.action == "none" or blessing.trained_through is None:
+    if blessing is None or not blessing.releases:
         raise InputError(
             f"{store.blessing(pipeline, event_date)}: allows nothing to be exported; the gate decides first"
         )
-    uri = store.staged_version(blessing.checkpoint_digest)
+    return [_export(store, config, blessing, release) for release in blessing.releases]
+
+
+def _export(store: Store, config: ExportConfig, blessing: Blessing, release: Release) -> Manifest:
+    uri = store.staged_version(release.checkpoint_digest)
     found = find_manifest(uri, VERSION_KIND)
     if found is not None:
         return found
-    state, digest = load_checkpoint(store, blessing.arm, blessing.trained_through)
-    if digest != blessing.checkpoint_digest:
+    state, digest = load_checkpoint(store, release.arm, release.trained_through)
+    if digest != release.checkpoint_digest:
         raise InputError(
-            f"{store.checkpoint(blessing.arm, blessing.trained_through)}: checkpoint {digest[:12]} is not the blessed "
-            f"{blessing.checkpoint_digest[:12]}; restore it, or run the day again"
+            f"{store.checkpoint(release.arm, release.trained_through)}: checkpoint {digest[:12]} is not the released "
+            f"{release.checkpoint_digest[:12]}; restore it, or run the day again"
         )
 
     def write(staged: str) -> dict[str, Any]:
@@ -63,7 +66,8 @@ def export_version(store_uri: str, config: ExportConfig, pipeline: str, event_da
         tables = safetensors.torch.save(state.model.embeddings.tables())
         storage.write_bytes(storage.join_uri(staged, TABLES_FILE), tables)
         predictor = Predictor.from_files(onnx, tables, state.features)
-        return {"details": _details(state, blessing, _parity(store, state, predictor, config, event_date))}
+        parity = _parity(store, state, predictor, config, blessing.event_date)
+        return {"details": _details(state, blessing, parity)}
 
     manifest = write_artifact(uri, Manifest(kind=VERSION_KIND, inputs={"checkpoint": digest}), write)
     parity = manifest.details["parity"]
@@ -71,11 +75,6 @@ def export_version(store_uri: str, config: ExportConfig, pipeline: str, event_da
         "export", f"{version_digest(manifest)[:12]}: parity {parity['max_difference']:.1e} on {parity['rows']} rows"
     )
     return manifest
-
-
-def version_digest(manifest: Manifest) -> str:
-    """Names a version by its content."""
-    return digest_json(manifest.model_dump(mode="json"))
 
 
 def _details(state: TrainingState, blessing: Blessing, parity: dict[str, Any]) -> dict[str, Any]:
@@ -111,8 +110,8 @@ def _parity(
     }
 
 
-def main(store_uri: str, export: dict[str, Any], pipeline: str, event_date: str) -> str:
-    """`export_version` from plain values; returns the version's digest."""
+def main(store_uri: str, export: dict[str, Any], pipeline: str, event_date: str) -> list[str]:
+    """`export_releases` from plain values; returns the versions' digests."""
     config = ExportConfig.parse(export, "export")
-    manifest = export_version(store_uri, config, pipeline, date.fromisoformat(event_date))
-    return version_digest(manifest)
+    manifests = export_releases(store_uri, config, pipeline, date.fromisoformat(event_date))
+    return [version_digest(manifest) for manifest in manifests]

@@ -9,7 +9,7 @@ from components.common.step import step
 
 @step
 def gate(store_uri: str, gate: dict, pipeline: str, event_date: str, blessing: Output[Artifact]) -> NamedTuple(
-    "Verdict", [("blessed", bool), ("publish", bool), ("action", str), ("reasons", list)]
+    "Verdict", [("blessed", bool), ("publish", bool), ("reasons", list)]
 ):
     """Judge the candidate and choose what to publish; fails closed."""
     from components.gate import run
@@ -17,5 +17,4 @@ def gate(store_uri: str, gate: dict, pipeline: str, event_date: str, blessing: O
     verdict = run.main(store_uri, gate, pipeline, event_date)
     with open(blessing.path, "w") as stream:
         stream.write(verdict.model_dump_json(indent=2))
-    reasons = [*verdict.reasons, *verdict.action_reasons]
-    return (verdict.blessed, verdict.action != "none", verdict.action, reasons)
+    return (verdict.blessed, bool(verdict.releases), [*verdict.reasons, *verdict.withheld])

@@ -91,12 +91,12 @@ def calibration_problems(rows: list[LedgerRow], config: GateConfig) -> list[str]
     """
     problems = []
     for name in SERVED_OBJECTIVES:
-        scores = [row.scores[name] for row in rows if name in row.scores and row.scores[name].calibration is not None]
+        scores = [row.scores[name] for row in rows if name in row.scores]
         positives = sum(score.positives for score in scores)
         if not positives:
             problems.append(f"{name} has no calibration: no positive row")
             continue
-        pooled = sum((score.calibration or 0.0) * score.positives for score in scores) / positives
+        pooled = sum(score.mean_prediction * score.rows for score in scores) / positives
         noise = config.calibration_sigmas / math.sqrt(positives)
         if pooled * (1 + noise) < config.min_calibration or pooled * (1 - noise) > config.max_calibration:
             problems.append(
@@ -127,6 +127,12 @@ def _shortcomings(
         found.append(f"{len(control)} of {config.num_days} days are scored by both arms")
     if not control or control[-1].event_date != event_date:
         found.append(f"{event_date} is not scored by both arms")
+    for ours, theirs in zip(control, candidate, strict=True):
+        if not ours.trained_through == theirs.trained_through < ours.event_date:
+            found.append(
+                f"on {ours.event_date} the control had seen days through {ours.trained_through}, the candidate through "
+                f"{theirs.trained_through}; both must end before it, on the same day"
+            )
     for row in control + candidate:
         for name, auc in zip(SERVED_OBJECTIVES, _aucs(row, SERVED_OBJECTIVES), strict=True):
             if auc is None:

@@ -8,7 +8,7 @@ from typing import Any
 from components.common.layout import Store
 from components.common.ledger import read_ledger
 from components.common.progress import log_line
-from components.common.release import Blessing, read_blessing, read_pointer, write_record
+from components.common.release import Blessing, read_blessing, read_pointer, read_publication, write_record
 from components.gate.config import GateConfig
 from components.gate.release import decide_release, inputs_digest
 
@@ -16,18 +16,21 @@ from components.gate.release import decide_release, inputs_digest
 def judge_day(store_uri: str, config: GateConfig, pipeline: str, event_date: date) -> Blessing:
     """Decide what a pipeline's run of a day may publish.
 
-    A verdict on the same ledger and thresholds stands: asked again after its model was published, the gate must not
-    judge that model against itself.
+    A verdict stands once its run has published, and while ledger and thresholds are the same: asked again after its
+    model was published, the gate must not judge that model against itself.
     """
     store = Store(store_uri)
     rows = read_ledger(store, through=event_date)
     blessing = read_blessing(store, pipeline, event_date)
-    if blessing is None or blessing.ledger_digest != inputs_digest(rows, config):
+    published = read_publication(store, pipeline, event_date) is not None
+    if blessing is None or not (published or blessing.ledger_digest == inputs_digest(rows, config)):
         blessing = decide_release(pipeline, rows, event_date, read_pointer(store), config)
         write_record(store.blessing(pipeline, event_date), blessing)
     log_line("gate", f"{event_date}: {'blessed' if blessing.blessed else 'not blessed'}: {'; '.join(blessing.reasons)}")
-    action = f"publishes {blessing.arm} ({blessing.action})" if blessing.arm else "publishes nothing"
-    log_line("gate", f"{event_date}: {action}: {'; '.join(blessing.action_reasons)}")
+    for release in blessing.releases:
+        log_line("gate", f"{event_date}: {release.action} of {release.arm}: {'; '.join(release.reasons)}")
+    for reason in blessing.withheld:
+        log_line("gate", f"{event_date}: withheld: {reason}")
     return blessing
 
 

@@ -53,11 +53,12 @@ class Events:
 def attribute(impressions: Events, actions: Events, dataset: DatasetConfig) -> np.ndarray:
     """Credit each action to at most one impression.
 
-    Onsite actions name their impression: a click counts within `click_days`, a conversion within the click-through
-    window of a click on that impression, else within the view-through window. Offsite conversions go to the last
-    clicked impression of the same user and entity within the click-through window, else to the last view within the
-    view-through window, else to none. A touch must come strictly before the conversion. Among touches at the same
-    moment the one whose item is the action's own wins, then the one with the greatest impression id.
+    Onsite actions name their impression, which must be of the same user: a click counts within `click_days`, a
+    conversion within the click-through window of a click on that impression, else within the view-through window.
+    Offsite conversions go to the last clicked impression of the same user and entity within the click-through window,
+    else to the last view within the view-through window, else to none. A touch must come strictly before the
+    conversion. Among touches at the same moment the one whose item is the action's own
+    wins, then the one with the greatest impression id.
 
     Args:
         impressions: Every impression that may compete for one of the actions.
@@ -105,9 +106,12 @@ def _take(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
 def _named_impression(impressions: Events, actions: Events) -> np.ndarray:
     """The impression that each onsite action names, or -1; compares the identifiers themselves, not their hashes."""
     onsite = actions.where("source", "onsite")
+    if pa.types.is_null(actions.table.schema.field("impression_id").type):
+        return np.full(len(actions.times), UNATTRIBUTED)
     position = pc.index_in(actions.table["impression_id"], value_set=impressions.table["impression_id"])
     named = pc.fill_null(position, UNATTRIBUTED).to_numpy().astype(np.int64)
-    return np.where(onsite & actions.table["impression_id"].is_valid().to_numpy(), named, UNATTRIBUTED)
+    valid = onsite & actions.table["impression_id"].is_valid().to_numpy() & (impressions.users[named] == actions.users)
+    return np.where(valid, named, UNATTRIBUTED)
 
 
 @dataclass(frozen=True)

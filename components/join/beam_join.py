@@ -9,7 +9,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 import apache_beam as beam
@@ -19,8 +19,9 @@ from apache_beam.metrics import Metrics
 from apache_beam.pvalue import AsSingleton, TaggedOutput
 
 from components.common import storage
-from components.common.days import MICROSECONDS_PER_DAY, microseconds
+from components.common.days import MICROSECONDS_PER_DAY, day_range, microseconds
 from components.common.digests import digest_bytes
+from components.common.errors import InputError
 from components.common.events import ACTIONS, IMPRESSIONS, DatasetConfig, arrow_type
 from components.common.examples import EVALUATION, EXAMPLES_FILE, LABELS, NEGATIVE_KEPT, TRAINING
 from components.common.hashing import hash_identifiers
@@ -33,6 +34,7 @@ from components.join.engagement import count_engagement, merge_engagement
 METRICS_NAMESPACE = "afterclick.join"
 EXAMPLES_KIND = "examples"
 _ENGAGEMENT = "engagement"
+_RECEIVED = "received"
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,19 @@ class LogFile:
 
 @dataclass(frozen=True)
 class DayOutput:
-    """What the examples of one day are made from, and whether they are also written without down-sampling."""
+    """What the examples of one day are made from.
+
+    Attributes:
+        inputs: Digests for the manifest.
+        settings: Settings for the manifest.
+        with_evaluation: Whether they are also written without down-sampling.
+        num_impressions: Clean impressions of the day, each of which must be accounted for.
+    """
 
     inputs: dict[str, str]
     settings: dict[str, Any]
     with_evaluation: bool
+    num_impressions: int
 
 
 def write_arrow(uri: str, table: pa.Table) -> None:
@@ -78,6 +88,8 @@ class SplitFile(beam.DoFn):
         visible = table["timestamp"].cast(pa.int64()).to_numpy() < microseconds(self._job.as_of)
         table = table.filter(pa.array(visible))
         yield TaggedOutput(_ENGAGEMENT, self._count(log_file.table, table))
+        if not table.num_rows:
+            return
         buckets = hash_identifiers(table["user_id"]) % np.uint64(self._job.config.num_buckets)
         order = np.argsort(buckets, kind="stable")
         table, buckets = table.take(pa.array(order)), buckets[order]
@@ -120,7 +132,7 @@ class JoinBucket(beam.DoFn):
         self._job, self._scratch_uri = job, scratch_uri
 
     def process(self, element: tuple[int, Iterable[tuple[str, str]]], engagement: pa.Table) -> Iterator[Any]:
-        """Yield (day, path) for every day that the bucket has examples of."""
+        """Yield (day, path) for every day of the job, and, tagged, how many rows were received."""
         number, files = element
         paths = sorted(files)
         impressions = [read_arrow(path) for table, path in paths if table == IMPRESSIONS]
@@ -133,12 +145,14 @@ class JoinBucket(beam.DoFn):
             self._job,
         )
         self._count(result.counts)
-        days = result.examples["timestamp"].cast(pa.int64()).to_numpy() // MICROSECONDS_PER_DAY
-        for day in np.unique(days):
-            event_date = date(1970, 1, 1) + timedelta(days=int(day))
-            uri = storage.join_uri(self._scratch_uri, f"examples-{event_date}", f"{number:04d}.arrow")
-            write_arrow(uri, result.examples.filter(pa.array(days == day)).combine_chunks())
-            yield str(event_date), uri
+        yield TaggedOutput(_RECEIVED, tuple(sum(part.num_rows for part in parts) for parts in (impressions, actions)))
+        ordinals = result.examples["timestamp"].cast(pa.int64()).to_numpy() // MICROSECONDS_PER_DAY
+        for event_date in day_range(self._job.first_day, self._job.last_day):
+            if event_date not in self._job.dataset.closed_days:
+                of_day = ordinals == microseconds(event_date) // MICROSECONDS_PER_DAY
+                uri = storage.join_uri(self._scratch_uri, f"examples-{event_date}", f"{number:04d}.arrow")
+                write_arrow(uri, result.examples.filter(pa.array(of_day)).combine_chunks())
+                yield str(event_date), uri
 
     def _count(self, counts: dict[str, int]) -> None:
         for name, value in counts.items():
@@ -155,16 +169,30 @@ def _concatenate(parts: list[pa.Table], name: str, dataset: DatasetConfig, like:
 class WriteDay(beam.DoFn):
     """Gathers one day's examples from all buckets and writes them as finished directories."""
 
-    def __init__(self, store_root: str, outputs: dict[str, DayOutput]) -> None:
-        """Write into a store; `outputs` by day."""
+    def __init__(
+        self, store_root: str, outputs: dict[str, DayOutput], expected: tuple[int, int], max_duplicate_share: float
+    ) -> None:
+        """Write into a store; `outputs` by day, `expected` impressions and actions that must have been joined."""
         self._store_root, self._outputs = store_root, outputs
+        self._expected, self._max_duplicate_share = expected, max_duplicate_share
 
-    def process(self, element: tuple[str, Iterable[str]]) -> Iterator[str]:
-        """Write the day; yield it."""
+    def process(self, element: tuple[str, Iterable[str]], received: tuple[int, int]) -> Iterator[str]:
+        """Write the day; yield it.
+
+        Raises:
+            RuntimeError: If the runner lost or repeated rows; nothing is written then.
+            InputError: If too many of the day's impression ids were used before.
+        """
         day, paths = element
+        if received != self._expected:
+            raise RuntimeError(
+                f"join: {received} impressions and actions reached the join, {self._expected} were read; use another "
+                "Beam runner"
+            )
         table = pa.concat_tables([read_arrow(path) for path in sorted(paths)])
         order = np.argsort(hash_identifiers(table["impression_id"]), kind="stable")
         table = table.take(pa.array(order)).combine_chunks()
+        self._check_duplicates(day, table.num_rows)
         positive = (table["clicked"].to_numpy() > 0) | (table["add_to_carts"].to_numpy() > 0)
         positive |= table["checkouts"].to_numpy() > 0
         kept = positive | table[NEGATIVE_KEPT].to_numpy()
@@ -174,6 +202,14 @@ class WriteDay(beam.DoFn):
             self._write(EVALUATION, day, table)
         self._write(TRAINING, day, table.filter(pa.array(kept)))
         yield day
+
+    def _check_duplicates(self, day: str, num_examples: int) -> None:
+        total = self._outputs[day].num_impressions
+        if total - num_examples > self._max_duplicate_share * total:
+            raise InputError(
+                f"impressions of {day}: {total - num_examples} of {total} have an impression_id that was used before, "
+                f"more than join.max_duplicate_share = {self._max_duplicate_share}; make ids unique over days"
+            )
 
     def _write(self, split: str, day: str, table: pa.Table) -> None:
         output = self._outputs[day]
@@ -196,6 +232,7 @@ class JoinExamples(beam.PTransform):
     store_root: str
     scratch_uri: str
     outputs: dict[str, DayOutput]
+    expected: tuple[int, int]
 
     def expand(self, files: beam.PCollection[LogFile]) -> beam.PCollection[str]:
         """Split, join, gather."""
@@ -205,10 +242,18 @@ class JoinExamples(beam.PTransform):
             | beam.ParDo(SplitFile(self.job, self.scratch_uri)).with_outputs(_ENGAGEMENT, main="buckets")
         )
         engagement = split[_ENGAGEMENT] | beam.CombineGlobally(MergeEngagement())
-        return (
+        joined = (
             split["buckets"]
             | "ByBucket" >> beam.GroupByKey()
-            | beam.ParDo(JoinBucket(self.job, self.scratch_uri), AsSingleton(engagement))
-            | "ByDay" >> beam.GroupByKey()
-            | beam.ParDo(WriteDay(self.store_root, self.outputs))
+            | beam.ParDo(JoinBucket(self.job, self.scratch_uri), AsSingleton(engagement)).with_outputs(
+                _RECEIVED, main="days"
+            )
         )
+        received = joined[_RECEIVED] | beam.CombineGlobally(_add_pairs)
+        write_day = WriteDay(self.store_root, self.outputs, self.expected, self.job.config.max_duplicate_share)
+        return joined["days"] | "ByDay" >> beam.GroupByKey() | beam.ParDo(write_day, AsSingleton(received))
+
+
+def _add_pairs(pairs: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    listed = list(pairs)
+    return sum(first for first, _ in listed), sum(second for _, second in listed)

@@ -12,6 +12,9 @@ class JoinConfig(Config):
 
     negative_keep_rate: float = Field(1.0, gt=0, le=1, description="share of impressions without any positive kept")
     salt: int = Field(20170301, description="seed of the sampling hash; another salt keeps other negatives")
+    max_duplicate_share: float = Field(
+        0.01, ge=0, le=1, description="impressions of a day whose id was used before; more of them stop the run"
+    )
     num_buckets: int = Field(4, ge=1, le=4096, description="shards by user; more shards need less memory each")
     beam_options: tuple[str, ...] = Field(("--runner=FnApiRunner",), description="options of any Beam runner")
 

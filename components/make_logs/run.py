@@ -55,6 +55,7 @@ def _generate(store: Store, dataset: DatasetConfig, source: CompleteJourneySourc
         truth = None
     else:
         impressions, actions, truth = simulator.simulate(source, dataset)
+    storage.remove(store.logs_marker())
     tables = {IMPRESSIONS: impressions, ACTIONS: actions}
     for name, table in tables.items():
         for day, part in _split_days(simulator.simulator_days(table, dataset.first_day, source.last_day)):
@@ -69,6 +70,8 @@ def _generate(store: Store, dataset: DatasetConfig, source: CompleteJourneySourc
 
 def _split_days(table: pa.Table) -> Iterator[tuple[date, pa.Table]]:
     """The days of a table that is in order of time."""
+    if not table.num_rows:
+        return
     ordinals = table["timestamp"].cast(pa.int64()).to_numpy() // MICROSECONDS_PER_DAY
     starts = np.flatnonzero(np.diff(ordinals, prepend=-1))
     for start, stop in zip(starts, [*starts[1:], len(ordinals)], strict=True):
@@ -118,6 +121,8 @@ def _copy_day(store: Store, dataset: DatasetConfig, table_name: str, source: Par
 def _rename(uri: str, dataset: DatasetConfig, table_name: str, source: ParquetTable) -> pa.Table:
     """Read one delivered file and give its columns their contract names; columns outside the contract are left out."""
     table = storage.read_parquet(uri)
+    if len(set(table.column_names)) < len(table.column_names):
+        raise InputError(f"{uri}: has several columns of one name: {table.column_names}; rename them at the source")
     known = {column.name for column in dataset.columns(table_name)}
     unknown = sorted(set(source.columns) - known)
     if unknown:

@@ -159,6 +159,9 @@ def _act(
             within_window[name] = 1.0 - float(np.exp(-window_days / source.mean_delay_days))
             rows = np.flatnonzero(given & (generator.random(size) < truth[name]))
             delay = generator.exponential(source.mean_delay_days * MICROSECONDS_PER_DAY, len(rows)).astype(np.int64)
+            # Later ones could only be credited to another impression, which the frequency cap allows by then.
+            in_time = delay < dataset.maturity_days * MICROSECONDS_PER_DAY
+            rows, delay = rows[in_time], delay[in_time]
             chosen.append((rows, touch[rows] + delay + 1, action_type, generator.lognormal(3.0, 0.5, len(rows))))
     rows = np.concatenate([part[0] for part in chosen])
     types = np.concatenate([np.full(len(part[0]), part[2]) for part in chosen])

@@ -6,14 +6,14 @@ from components.common.step import step
 
 
 @step
-def publish(store_uri: str, pipeline: str, event_date: str, version: str) -> NamedTuple(
+def publish(store_uri: str, pipeline: str, event_date: str, versions: list) -> NamedTuple(
     "Outcome", [("published", str), ("promoted", bool)]
 ):
-    """Copy the version into the registry and move the channel's pointer; returns the version's digest."""
+    """Copy the versions into the registry and move their channels' pointers; returns production's digest."""
     from components.publish import run
 
-    publication = run.main(store_uri, pipeline, event_date, version)
-    return (publication.version, publication.promoted)
+    publication = run.main(store_uri, pipeline, event_date, versions)
+    return (publication.production, publication.promoted)
 
 
 @step

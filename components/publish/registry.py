@@ -2,67 +2,69 @@
 
 from __future__ import annotations
 
-from datetime import date
-
 from components.common import storage
 from components.common.errors import InputError
 from components.common.layout import Store
-from components.common.ledger import CANDIDATE
-from components.common.manifests import Manifest, find_manifest, verify_files
-from components.common.release import (
-    EXPERIMENT_CHANNEL,
-    PRODUCTION_CHANNEL,
-    Blessing,
-    Pointer,
-    Publication,
-    write_record,
-)
-from components.common.servable import VERSION_KIND
+from components.common.manifests import find_manifest, read_manifest, verify_files
+from components.common.release import Blessing, Pointer, Publication, PublishedVersion, Release, write_record
+from components.common.servable import VERSION_KIND, version_digest
 
 
-def publish_version(
-    store: Store, blessing: Blessing, digest: str, exported: Manifest, exported_uri: str
-) -> Publication:
-    """Copy an exported version into the registry, then move the channel's pointer.
+def publish_releases(store: Store, blessing: Blessing, digests: list[str]) -> Publication:
+    """Copy the exported versions of a blessing's releases into the registry, then move their channels' pointers.
+
+    Args:
+        store: Where everything lies.
+        blessing: The verdict.
+        digests: The version of each release, in order.
 
     Raises:
-        InputError: If the blessing does not name the version's checkpoint, or a file is not what the manifest says.
+        InputError: If a version was not made from the checkpoint that the blessing releases, or a file of it is not
+            what its manifest says.
     """
-    if blessing.action == "none" or blessing.checkpoint_digest != exported.inputs.get("checkpoint"):
+    if len(digests) != len(blessing.releases) or not digests:
         raise InputError(
-            f"{exported_uri}: made from checkpoint {exported.inputs.get('checkpoint', '')[:12]}, but the blessing of "
-            f"{blessing.event_date} is for {blessing.checkpoint_digest[:12] or 'none'}; only that one "
-            "may be published"
+            f"the blessing of {blessing.event_date} releases {len(blessing.releases)} checkpoints, {len(digests)} "
+            "versions were exported; only what is released is published"
         )
-    assert blessing.trained_through is not None
+    for release, digest in zip(blessing.releases, digests, strict=True):
+        _copy_version(store, release, digest)
+    publication = Publication(
+        pipeline=blessing.pipeline,
+        event_date=blessing.event_date,
+        versions=tuple(
+            PublishedVersion(action=release.action, channel=release.channel, arm=release.arm, version=digest)
+            for release, digest in zip(blessing.releases, digests, strict=True)
+        ),
+    )
+    write_record(store.publication(blessing.pipeline, blessing.event_date), publication)
+    for release, digest in zip(blessing.releases, digests, strict=True):
+        pointer = Pointer(
+            version=digest,
+            arm=release.arm,
+            checkpoint_digest=release.checkpoint_digest,
+            trained_through=release.trained_through,
+            published_on=blessing.event_date,
+        )
+        write_record(store.pointer(release.channel), pointer)
+    return publication
+
+
+def _copy_version(store: Store, release: Release, digest: str) -> None:
+    exported_uri = store.staged_version(release.checkpoint_digest)
+    exported = read_manifest(exported_uri, VERSION_KIND)
+    if exported.inputs.get("checkpoint") != release.checkpoint_digest or version_digest(exported) != digest:
+        raise InputError(
+            f"{exported_uri}: holds version {version_digest(exported)[:12]} of checkpoint "
+            f"{exported.inputs.get('checkpoint', '')[:12]}, but version {digest[:12]} of the released "
+            f"{release.checkpoint_digest[:12]} is to be published; export it again"
+        )
     verify_files(exported_uri, exported)
     uri = store.version(digest)
     if find_manifest(uri, VERSION_KIND) is None:
         with storage.staged_directory(uri) as staged:
             for name in [*(entry.name for entry in exported.files), storage.MANIFEST_NAME]:
-                storage.write_bytes(
-                    storage.join_uri(staged, name), storage.read_bytes(storage.join_uri(exported_uri, name))
-                )
+                content = storage.read_bytes(storage.join_uri(exported_uri, name))
+                storage.write_bytes(storage.join_uri(staged, name), content)
             verify_files(staged, exported)
     verify_files(uri, exported)
-    channel = EXPERIMENT_CHANNEL if blessing.action == "experiment" else PRODUCTION_CHANNEL
-    publication = Publication(
-        event_date=blessing.event_date,
-        channel=channel,
-        action=blessing.action,
-        version=digest,
-        promoted=blessing.action == "promote" and blessing.arm == CANDIDATE,
-    )
-    write_record(store.publication(blessing.pipeline, blessing.event_date), publication)
-    write_record(store.pointer(channel), _pointer(blessing, digest, blessing.trained_through))
-    return publication
-
-
-def _pointer(blessing: Blessing, digest: str, trained_through: date) -> Pointer:
-    return Pointer(
-        version=digest,
-        arm=blessing.arm,
-        checkpoint_digest=blessing.checkpoint_digest,
-        trained_through=trained_through,
-        published_on=blessing.event_date,
-    )

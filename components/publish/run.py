@@ -1,4 +1,4 @@
-"""Publishes the exported version of a day."""
+"""Publishes the exported versions of a run."""
 
 from __future__ import annotations
 
@@ -6,25 +6,24 @@ from datetime import date
 
 from components.common.errors import InputError
 from components.common.layout import Store
-from components.common.manifests import read_manifest
 from components.common.progress import log_line
 from components.common.release import Publication, read_blessing
-from components.common.servable import VERSION_KIND
-from components.publish.registry import publish_version
+from components.publish.registry import publish_releases
 
 
-def main(store_uri: str, pipeline: str, event_date: str, version: str) -> Publication:
-    """Publish the version that the blessing of a run allows.
+def main(store_uri: str, pipeline: str, event_date: str, versions: list[str]) -> Publication:
+    """Publish the versions that the blessing of a run releases.
 
     Raises:
-        InputError: If there is no blessing, or it is not for this version.
+        InputError: If there is no blessing, or it is not for these versions.
     """
     store, day = Store(store_uri), date.fromisoformat(event_date)
     blessing = read_blessing(store, pipeline, day)
     if blessing is None:
         raise InputError(f"{store.blessing(pipeline, day)}: no blessing; nothing is published without one")
-    exported_uri = store.staged_version(blessing.checkpoint_digest)
-    exported = read_manifest(exported_uri, VERSION_KIND)
-    publication = publish_version(store, blessing, version, exported, exported_uri)
-    log_line("publish", f"{day}: {publication.channel} is {version[:12]} ({publication.action} of {blessing.arm})")
+    publication = publish_releases(store, blessing, versions)
+    for published in publication.versions:
+        log_line(
+            "publish", f"{day}: {published.channel} is {published.version[:12]} ({published.action} of {published.arm})"
+        )
     return publication

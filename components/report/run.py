@@ -36,8 +36,7 @@ def _outcome(facts: ReportFacts) -> dict[str, Any]:
     return {
         "event_date": str(facts.event_date),
         "blessed": facts.blessing.blessed,
-        "action": facts.blessing.action,
-        "published": facts.publication.version if facts.publication and facts.blessing.action != "none" else "",
+        "published": facts.publication.production if facts.publication else "",
         "promoted": bool(facts.publication and facts.publication.promoted),
     }
 

@@ -70,13 +70,14 @@ def pick_day(store: Store, dataset: DatasetConfig, as_of: date) -> Assignment:
 
 
 def _open_day(day: date, dataset: DatasetConfig, steps: int) -> date:
-    """The day some open days later, or earlier for negative steps."""
+    """The day some open days after `day`, or before it; a closed `day` counts as the next open one."""
     direction = timedelta(days=1 if steps >= 0 else -1)
-    remaining = abs(steps)
-    while remaining or day in dataset.closed_days:
+    while day in dataset.closed_days:
         day += direction
-        if day not in dataset.closed_days:
-            remaining = max(remaining - 1, 0)
+    for _ in range(abs(steps)):
+        day += direction
+        while day in dataset.closed_days:
+            day += direction
     return day
 
 

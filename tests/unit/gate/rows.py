@@ -25,6 +25,7 @@ def ledger_row(
             auc=auc[name] if isinstance(auc, dict) else auc,
             pr_auc=0.1,
             log_loss=0.2,
+            mean_prediction=(calibration or 0.0) * positives / 10_000,
             calibration=calibration,
         )
         for name in SERVED_OBJECTIVES

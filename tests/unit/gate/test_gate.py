@@ -58,7 +58,7 @@ def test_one_objective_may_not_pay_for_another():
         ([ledger_row("control", day) for day in (1, 2)], "0 of 2 days"),
         (arms([0.7, 0.7], [0.9, 0.9], positives=10), "has 20 positives"),
         (arms([0.7, 0.7], [0.9, 0.9], calibration=2.0), "calibration of checkout_given_click is 2.000"),
-        (arms([0.7, 0.7], [0.9, 0.9], calibration=None), "no calibration"),
+        (arms([0.7, 0.7], [0.9, 0.9], positives=0), "no calibration"),
         (arms([0.7, 0.7], [0.9, 0.9])[:3], "1 of 2 days"),
     ],
 )
@@ -86,6 +86,21 @@ def test_arms_scored_on_different_rows_are_an_error():
     rows = [ledger_row("control", 1), ledger_row("candidate", 1, examples="others")]
     with pytest.raises(ValueError, match="must see the same rows"):
         decide(rows, date(2026, 1, 1), CONFIG)
+
+
+def test_models_that_have_seen_the_day_count_against():
+    rows = arms([0.7, 0.7], [0.9, 0.9])
+    rows[-1] = rows[-1].model_copy(update={"trained_through": date(2026, 1, 2)})
+    verdict = decide(rows, date(2026, 1, 2), CONFIG)
+    assert not verdict.blessed
+    assert "both must end before it" in "; ".join(verdict.reasons)
+
+
+def test_days_without_positives_count_in_the_pool():
+    rows = [ledger_row("control", 1)]
+    idle = ledger_row("control", 2, None, positives=0)
+    scores = {name: score.model_copy(update={"mean_prediction": 0.5}) for name, score in idle.scores.items()}
+    assert calibration_problems([*rows, idle.model_copy(update={"scores": scores})], GateConfig())
 
 
 def test_calibration_is_judged_against_its_noise():

@@ -4,7 +4,7 @@ import pytest
 
 from components.common.layout import Store
 from components.common.ledger import append_row
-from components.common.release import Pointer, read_blessing, write_record
+from components.common.release import Pointer, Publication, read_blessing, write_record
 from components.gate.config import GateConfig
 from components.gate.release import decide_release
 from components.gate.run import judge_day
@@ -26,9 +26,13 @@ def rows(candidate=0.7, control=0.7, served=0.7):
     return [*found, ledger_row("served", 2, served, checkpoint="control-1")]
 
 
+def released(blessing):
+    return [(release.action, release.arm, release.checkpoint_digest) for release in blessing.releases]
+
+
 def test_first_model_is_the_control_if_it_passes_the_floors():
     blessing = decide_release("batch", [ledger_row("control", 2)], DAY, None, CONFIG)
-    assert (blessing.action, blessing.arm, blessing.checkpoint_digest) == ("first", "control", "control-2")
+    assert released(blessing) == [("first", "control", "control-2")]
     assert not blessing.blessed
 
 
@@ -44,38 +48,65 @@ def test_first_model_is_the_control_if_it_passes_the_floors():
 )
 def test_first_model_fails_closed(row, reason):
     blessing = decide_release("batch", [row], DAY, None, CONFIG)
-    assert blessing.action == "none" and blessing.checkpoint_digest == ""
-    assert reason in "; ".join(blessing.action_reasons)
+    assert blessing.releases == ()
+    assert reason in "; ".join(blessing.withheld)
 
 
 def test_fresh_checkpoint_replaces_the_served_one():
     blessing = decide_release("daily", rows(), DAY, pointer(), CONFIG)
-    assert (blessing.action, blessing.checkpoint_digest) == ("refresh", "control-2")
+    assert released(blessing) == [("refresh", "control", "control-2")]
 
 
-def test_refresh_is_refused_when_the_fresh_one_is_worse_or_unknown():
-    worse = decide_release("daily", rows(candidate=0.69, control=0.69), DAY, pointer(), CONFIG)
-    assert worse.action == "none" and "falls from 0.7000 to 0.6900" in "; ".join(worse.action_reasons)
-    unscored = decide_release("daily", rows()[:-1], DAY, pointer(), CONFIG)
-    assert unscored.action == "none"
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (rows(candidate=0.69, control=0.69), "falls from 0.7000 to 0.6900"),
+        (rows()[:-1], "not both scored"),
+        (rows()[:3] + [ledger_row("served", 2, None)], "no AUC"),
+        ([*rows()[:1], ledger_row("control", 2, calibration=2.0), *rows()[2:]], "calibration"),
+        (
+            [ledger_row(arm, day, positives=3) for arm in ("control", "candidate") for day in (1, 2)]
+            + [ledger_row("served", 2, positives=3)],
+            "positives",
+        ),
+    ],
+)
+def test_refresh_fails_closed(found, reason):
+    blessing = decide_release("daily", found, DAY, pointer(), CONFIG)
+    assert blessing.releases == ()
+    assert reason in "; ".join(blessing.withheld)
 
 
 def test_served_checkpoint_is_not_published_again():
     blessing = decide_release("daily", rows(), DAY, pointer(checkpoint="control-2"), CONFIG)
-    assert blessing.action == "none" and "served already" in blessing.action_reasons[0]
+    assert blessing.releases == () and "served already" in blessing.withheld[0]
 
 
-@pytest.mark.parametrize("on_blessing", ["promote", "experiment"])
-def test_blessed_candidate_goes_where_the_configuration_says(on_blessing):
-    config = CONFIG.model_copy(update={"on_blessing": on_blessing})
-    blessing = decide_release("daily", rows(candidate=0.71), DAY, pointer(), config)
+def test_blessed_candidate_is_promoted_if_the_configuration_says_so():
+    blessing = decide_release("daily", rows(candidate=0.71), DAY, pointer(), CONFIG)
     assert blessing.blessed
-    assert (blessing.action, blessing.checkpoint_digest) == (on_blessing, "candidate-2")
+    assert released(blessing) == [("promote", "candidate", "candidate-2")]
+
+
+def test_experiment_does_not_keep_production_from_being_refreshed():
+    config = CONFIG.model_copy(update={"on_blessing": "experiment"})
+    blessing = decide_release("daily", rows(candidate=0.71), DAY, pointer(), config)
+    assert released(blessing) == [("experiment", "candidate", "candidate-2"), ("refresh", "control", "control-2")]
+    assert [release.channel for release in blessing.releases] == ["EXPERIMENT", "CURRENT"]
+
+
+def test_blessed_candidate_that_fails_on_the_newest_day_is_withheld():
+    found = [ledger_row("control", day) for day in (1, 2)] + [ledger_row("served", 2, checkpoint="control-1")]
+    found += [ledger_row("candidate", 1, 0.9), ledger_row("candidate", 2, 0.6)]
+    blessing = decide_release("daily", found, DAY, pointer(), CONFIG)
+    assert blessing.blessed
+    assert released(blessing) == [("refresh", "control", "control-2")]
+    assert "promote of candidate: checkout_given_click falls" in blessing.withheld[0]
 
 
 def test_promoted_candidate_is_refreshed_from_its_own_arm():
     blessing = decide_release("daily", rows(candidate=0.71), DAY, pointer("candidate", "candidate-1"), CONFIG)
-    assert (blessing.action, blessing.checkpoint_digest) == ("refresh", "candidate-2")
+    assert released(blessing) == [("refresh", "candidate", "candidate-2")]
 
 
 def test_verdict_stands_after_its_model_was_published(tmp_path):
@@ -85,7 +116,8 @@ def test_verdict_stands_after_its_model_was_published(tmp_path):
         append_row(store, row)
     write_record(store.pointer("CURRENT"), pointer())
     first = judge_day(store.root, CONFIG, "daily", DAY)
+    write_record(store.publication("daily", DAY), Publication(pipeline="daily", event_date=DAY, versions=()))
     write_record(store.pointer("CURRENT"), pointer("candidate", "candidate-2"))
-    again = judge_day(store.root, CONFIG, "daily", DAY)
-    assert first == again == read_blessing(store, "daily", DAY)
-    assert again.action == "promote"
+    stricter = CONFIG.model_copy(update={"min_gain_percent": 50.0})
+    assert first == judge_day(store.root, stricter, "daily", DAY) == read_blessing(store, "daily", DAY)
+    assert released(first)[0][0] == "promote"

@@ -20,9 +20,14 @@ def oracle(shown, acted):
     """The rule of `attribute`'s docstring, one action at a time."""
     by_id = {row["impression_id"]: row for row in shown}
     clicks = []
+
+    def named_by(action):
+        named = by_id.get(action.get("impression_id")) if action["source"] == "onsite" else None
+        return named if named and named["user_id"] == action["user_id"] else None
+
     result = [None] * len(acted)
     for number, action in enumerate(acted):
-        named = by_id.get(action.get("impression_id")) if action["source"] == "onsite" else None
+        named = named_by(action)
         if action["action_type"] == "click" and named is not None:
             if 0 <= action["timestamp"] - named["timestamp"] <= DATASET.click_days * DAY:
                 result[number] = named["impression_id"]
@@ -36,7 +41,7 @@ def oracle(shown, acted):
             return 0 < when - touched <= days * DAY
 
         if action["source"] == "onsite":
-            named = by_id.get(action.get("impression_id"))
+            named = named_by(action)
             if named is not None:
                 by_click = [t for row, t in clicks if row is named and within(t, rule.click_through_days)]
                 if by_click or within(named["timestamp"], rule.view_through_days):

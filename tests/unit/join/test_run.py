@@ -6,9 +6,11 @@ import pyarrow as pa
 import pytest
 
 from components.common import storage
+from components.common.days import microseconds
 from components.common.errors import InputError
 from components.common.examples import EVALUATION, EXAMPLES_FILE, NEGATIVE_KEPT, TRAINING
 from components.common.layout import Store
+from components.common.manifests import Manifest, read_manifest, write_artifact
 from components.join.assemble import JoinJob
 from components.join.run import join_days
 from components.make_logs.run import make_logs
@@ -17,6 +19,18 @@ from data_validation.run import validate_logs
 
 def examples(store, split, day):
     return storage.read_parquet(storage.join_uri(store.examples(split, day), EXAMPLES_FILE))
+
+
+def rewrite(store, table_name, day, change):
+    """Change a day of clean logs, manifest and all."""
+    uri = store.clean_logs(table_name, day)
+    manifest = read_manifest(uri, "clean_logs")
+    table = change(storage.read_parquet(storage.join_uri(uri, "part-0.parquet")))
+    write_artifact(
+        uri,
+        Manifest(**{**manifest.model_dump(), "counts": {**manifest.counts, "rows": table.num_rows}}),
+        lambda staged: storage.write_parquet(storage.join_uri(staged, "part-0.parquet"), table),
+    )
 
 
 def job_of(deployment, first, last, **changes):
@@ -65,10 +79,7 @@ def test_the_future_is_not_seen(joined, logs):
     before = examples(joined.store, EVALUATION, day)
     for planted in joined.config.dataset.days_read(day, day, 0):
         if planted > day:
-            uri = logs.clean_logs("actions", planted)
-            table = storage.read_parquet(storage.join_uri(uri, "part-0.parquet"))
-            planted_rows = pa.concat_tables([table, _answers(before, table, planted)])
-            storage.write_parquet(storage.join_uri(uri, "part-0.parquet"), planted_rows)
+            rewrite(logs, "actions", planted, lambda table, on=planted: _with_answers(before, table, on))
     join_days(logs.root, job_of(joined, day, day), evaluate_from=day)
     after = examples(logs, EVALUATION, day)
     labels = {"clicked", "good_clicked", "add_to_carts", "checkouts", "conversion_value"}
@@ -77,10 +88,8 @@ def test_the_future_is_not_seen(joined, logs):
     assert np.sum(after["checkouts"].to_numpy()) > np.sum(before["checkouts"].to_numpy())
 
 
-def _answers(shown, like, day):
-    """One checkout per impression shown, early on a later day."""
-    from components.common.days import microseconds
-
+def _with_answers(shown, like, day):
+    """A day's actions and one checkout per impression shown, early on that later day."""
     count = shown.num_rows
     users = pa.array(np.arange(count) % 4000)
     columns = {
@@ -95,7 +104,7 @@ def _answers(shown, like, day):
             columns[field.name] = (
                 pa.array(np.arange(count) % 100) if field.name == "campaign_id" else pa.nulls(count, field.type)
             )
-    return pa.table({field.name: columns[field.name].cast(field.type) for field in like.schema})
+    return pa.concat_tables([like, pa.table({f.name: columns[f.name].cast(f.type) for f in like.schema})])
 
 
 def test_immature_days_are_refused(joined):
@@ -129,3 +138,34 @@ def test_join_works_on_a_remote_filesystem(joined):
     validate_logs(store.root, config.dataset, config.validation, read, read[-1] + timedelta(days=1))
     join_days(store.root, job_of(joined, day, day), evaluate_from=day)
     assert examples(store, EVALUATION, day).equals(examples(joined.store, EVALUATION, day))
+
+
+def test_rows_lost_on_the_way_stop_the_join(joined, logs):
+    """The clean logs hold fewer rows than their manifests say, as if the runner had dropped some."""
+    day = joined.scored_day
+    uri = storage.join_uri(logs.clean_logs("actions", day), "part-0.parquet")
+    storage.write_parquet(uri, storage.read_parquet(uri).slice(1))
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="reached the join"):
+            join_days(logs.root, job_of(joined, day, day), evaluate_from=day)
+    assert not storage.exists(logs.examples(EVALUATION, day))
+
+
+def test_identifiers_that_start_again_every_day_stop_the_join(joined, logs):
+    day, before = joined.scored_day, joined.batch_days[-1]
+    older = storage.read_parquet(storage.join_uri(logs.clean_logs("impressions", before), "part-0.parquet"))
+
+    def reuse(table):
+        for position, name in ((0, "impression_id"), (2, "user_id")):
+            table = table.set_column(position, name, pa.array(np.resize(older[name].to_numpy(), len(table))))
+        return table
+
+    rewrite(logs, "impressions", day, reuse)
+    with pytest.raises(InputError, match="impression_id that was used before"):
+        join_days(logs.root, job_of(joined, day, day), evaluate_from=day)
+
+
+def test_day_without_actions_is_joined(joined, logs):
+    day = joined.scored_day
+    rewrite(logs, "actions", day, lambda table: table.slice(0, 0))
+    assert join_days(logs.root, job_of(joined, day, day), evaluate_from=day)["actions"] == 0

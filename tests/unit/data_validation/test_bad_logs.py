@@ -1,0 +1,265 @@
+"""What becomes of logs that are not as they should be: a clear error, or quarantine with a reason and a count."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from components.common import storage
+from components.common.errors import InputError
+from components.common.events import ACTIONS, IMPRESSIONS
+from components.common.layout import Store
+from components.common.manifests import read_manifest
+from components.make_logs.run import make_logs
+from data_validation.config import ValidationConfig
+from data_validation.run import validate_logs
+from tests.unit.join.logs import DATASET, HOUR, actions, impressions
+
+DAY = date(2026, 3, 2)
+DAYS = [DAY - timedelta(days=1), DAY]
+START = (DAYS[0] - date(1970, 1, 1)).days * 24 * HOUR
+PLENTY = ValidationConfig(max_quarantined_share=1.0)
+
+
+class Delivery:
+    """A company's own folders of Parquet, two days, and what Afterclick makes of them."""
+
+    def __init__(self, root):
+        self.root, self.store = root / "delivered", Store(str(root / "store"))
+        self.impressions = [
+            {
+                "impression_id": number,
+                "timestamp": START + number * HOUR,
+                "user_id": number % 7,
+                "item_id": 1,
+                "brand": 1,
+            }
+            for number in range(48)
+        ]
+        self.actions = [
+            {
+                "action_id": number,
+                "timestamp": START + number * HOUR + HOUR // 2,
+                "user_id": number % 7,
+                "item_id": 1,
+                "brand": 1,
+                "action_type": "click",
+                "source": "onsite",
+                "impression_id": number,
+                "dwell_seconds": 5.0,
+            }
+            for number in range(48)
+        ]
+
+    def path(self, table, day):
+        return self.root / table / f"event_date={day}" / "rows.parquet"
+
+    def write(self, edit=None):
+        """Write both logs, `edit(table_name, day, table)` may change each day's rows."""
+        for name, rows, build in (
+            (IMPRESSIONS, self.impressions, impressions),
+            (ACTIONS, self.actions, actions),
+        ):
+            for offset, day in enumerate(DAYS):
+                table = build(rows[offset * 24 : (offset + 1) * 24], dataset=DATASET)
+                table = edit(name, day, table) if edit else table
+                self.path(name, day).parent.mkdir(parents=True, exist_ok=True)
+                if table is not None:
+                    pq.write_table(table, self.path(name, day))
+
+    def validate(self, config=PLENTY, as_of=DAY + timedelta(days=1)):
+        dataset = DATASET.model_copy(update={"first_day": DAYS[0]})
+        source = {"kind": "parquet"} | {name: {"uri": str(self.root / name)} for name in (IMPRESSIONS, ACTIONS)}
+        make_logs(self.store.root, dataset, source, DAYS)
+        return validate_logs(self.store.root, dataset, config, DAYS, as_of)
+
+    def counts(self, table, day=DAY):
+        return read_manifest(self.store.clean_logs(table, day), "clean_logs").counts
+
+    def quarantined(self, table, day=DAY):
+        return storage.read_parquet(storage.join_uri(self.store.quarantine(table, day), "part-0.parquet"))
+
+
+@pytest.fixture()
+def delivery(tmp_path):
+    return Delivery(tmp_path)
+
+
+def with_column(table, name, values):
+    return table.set_column(table.column_names.index(name), name, values)
+
+
+def shifted(table, name, row, value):
+    values = table[name].to_pylist()
+    values[row] = value
+    return with_column(table, name, pa.array(values, table.schema.field(name).type))
+
+
+def on(target_table, change):
+    """An edit of the newer day of one log."""
+    return lambda name, day, table: change(table) if name == target_table and day == DAY else table
+
+
+def moment(hours):
+    return pa.scalar(START + int(hours * HOUR), pa.int64()).cast(pa.timestamp("us", tz="UTC")).as_py()
+
+
+def test_good_logs_pass_whole(delivery):
+    delivery.write()
+    page = delivery.validate(ValidationConfig())
+    assert "not met" not in page and "expect_column_values_to_be_unique" in page
+    assert delivery.counts(IMPRESSIONS) == {"delivered": 24, "rows": 24, "quarantined": 0}
+    assert not storage.exists(delivery.store.quarantine(IMPRESSIONS, DAY))
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "reason"),
+    [
+        (IMPRESSIONS, lambda t: shifted(t, "user_id", 3, None), "missing_user_id"),
+        (IMPRESSIONS, lambda t: shifted(t, "timestamp", 3, None), "missing_timestamp"),
+        (IMPRESSIONS, lambda t: shifted(t, "impression_id", 3, 24), "duplicate_impression_id"),
+        (IMPRESSIONS, lambda t: shifted(t, "timestamp", 3, moment(48.5)), "timestamp_in_the_future"),
+        (IMPRESSIONS, lambda t: shifted(t, "timestamp", 3, moment(1)), "timestamp_of_another_day"),
+        (ACTIONS, lambda t: shifted(t, "action_id", 3, 24), "duplicate_action_id"),
+        (ACTIONS, lambda t: shifted(t, "dwell_seconds", 3, float("nan")), "not_finite_dwell_seconds"),
+        (ACTIONS, lambda t: shifted(t, "value", 3, float("inf")), "not_finite_value"),
+        (ACTIONS, lambda t: shifted(t, "action_type", 3, "purchase"), "unknown_action_type"),
+        (ACTIONS, lambda t: shifted(t, "source", 3, "instore"), "unknown_source"),
+        (ACTIONS, lambda t: shifted(t, "impression_id", 3, None), "onsite_without_impression_id"),
+        (ACTIONS, lambda t: shifted(t, "timestamp", 3, moment(24)), "before_its_impression"),
+        (ACTIONS, lambda t: shifted(t, "user_id", 3, 99), "not_its_impressions_user"),
+    ],
+)
+def test_bad_row_goes_to_quarantine_with_reason_file_and_row(delivery, table, change, reason):
+    delivery.write(on(table, change))
+    delivery.validate()
+    counts = delivery.counts(table)
+    assert counts == {"delivered": 24, "rows": 23, "quarantined": 1, f"quarantined_{reason}": 1}
+    rejected = delivery.quarantined(table).to_pylist()
+    assert [(row["reason"], row["file"], row["row"]) for row in rejected] == [(reason, "rows.parquet", 3)]
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "message"),
+    [
+        (IMPRESSIONS, lambda t: t.drop_columns("user_id"), r"no column 'user_id'"),
+        (
+            IMPRESSIONS,
+            lambda t: with_column(t, "timestamp", pc.cast(t["timestamp"], pa.string())),
+            r"column 'timestamp' of impressions is string, expected a timestamp",
+        ),
+        (
+            IMPRESSIONS,
+            lambda t: with_column(t, "item_id", pa.array(np.ones(24))),
+            r"column 'item_id' of impressions is double, expected an integer or a string",
+        ),
+        (
+            ACTIONS,
+            lambda t: with_column(t, "value", pa.array(["1"] * 24)),
+            r"column 'value' of actions is string, expected a number",
+        ),
+        (
+            IMPRESSIONS,
+            lambda t: with_column(t, "item_id", pa.array(np.full(24, 2**64 - 1, dtype=np.uint64))),
+            r"rows.parquet: column 'item_id' of impressions is uint64 and does not fit int64",
+        ),
+        (
+            ACTIONS,
+            lambda t: with_column(t, "user_id", pc.cast(t["user_id"], pa.string())),
+            r"column 'user_id' is int64 in .* and string in actions of 2026-03-02",
+        ),
+        (
+            ACTIONS,
+            lambda t: with_column(t, "impression_id", pc.cast(t["impression_id"], pa.string())),
+            r"column 'impression_id' is int64 in .* and string in actions of 2026-03-02",
+        ),
+        (IMPRESSIONS, lambda t: t.slice(0, 0), r"2026-03-02"),
+        (IMPRESSIONS, lambda t: None, r"no Parquet files; deliver the impressions of 2026-03-02"),
+    ],
+)
+def test_unusable_day_stops_the_run_with_a_clear_error(delivery, table, change, message):
+    delivery.write(on(table, change))
+    with pytest.raises(InputError, match=message):
+        delivery.validate()
+
+
+def test_truncated_file_is_named(delivery):
+    delivery.write()
+    path = delivery.path(ACTIONS, DAY)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"delivered/actions/event_date=2026-03-02/rows\.parquet: not a readable"):
+        delivery.validate()
+
+
+def test_share_of_bad_rows_above_the_limit_stops_the_run(delivery):
+    delivery.write(on(IMPRESSIONS, lambda t: shifted(t, "user_id", 3, None)))
+    with pytest.raises(InputError, match=r"quarantined_share.*2026-03-02.*missing_user_id"):
+        delivery.validate(ValidationConfig(max_quarantined_share=0.01))
+
+
+def test_run_that_was_stopped_is_stopped_again(delivery):
+    delivery.write(on(IMPRESSIONS, lambda t: shifted(t, "user_id", 3, None)))
+    for _ in range(2):
+        with pytest.raises(InputError, match="expectations"):
+            delivery.validate(ValidationConfig(max_quarantined_share=0.01))
+
+
+def test_corrected_delivery_replaces_the_day(delivery):
+    delivery.write(on(IMPRESSIONS, lambda t: shifted(t, "user_id", 3, None)))
+    delivery.validate()
+    delivery.write()
+    delivery.validate(ValidationConfig())
+    assert delivery.counts(IMPRESSIONS)["rows"] == 24
+    assert not storage.exists(delivery.store.quarantine(IMPRESSIONS, DAY))
+
+
+def test_absent_optional_columns_become_nulls(delivery):
+    delivery.write(
+        lambda name, day, table: table.drop_columns([c for c in ("value", "brand") if c in table.column_names])
+    )
+    delivery.validate(ValidationConfig())
+    clean = storage.read_parquet(storage.join_uri(delivery.store.clean_logs(ACTIONS, DAY), "part-0.parquet"))
+    assert clean["value"].null_count == clean["brand"].null_count == 24
+
+
+def test_good_row_is_not_lost_as_the_double_of_a_bad_one(delivery):
+    def double(table):
+        bad = shifted(table.slice(3, 1), "user_id", 0, None)
+        return pa.concat_tables([bad, table])
+
+    delivery.write(on(IMPRESSIONS, double))
+    delivery.validate()
+    assert delivery.counts(IMPRESSIONS) == {
+        "delivered": 25,
+        "rows": 24,
+        "quarantined": 1,
+        "quarantined_missing_user_id": 1,
+    }
+
+
+def test_nanoseconds_are_cut(delivery):
+    def finer(table):
+        nanoseconds = pa.array(table["timestamp"].cast(pa.int64()).to_numpy() * 1000 + 7, pa.int64())
+        return with_column(table, "timestamp", nanoseconds.cast(pa.timestamp("ns", tz="UTC")))
+
+    delivery.write(on(IMPRESSIONS, finer))
+    delivery.validate(ValidationConfig())
+    clean = storage.read_parquet(storage.join_uri(delivery.store.clean_logs(IMPRESSIONS, DAY), "part-0.parquet"))
+    assert clean["timestamp"].cast(pa.int64()).to_pylist() == [START + (24 + i) * HOUR for i in range(24)]
+
+
+def test_column_without_values_has_no_type_to_disagree(delivery):
+    """A day without onsite actions names no impression; strings elsewhere are no contradiction."""
+
+    def no_clicks(table):
+        table = with_column(table, "impression_id", pa.nulls(24))
+        return with_column(table, "source", pa.array(["offsite"] * 24))
+
+    delivery.write(on(ACTIONS, no_clicks))
+    delivery.validate(ValidationConfig())
+    assert delivery.counts(ACTIONS)["rows"] == 24
