@@ -71,7 +71,7 @@ def demo(
     started = time.monotonic()
     _run(config, store, None, days)
     _show_summary(store)
-    for line in summary_lines(store):
+    for line in summary_lines(store, "demo"):
         _console.print(line, highlight=False, soft_wrap=True)
     _console.print(f"demo.seconds: {time.monotonic() - started:.0f}", highlight=False)
 
@@ -93,7 +93,7 @@ def run(
     """Run what is due: the batch if it is not finished, then each day whose labels are final."""
     _run(config, store, as_of or None, max_days)
     _show_summary(store)
-    for line in summary_lines(store):
+    for line in summary_lines(store, "run"):
         _console.print(line, highlight=False, soft_wrap=True)
 
 
@@ -180,7 +180,7 @@ def show(
         print(json.dumps(describe_store(store), indent=2))
         return
     _show_summary(store)
-    for line in summary_lines(store, verbose=True):
+    for line in summary_lines(store, "show"):
         _console.print(line, highlight=False, soft_wrap=True)
 
 

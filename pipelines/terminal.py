@@ -107,32 +107,31 @@ def ledger_table(store_uri: str) -> Table:
     return table
 
 
-def summary_lines(store_uri: str, verbose: bool = False) -> list[str]:
-    """The state of a store, one `name: value` a line."""
+def summary_lines(store_uri: str, prefix: str) -> list[str]:
+    """The state of a store, one `prefix.name: value` a line."""
     store = Store(store_uri)
     blessing, pointer = newest_blessing(store), read_pointer(store, PRODUCTION_CHANNEL)
-    lines = [f"demo.days: {len(store.closed_days(DAILY))}"]
+    lines = [f"{prefix}.days: {len(store.closed_days(DAILY))}"]
     if blessing is not None:
         for name, gain in blessing.gain_by_objective.items():
-            lines.append(f"demo.gain_percent.{name}: {gain.percent:+.3f}")
+            lines.append(f"{prefix}.gain_percent.{name}: {gain.percent:+.3f}")
         if blessing.gain is not None:
             low, high = blessing.gain.low, blessing.gain.high
-            lines.append(f"demo.gain_percent: {blessing.gain.percent:+.3f}")
+            lines.append(f"{prefix}.gain_percent: {blessing.gain.percent:+.3f}")
             if low is not None and high is not None:
-                lines.append(f"demo.gain_percent_interval: {low:+.3f} to {high:+.3f}")
-        lines.append(f"demo.blessed: {str(blessing.blessed).lower()}")
-        lines.append(f"demo.reasons: {'; '.join(blessing.reasons)}")
-        if verbose:
-            lines += [f"demo.released: {r.action} of {r.arm}: {'; '.join(r.reasons)}" for r in blessing.releases]
-            lines += [f"demo.withheld: {reason}" for reason in blessing.withheld]
+                lines.append(f"{prefix}.gain_percent_interval: {low:+.3f} to {high:+.3f}")
+        lines.append(f"{prefix}.blessed: {str(blessing.blessed).lower()}")
+        lines.append(f"{prefix}.reasons: {'; '.join(blessing.reasons)}")
+        lines += [f"{prefix}.released: {r.action} of {r.arm}: {'; '.join(r.reasons)}" for r in blessing.releases]
+        lines += [f"{prefix}.withheld: {reason}" for reason in blessing.withheld]
     if pointer is not None:
-        lines.append(f"demo.arm: {pointer.arm}")
-        lines.append(f"demo.published: {pointer.version}")
-        lines.append(f"demo.version_folder: {store.version(pointer.version)}")
+        lines.append(f"{prefix}.arm: {pointer.arm}")
+        lines.append(f"{prefix}.published: {pointer.version}")
+        lines.append(f"{prefix}.version_folder: {store.version(pointer.version)}")
     else:
-        lines.append("demo.published: nothing")
+        lines.append(f"{prefix}.published: nothing")
     if storage.exists(store.newest_report()):
-        lines.append(f"demo.report: {store.newest_report()}")
+        lines.append(f"{prefix}.report: {store.newest_report()}")
     return lines
 
 

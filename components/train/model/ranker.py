@@ -19,7 +19,11 @@ from components.train.model.sequence import SequenceEncoder
 
 
 class RankerNet(nn.Module):
-    """Everything behind the embedding tables: what is exported as the ONNX ranker."""
+    """Everything behind the embedding tables: what is exported as the ONNX ranker.
+
+    A shared MLP with a head per objective, beside a linear path from vectors and dense features to each logit (Wide &
+    Deep, Cheng et al. 2016), which learns the plain effects in the few steps that a day has.
+    """
 
     def __init__(self, features: FeatureConfig, config: ModelConfig) -> None:
         """Size the layers from the feature list."""
@@ -34,6 +38,9 @@ class RankerNet(nn.Module):
             width = size
         self.shared = nn.Sequential(*layers)
         self.heads = Heads(width, config.head_size)
+        self.wide = nn.Linear(dim * len(features.categorical) + len(features.dense_names), len(OBJECTIVES))
+        nn.init.zeros_(self.wide.weight)
+        nn.init.zeros_(self.wide.bias)
 
     def forward(self, categorical: Tensor, dense: Tensor, sequence: Tensor, lengths: Tensor) -> Tensor:
         """Logits, as trained on down-sampled negatives.
@@ -47,8 +54,9 @@ class RankerNet(nn.Module):
         Returns:
             Shape (n, objectives).
         """
+        direct = torch.cat([categorical.flatten(1), self.normalize(dense)], dim=1)
         encoded = self.sequence(sequence, lengths)
-        return self.heads(self.shared(torch.cat([categorical.flatten(1), self.normalize(dense), encoded], dim=1)))
+        return self.heads(self.shared(torch.cat([direct, encoded], dim=1))) + self.wide(direct)
 
 
 class Ranker(nn.Module):
