@@ -45,7 +45,12 @@ def render(facts: ReportFacts, threshold: float) -> str:
 
 
 def _embed(figure: go.Figure, name: str) -> str:
-    return figure.to_html(include_plotlyjs=False, full_html=False, div_id=f"figure-{name}", config={"responsive": True})
+    return figure.to_html(
+        include_plotlyjs=False,
+        full_html=False,
+        div_id=f"figure-{name}",
+        config={"responsive": True, "displayModeBar": False},
+    )
 
 
 def _ledger_rows(ledger: list[LedgerRow]) -> list[LedgerRow]:

@@ -53,7 +53,7 @@ class TrainConfig(Config):
     batch_size: int = Field(2000, ge=1)
     epochs: int = Field(1, ge=1, description="passes over the batch days; a continual day is seen once")
     objective_weights: dict[str, float] = Field({}, description="weights in the total loss; 1 where not given")
-    log_points: int = Field(20, ge=1, description="points of the loss curve per epoch and per continual day")
+    steps_per_point: int = Field(25, ge=1, description="steps that one point of the loss curve averages over")
     num_threads: int = Field(2, ge=1, description="CPU threads; another number may change the last bits")
     seed: int = 0
 

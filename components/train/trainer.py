@@ -77,14 +77,13 @@ class Trainer:
         self.curve.add(losses)
 
     def train_epoch(self, batches: Iterable[Batch], num_batches: int, epoch: int) -> None:
-        """Train on all batches, closing `log_points` points of the loss curve."""
+        """Train on all batches; a point of the loss curve ends every `steps_per_point` steps, and with the last."""
         self.model.train()
         started, examples = time.monotonic(), 0
         progress = Progress(f"{self._name} epoch {epoch + 1}", num_batches)
         for number, batch in enumerate(batches, start=1):
             self.train_step(batch)
             examples += len(batch.dense)
-            points = self._config.log_points
-            if number * points // num_batches > (number - 1) * points // num_batches:
+            if number % self._config.steps_per_point == 0 or number == num_batches:
                 self.curve.close_point(self.step, epoch, examples)
             progress.update(number, f"{examples / (time.monotonic() - started):,.0f} examples/s")

@@ -1,0 +1,172 @@
+"""Whole pipelines through kfp's local runner: published, blocked by the gate, stopped by validation, killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from components.common import storage
+from components.common.layout import Store
+from components.common.ledger import read_ledger
+from components.common.release import read_pointer
+from tests.conftest import small_values, write_config
+
+# Tests that share one run of several minutes stay in one worker.
+same_run = pytest.mark.xdist_group("published")
+
+AFTERCLICK = [sys.executable, "-m", "pipelines.cli"]
+
+
+def afterclick(*arguments: str, expect: int = 0) -> str:
+    """Run the command line; returns what it printed."""
+    found = subprocess.run(
+        [*AFTERCLICK, *arguments], capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"}
+    )
+    assert found.returncode == expect, found.stdout + found.stderr
+    return found.stdout + found.stderr
+
+
+def config_file(tmp_path: Path, **changes: dict) -> str:
+    """`small_values` with sections changed."""
+    values = small_values()
+    for section, change in changes.items():
+        values[section] = {**values.get(section, {}), **change}
+    return str(write_config(tmp_path / "config.yaml", values))
+
+
+def ledger_bytes(store: Store) -> dict[str, bytes]:
+    """Every file of the ledger."""
+    return {str(path.relative_to(store.root)): path.read_bytes() for path in Path(store.root, "ledger").rglob("*.json")}
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """An uninterrupted batch run and two daily runs whose candidate is promoted, whatever its AUC."""
+    root = tmp_path_factory.mktemp("published")
+    config = config_file(root, gate={"min_gain_percent": -100.0, "max_objective_loss_percent": 100.0})
+    printed = afterclick("run", "-c", config, "-s", str(root / "store"), "--max-days", "2")
+    return Store(str(root / "store")), config, printed
+
+
+@same_run
+def test_blessed_candidate_is_published(published):
+    store, _, printed = published
+    assert "daily 2026-01-12: blessed=True" in printed and "promoted=True" in printed
+    pointer = read_pointer(store)
+    assert pointer is not None and pointer.arm == "candidate"
+    assert len(store.versions()) == 2
+    assert [day.day for day in store.closed_days("batch")] == [11]
+    assert [day.day for day in store.closed_days("daily")] == [11, 12]
+    assert Path(store.newest_report()).stat().st_size > 1_000_000
+
+
+@same_run
+def test_pipeline_outputs_tell_published_from_blocked(published, tmp_path):
+    """A blocked run also ends in success: only the pipeline's own outputs tell."""
+    store, _, _ = published
+    closed = [json.loads(Path(store.closed_run("daily", day)).read_bytes()) for day in store.closed_days("daily")]
+    assert [run["blessed"] for run in closed] == [False, True]
+    assert closed[1]["promoted"] and closed[1]["published"] == read_pointer(store).version
+    assert not closed[0]["published"] and not closed[0]["promoted"]
+
+
+@same_run
+def test_second_call_does_nothing(published):
+    store, config, _ = published
+    before = ledger_bytes(store)
+    printed = afterclick("run", "-c", config, "-s", store.root, "--max-days", "2")
+    assert "nothing is due" in printed
+    assert ledger_bytes(store) == before
+
+
+@same_run
+def test_show_prints_what_a_script_needs(published):
+    store, _, _ = published
+    shown = json.loads(afterclick("show", "-s", store.root, "--json"))
+    assert shown["channels"]["CURRENT"]["version"] == read_pointer(store).version
+    assert shown["daily_days"] == ["2026-01-11", "2026-01-12"]
+    assert shown["arms"]["control"][-1] == "2026-01-12"
+    assert set(shown["auc"]["2026-01-12"]) == {"control", "candidate", "served"}
+    assert 0 < shown["auc"]["2026-01-12"]["candidate"]["checkout_given_view"] < 1
+    assert shown["verdict"]["blessed"] and shown["verdict"]["reasons"]
+    assert "show.published: " + read_pointer(store).version in afterclick("show", "-s", store.root)
+
+
+@same_run
+def test_predict_answers_with_the_published_version(published):
+    store, _, _ = published
+    lines = afterclick("predict", "-s", store.root, "--limit", "3", "--json").splitlines()
+    rows = [json.loads(line) for line in lines if line.startswith("{")]
+    assert len(rows) == 3
+    assert {row["version"] for row in rows} == {read_pointer(store).version}
+    assert all(0 < row["checkout_given_click"] < 1 for row in rows)
+
+
+def test_candidate_below_the_threshold_is_blocked(tmp_path):
+    config = config_file(tmp_path, gate={"min_gain_percent": 100.0, "num_days": 1})
+    printed = afterclick("run", "-c", config, "-s", str(tmp_path / "store"), "--max-days", "1")
+    store = Store(str(tmp_path / "store"))
+    assert "daily 2026-01-11: blessed=False published=nothing promoted=False" in printed
+    assert "is below the threshold +100.00%" in printed
+    pointer = read_pointer(store)
+    assert pointer is not None and pointer.arm == "control"
+    assert len(store.versions()) == 1
+
+
+def test_validation_stops_the_run(tmp_path):
+    config = config_file(tmp_path, validation={"min_impressions_per_day": 10_000_000})
+    printed = afterclick("run", "-c", config, "-s", str(tmp_path / "store"), expect=1)
+    assert "error: validate-logs: the logs do not meet" in printed
+    assert "Traceback" not in printed
+    store = Store(str(tmp_path / "store"))
+    assert read_pointer(store) is None and read_ledger(store) == [] and store.closed_days("batch") == []
+    assert not storage.exists(store.examples("training", store.clean_days()[0]))
+    config = config_file(tmp_path, validation={"label_density": {"checkouts": {"at_least": 0.99}}})
+    printed = afterclick("run", "-c", config, "-s", str(tmp_path / "store"), expect=1)
+    assert "error: validate-examples: examples of 2026-01-07 break the schema: checkouts" in printed
+
+
+@same_run
+@pytest.mark.parametrize("after", ["train:", "publish:"])
+def test_killed_run_gives_the_same_ledger(published, tmp_path, after):
+    """kill -9 of everything at two moments, then the same command again."""
+    uninterrupted, config, _ = published
+    store = Store(str(tmp_path / "store"))
+    command = [*AFTERCLICK, "run", "-c", config, "-s", store.root, "--max-days", "2"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if after in line:
+            time.sleep(0.7)
+            break
+    else:
+        pytest.fail(f"the run ended before {after!r}")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert len(store.closed_days("daily")) < 2
+    afterclick("run", "-c", config, "-s", store.root, "--max-days", "2")
+    assert ledger_bytes(store) == ledger_bytes(uninterrupted)
+    assert read_pointer(store) == read_pointer(uninterrupted)
+
+
+def test_errors_are_one_line(tmp_path):
+    printed = afterclick("run", "-c", "no-such", "-s", str(tmp_path), expect=1)
+    assert len(printed.strip().splitlines()) == 1 and printed.startswith("error: no-such: no such configuration")
+    assert "Traceback" in afterclick("run", "-c", "no-such", "-s", str(tmp_path), "--debug", expect=1)
+    printed = afterclick("show", "-s", str(tmp_path / "absent"), "--json", expect=1)
+    assert "no such store" in printed
+
+
+@pytest.mark.parametrize("command", [[], ["demo"], ["run"], ["compile"], ["predict"], ["show"]])
+def test_help_teaches(command):
+    printed = afterclick(*command, "--help")
+    assert "Usage" in printed
+    if command:
+        assert "--debug" in printed and "--store" in printed

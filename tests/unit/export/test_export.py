@@ -1,0 +1,191 @@
+import numpy as np
+import onnx
+import pytest
+
+from components.common import storage
+from components.common.errors import InputError
+from components.common.examples import EVALUATION
+from components.common.layout import Store
+from components.common.manifests import read_manifest
+from components.common.release import Blessing, Release, read_pointer, read_publication, write_record
+from components.common.servable import version_digest
+from components.evaluate.score import predict
+from components.export.config import ExportConfig
+from components.export.run import export_releases
+from components.publish.registry import publish_releases
+from components.serve.predictor import Predictor, load_served
+from components.train.checkpoint import checkpoint_digest, find_checkpoint, load_checkpoint
+from components.train.dataset import read_examples, tensors_of
+
+
+def blessing_of(deployment, arm="control", action="first", digest=None):
+    through = deployment.batch_days[-1]
+    manifest = find_checkpoint(deployment.store, arm, through)
+    release = Release(
+        action=action,
+        arm=arm,
+        checkpoint_digest=digest or checkpoint_digest(manifest),
+        trained_through=through,
+        reasons=("test",),
+    )
+    return Blessing(
+        pipeline="batch",
+        event_date=deployment.scored_day,
+        blessed=False,
+        reasons=(),
+        gain=None,
+        releases=(release,),
+        ledger_digest="",
+    )
+
+
+@pytest.fixture(scope="module")
+def exported(trained):
+    """The control's version, exported but not published."""
+    write_record(trained.store.blessing("batch", trained.scored_day), blessing_of(trained))
+    (manifest,) = export_releases(trained.store.root, ExportConfig(), "batch", trained.scored_day)
+    return trained, manifest, trained.store.staged_version(manifest.inputs["checkpoint"])
+
+
+def test_version_predicts_what_the_evaluator_predicts(exported):
+    deployment, manifest, uri = exported
+    predictor, _ = Predictor.from_version(uri)
+    state, _ = load_checkpoint(deployment.store, "control", deployment.batch_days[-1])
+    table, _ = read_examples(deployment.store, EVALUATION, deployment.scored_day)
+    expected = predict(state, tensors_of(table, state.features, unsampled=True), 512)
+    assert np.abs(predictor.predict(table) - expected).max() < 1e-6
+    assert manifest.details["parity"]["max_difference"] < 1e-6
+    assert manifest.details["lineage"]["negative_keep_rate"] == 0.5
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7])
+def test_batch_size_is_free(exported, rows):
+    deployment, _, uri = exported
+    predictor, _ = Predictor.from_version(uri)
+    table, _ = read_examples(deployment.store, EVALUATION, deployment.scored_day)
+    together = predictor.predict(table.slice(0, 20))
+    assert np.allclose(predictor.predict(table.slice(0, rows)), together[:rows], atol=1e-6)
+
+
+def test_onnx_is_checked_and_has_named_inputs(exported):
+    _, _, uri = exported
+    model = onnx.load_from_string(storage.read_bytes(storage.join_uri(uri, "ranker.onnx")))
+    onnx.checker.check_model(model)
+    assert [value.name for value in model.graph.input] == ["categorical", "dense", "sequence", "lengths"]
+    assert [value.name for value in model.graph.output] == ["probabilities"]
+    assert all(value.type.tensor_type.shape.dim[0].dim_param for value in model.graph.input)
+
+
+def test_parity_beyond_the_limit_stops(trained, tmp_path):
+    candidate = blessing_of(trained, "candidate", "promote")
+    write_record(trained.store.blessing("daily", trained.scored_day), candidate)
+    with pytest.raises(InputError, match="differs from the checkpoint by .* on "):
+        export_releases(trained.store.root, ExportConfig(max_parity_difference=1e-15), "daily", trained.scored_day)
+    assert not storage.exists(trained.store.staged_version(candidate.releases[0].checkpoint_digest))
+
+
+def test_nothing_is_exported_without_a_release(trained):
+    day = trained.batch_days[0]
+    with pytest.raises(InputError, match="allows nothing"):
+        export_releases(trained.store.root, ExportConfig(), "daily", day)
+
+
+def test_checkpoint_that_is_not_the_released_one_is_refused(trained):
+    write_record(trained.store.blessing("other", trained.scored_day), blessing_of(trained, digest="0" * 64))
+    with pytest.raises(InputError, match="is not the released 000000000000"):
+        export_releases(trained.store.root, ExportConfig(), "other", trained.scored_day)
+
+
+def copy_export(exported, root):
+    """A fresh store that holds only the exported version."""
+    _, manifest, uri = exported
+    store = Store(str(root))
+    target = store.staged_version(manifest.inputs["checkpoint"])
+    for name in storage.list_names(uri):
+        storage.write_bytes(storage.join_uri(target, name), storage.read_bytes(storage.join_uri(uri, name)))
+    return store, target
+
+
+def test_publishing_moves_the_pointer_to_an_identical_copy(exported, tmp_path):
+    deployment, manifest, _ = exported
+    store, _ = copy_export(exported, tmp_path)
+    for _ in range(2):
+        publication = publish_releases(store, blessing_of(deployment), [version_digest(manifest)])
+    assert publication.production == version_digest(manifest)
+    assert not publication.promoted
+    assert read_publication(store, "batch", deployment.scored_day) == publication
+    predictor, served, pointer = load_served(store)
+    assert served == manifest and pointer.arm == "control"
+    assert store.versions() == [version_digest(manifest)]
+    assert predictor.features == deployment.config.features
+
+
+def test_experiment_leaves_production_alone(exported, tmp_path):
+    deployment, manifest, _ = exported
+    store, _ = copy_export(exported, tmp_path)
+    publish_releases(store, blessing_of(deployment, action="experiment"), [version_digest(manifest)])
+    assert read_pointer(store) is None
+    assert read_pointer(store, "EXPERIMENT").version == version_digest(manifest)
+
+
+def test_only_what_is_blessed_is_published(exported, tmp_path):
+    deployment, manifest, _ = exported
+    store, target = copy_export(exported, tmp_path)
+    digest = version_digest(manifest)
+    for blessing, digests in (
+        (blessing_of(deployment).model_copy(update={"releases": ()}), [digest]),
+        (blessing_of(deployment), []),
+        (blessing_of(deployment), ["0" * 64]),
+        (blessing_of(deployment, digest="0" * 64), [digest]),
+    ):
+        with pytest.raises(InputError):
+            publish_releases(store, blessing, digests)
+    storage.write_bytes(storage.join_uri(target, "tables.safetensors"), b"damaged")
+    with pytest.raises(InputError, match=r"tables\.safetensors"):
+        publish_releases(store, blessing_of(deployment), [digest])
+    assert read_pointer(store) is None and store.versions() == []
+
+
+def test_pointer_moves_last(exported, tmp_path, monkeypatch):
+    """Killed just before the pointer, a server still sees nothing; the same call again completes."""
+    import components.publish.registry as registry
+
+    deployment, manifest, _ = exported
+    store, _ = copy_export(exported, tmp_path)
+    written = []
+
+    def die_at_the_pointer(uri, record):
+        if uri.endswith("CURRENT"):
+            raise KeyboardInterrupt
+        written.append(uri)
+        write_record(uri, record)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(registry, "write_record", die_at_the_pointer)
+        publish_releases(store, blessing_of(deployment), [version_digest(manifest)])
+    assert written and read_pointer(store) is None
+    assert read_manifest(store.version(version_digest(manifest)), "version") == manifest
+    publish_releases(store, blessing_of(deployment), [version_digest(manifest)])
+    assert read_pointer(store) is not None
+
+
+def test_damaged_version_is_not_served(exported, tmp_path):
+    deployment, manifest, _ = exported
+    store, _ = copy_export(exported, tmp_path)
+    publish_releases(store, blessing_of(deployment), [version_digest(manifest)])
+    uri = storage.join_uri(store.version(version_digest(manifest)), "ranker.onnx")
+    storage.write_bytes(uri, storage.read_bytes(uri)[:-1])
+    with pytest.raises(InputError, match=r"ranker\.onnx"):
+        load_served(store)
+
+
+def test_nothing_published_is_said_so(tmp_path):
+    with pytest.raises(InputError, match="nothing is published yet"):
+        load_served(Store(str(tmp_path)))
+
+
+def test_missing_feature_is_named(exported):
+    deployment, _, uri = exported
+    table, _ = read_examples(deployment.store, EVALUATION, deployment.scored_day)
+    with pytest.raises(InputError, match="no column 'surface'"):
+        Predictor.from_version(uri)[0].predict(table.drop_columns("surface"))

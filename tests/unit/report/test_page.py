@@ -1,0 +1,101 @@
+"""The report, looked at in a real browser."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from datetime import timedelta
+
+import pytest
+
+from components.common.ledger import append_row
+from components.common.release import Blessing, Gain, read_blessing, write_record
+from components.gate.config import GateConfig
+from components.gate.run import judge_day
+from components.report.facts import collect
+from components.report.page import render
+from components.report.run import write_report
+from tests.unit.gate.rows import ledger_row
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--virtual-time-budget=10000",
+]
+
+
+@pytest.fixture(scope="module")
+def page(trained):
+    judge_day(trained.store.root, GateConfig(), "batch", trained.scored_day)
+    return render(collect(trained.store, trained.config.dataset, "batch", trained.scored_day), 0.10)
+
+
+def test_page_needs_nothing_from_elsewhere(page):
+    assert not re.search(r"<(script|link|img)[^>]+(src|href)=", page)
+    assert len(page) > 1_000_000
+
+
+def test_page_says_what_happened(page):
+    assert "Not blessed" in page
+    assert "1 of 5 days are scored by both arms" in page
+    for text in ("The ledger", "AUC on unseen days", "Loss per objective", "No row is in quarantine"):
+        assert text in page
+
+
+def test_text_from_data_is_escaped(trained):
+    facts = collect(trained.store, trained.config.dataset, "batch", trained.scored_day)
+    hostile = facts.blessing.model_copy(update={"reasons": ("<script>alert(1)</script>",)})
+    page = render(type(facts)(**{**vars(facts), "blessing": hostile}), 0.10)
+    assert "<script>alert(1)" not in page and "&lt;script&gt;alert(1)" in page
+
+
+def test_report_closes_the_run(trained, tmp_path):
+    from components.common.layout import Store
+
+    store, day = Store(str(tmp_path)), trained.scored_day
+    append_row(store, ledger_row("control", 12))
+    blessing = Blessing(
+        pipeline="daily",
+        event_date=day,
+        blessed=True,
+        reasons=("good",),
+        gain=Gain(percent=0.5, low=None, high=None),
+        gain_by_objective={name: Gain(percent=0.5, low=0.1, high=0.9) for name in _served()},
+        days=(day,),
+        ledger_digest="",
+    )
+    write_record(store.blessing("daily", day), blessing)
+    assert store.closed_days("daily") == []
+    write_report(store.root, trained.config.dataset, "daily", day, 0.10)
+    assert store.closed_days("daily") == [day]
+    assert read_blessing(store, "daily", day) == blessing
+    assert store.closed_days("daily")[0] + timedelta(days=1) > day
+
+
+def _served():
+    from components.common.objectives import SERVED_OBJECTIVES
+
+    return SERVED_OBJECTIVES
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_browser_draws_every_figure_without_an_error(page, tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text(page)
+    command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr"]
+    found = subprocess.run(
+        [*command, "--dump-dom", path.as_uri()], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert found.returncode == 0, found.stderr[-2000:]
+    assert not re.search(r"CONSOLE.*(Uncaught|Error)", found.stderr), found.stderr[-2000:]
+    drawn = re.findall(r'<div id="figure-(\w+)" class="plotly-graph-div js-plotly-plot"', found.stdout)
+    assert sorted(drawn) == ["ledger", "losses", "volumes"] or sorted(drawn) == ["gain", "ledger", "losses", "volumes"]
+    assert found.stdout.count('class="main-svg"') >= 2 * len(drawn)

@@ -1,0 +1,72 @@
+from datetime import date
+
+import pytest
+
+from components.common import storage
+from components.common.errors import InputError
+from components.common.layout import Store
+from components.schedule.config import ScheduleConfig
+from components.schedule.run import pick_batch, pick_day
+from tests.unit.join.logs import DATASET
+
+SCHEDULE = ScheduleConfig(first_day=date(2026, 3, 1), num_batch_days=3)
+
+
+@pytest.fixture()
+def store(tmp_path):
+    return Store(str(tmp_path))
+
+
+def close(store, pipeline, day):
+    storage.write_bytes(store.closed_run(pipeline, date(2026, 3, day)), b"{}")
+
+
+def test_batch_is_scored_on_the_day_after_it(store):
+    chosen = pick_batch(store, DATASET, SCHEDULE, date(2026, 3, 9))
+    assert chosen.due
+    assert (chosen.first_day.day, chosen.trained_through.day, chosen.event_date.day) == (1, 3, 4)
+    close(store, "batch", 4)
+    assert not pick_batch(store, DATASET, SCHEDULE, date(2026, 3, 9)).due
+
+
+def test_immature_batch_says_when(store):
+    with pytest.raises(InputError, match="final after 2026-03-08"):
+        pick_batch(store, DATASET, SCHEDULE, date(2026, 3, 8))
+
+
+def test_daily_training_needs_a_batch(store):
+    with pytest.raises(InputError, match="run batch_training first"):
+        pick_day(store, DATASET, date(2026, 4, 1))
+
+
+def test_days_are_taken_in_order_and_missed_ones_are_caught_up(store):
+    close(store, "batch", 4)
+    late = date(2026, 4, 1)
+    taken = []
+    for _ in range(4):
+        chosen = pick_day(store, DATASET, late)
+        assert chosen.due
+        assert chosen.trained_through.day == chosen.event_date.day - 1
+        assert pick_day(store, DATASET, late) == chosen, "an unfinished day is taken again"
+        taken.append(chosen.event_date.day)
+        close(store, "daily", chosen.event_date.day)
+    assert taken == [4, 5, 6, 7]
+
+
+@pytest.mark.parametrize(("as_of", "due"), [(date(2026, 3, 8), False), (date(2026, 3, 9), True)])
+def test_day_is_due_when_its_labels_are_final(store, as_of, due):
+    close(store, "batch", 4)
+    assert DATASET.maturity_days == 4
+    assert pick_day(store, DATASET, as_of).due is due
+
+
+@pytest.mark.parametrize(("batch_days", "last", "scored"), [(1, 2, 3), (2, 3, 6), (3, 6, 7)])
+def test_closed_days_are_skipped(store, batch_days, last, scored):
+    dataset = DATASET.model_copy(update={"closed_days": tuple(date(2026, 3, day) for day in (1, 4, 5))})
+    schedule = ScheduleConfig(first_day=date(2026, 3, 1), num_batch_days=batch_days)
+    chosen = pick_batch(store, dataset, schedule, date(2026, 4, 1))
+    assert (chosen.trained_through.day, chosen.event_date.day) == (last, scored)
+    close(store, "batch", 3)
+    close(store, "daily", 3)
+    following = pick_day(store, dataset, date(2026, 4, 1))
+    assert (following.trained_through.day, following.event_date.day) == (3, 6)
