@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-dep
 DEMO_STORE ?= runs/demo
 PYTEST_WORKERS ?= 2
 
-.PHONY: help demo test lint format compile golden lock clean
+.PHONY: help demo test lint format compile golden study-demo lock clean
 .DEFAULT_GOAL := help
 
 help:  ## say what can be made
@@ -32,6 +32,9 @@ compile: $(VENV)/.runtime  ## the pipelines' YAML for Kubeflow, in build/pipelin
 
 golden: $(VENV)/.runtime  ## rewrite the golden files of the tests, to be reviewed in the diff
 	$(BIN)/python -m tests.golden.rewrite
+
+study-demo: $(VENV)/.dev  ## AUC of other settings on the demo's examples, about ten minutes
+	@AFTERCLICK_PROGRESS_SECONDS=100000 $(BIN)/python -W ignore -m tests.benchmarks.demo_settings $(DEMO_STORE) | grep -v progress
 
 lock:  ## resolve requirements/*.lock again
 	requirements/lock.sh

@@ -13,6 +13,7 @@ from components.common.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
 from components.report.facts import ReportFacts
 from components.report.plots import gain_figure, ledger_figure, loss_figure, volumes_figure
 
+_FIGURE_CONFIG = {"responsive": True, "displayModeBar": False}
 _ENVIRONMENT = jinja2.Environment(
     loader=jinja2.PackageLoader("components.report", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
 )
@@ -49,7 +50,7 @@ def _embed(figure: go.Figure, name: str) -> str:
         include_plotlyjs=False,
         full_html=False,
         div_id=f"figure-{name}",
-        config={"responsive": True, "displayModeBar": False},
+        config=_FIGURE_CONFIG,
     )
 
 
