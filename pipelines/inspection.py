@@ -6,8 +6,8 @@ from typing import Any
 
 from components.common import storage
 from components.common.errors import InputError
-from components.common.examples import EVALUATION, EXAMPLES_FILE
-from components.common.layout import Store
+from components.common.examples import EVALUATION
+from components.common.layout import EXAMPLES_FILE, EXAMPLES_KIND, Store
 from components.common.ledger import ARMS, LedgerRow, read_ledger
 from components.common.manifests import find_manifest
 from components.common.objectives import OBJECTIVE_NAMES
@@ -78,7 +78,7 @@ def predict_rows(store_uri: str, examples_uri: str, channel: str, limit: int) ->
     store = Store(store_uri)
     predictor, _, pointer = load_served(store, channel)
     if not examples_uri:
-        days = [day for day in store.ledger_days() if find_manifest(store.examples(EVALUATION, day), "examples")]
+        days = [day for day in store.ledger_days() if find_manifest(store.examples(EVALUATION, day), EXAMPLES_KIND)]
         if not days:
             raise InputError(f"{store_uri}: no evaluation examples; name a Parquet file of examples")
         examples_uri = storage.join_uri(store.examples(EVALUATION, days[-1]), EXAMPLES_FILE)

@@ -56,7 +56,7 @@ def joined(small_config: RunConfig, tmp_path_factory: pytest.TempPathFactory) ->
     from components.join.assemble import JoinJob
     from components.join.run import join_days
     from components.make_logs.run import make_logs
-    from data_validation.run import validate_logs
+    from data_validation.logs import validate_logs
 
     config = small_config
     store = Store(str(tmp_path_factory.mktemp("joined")))

@@ -10,7 +10,6 @@ from components.common.features import FeatureConfig, sequence_column
 TRAINING = "training"
 EVALUATION = "evaluation"
 SPLITS = (TRAINING, EVALUATION)
-EXAMPLES_FILE = "examples.parquet"
 LABELS = ("clicked", "good_clicked", "add_to_carts", "checkouts")
 NEGATIVE_KEPT = "negative_kept"
 USER_HASH = "user_hash"

@@ -7,6 +7,21 @@ from datetime import date
 
 from components.common.storage import join_uri, list_names
 
+# Kinds of finished directories, as their manifests name them.
+LOGS_KIND = "logs"
+CLEAN_LOGS_KIND = "clean_logs"
+QUARANTINE_KIND = "quarantine"
+LOG_VERDICT_KIND = "log_verdict"
+EXAMPLES_KIND = "examples"
+EXAMPLE_STATISTICS_KIND = "example_statistics"
+CHECKPOINT_KIND = "checkpoint"
+VERSION_KIND = "version"
+
+# The one file of a day of logs or quarantine; delivered logs may have others beside it.
+LOG_FILE = "part-0.parquet"
+EXAMPLES_FILE = "examples.parquet"
+LOSS_CURVE_FILE = "loss_curve.json"
+
 _DAY_PREFIX = "event_date="
 _THROUGH_PREFIX = "through="
 

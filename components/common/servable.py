@@ -5,7 +5,6 @@ from __future__ import annotations
 from components.common.digests import digest_json
 from components.common.manifests import Manifest
 
-VERSION_KIND = "version"
 RANKER_FILE = "ranker.onnx"
 TABLES_FILE = "tables.safetensors"
 ONNX_INPUTS = ("categorical", "dense", "sequence", "lengths")

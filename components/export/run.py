@@ -11,12 +11,12 @@ import safetensors.torch
 from components.common import storage
 from components.common.errors import InputError
 from components.common.examples import EVALUATION
-from components.common.layout import Store
+from components.common.layout import VERSION_KIND, Store
 from components.common.manifests import Manifest, find_manifest, write_artifact
 from components.common.objectives import OBJECTIVE_NAMES
 from components.common.progress import log_line
 from components.common.release import Blessing, Release, read_blessing
-from components.common.servable import RANKER_FILE, TABLES_FILE, VERSION_KIND, version_digest
+from components.common.servable import RANKER_FILE, TABLES_FILE, version_digest
 from components.evaluate.score import predict
 from components.export.config import ExportConfig
 from components.export.onnx_export import export_onnx

@@ -23,16 +23,15 @@ from components.common.days import MICROSECONDS_PER_DAY, day_range, microseconds
 from components.common.digests import digest_bytes
 from components.common.errors import InputError
 from components.common.events import ACTIONS, IMPRESSIONS, DatasetConfig, arrow_type
-from components.common.examples import EVALUATION, EXAMPLES_FILE, LABELS, NEGATIVE_KEPT, TRAINING
+from components.common.examples import EVALUATION, LABELS, NEGATIVE_KEPT, TRAINING
 from components.common.hashing import hash_identifiers
-from components.common.layout import Store
+from components.common.layout import EXAMPLES_FILE, EXAMPLES_KIND, Store
 from components.common.manifests import Manifest, write_artifact
 from components.join.assemble import JoinJob, join_shard
 from components.join.attribution import Events
 from components.join.engagement import count_engagement, merge_engagement
 
 METRICS_NAMESPACE = "afterclick.join"
-EXAMPLES_KIND = "examples"
 _ENGAGEMENT = "engagement"
 _RECEIVED = "received"
 

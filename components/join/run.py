@@ -17,14 +17,12 @@ from components.common.errors import InputError
 from components.common.events import IMPRESSIONS, TABLES, DatasetConfig
 from components.common.examples import EVALUATION, TRAINING
 from components.common.features import FeatureConfig
-from components.common.layout import Store
+from components.common.layout import CLEAN_LOGS_KIND, EXAMPLES_KIND, Store
 from components.common.manifests import Manifest, is_current, read_manifest
 from components.common.progress import log_line
 from components.join.assemble import JoinJob
-from components.join.beam_join import EXAMPLES_KIND, METRICS_NAMESPACE, DayOutput, JoinExamples, LogFile
+from components.join.beam_join import METRICS_NAMESPACE, DayOutput, JoinExamples, LogFile
 from components.join.config import JoinConfig
-
-CLEAN_KIND = "clean_logs"
 
 
 def join_days(store_uri: str, job: JoinJob, evaluate_from: date) -> dict[str, int]:
@@ -68,7 +66,7 @@ def join_days(store_uri: str, job: JoinJob, evaluate_from: date) -> dict[str, in
 def _clean_manifests(store: Store, job: JoinJob) -> dict[date, dict[str, Manifest]]:
     days = job.dataset.days_read(job.first_day, job.last_day, job.features.history_days)
     return {
-        day: {table: read_manifest(store.clean_logs(table, day), CLEAN_KIND) for table in TABLES}
+        day: {table: read_manifest(store.clean_logs(table, day), CLEAN_LOGS_KIND) for table in TABLES}
         for day in days
         if day < job.as_of
     }

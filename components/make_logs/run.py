@@ -12,7 +12,7 @@ from components.common import storage
 from components.common.days import MICROSECONDS_PER_DAY
 from components.common.errors import InputError
 from components.common.events import ACTIONS, IMPRESSIONS, TABLES, DatasetConfig
-from components.common.layout import Store
+from components.common.layout import LOG_FILE, LOGS_KIND, Store
 from components.common.manifests import Manifest, is_current, write_artifact
 from components.common.progress import log_line
 from components.make_logs import complete_journey, simulator
@@ -23,9 +23,6 @@ from components.make_logs.config import (
     SimulatorSource,
     parse_source,
 )
-
-KIND = "logs"
-_FILE = "part-0.parquet"
 
 
 def make_logs(store_uri: str, dataset: DatasetConfig, source_values: dict, days: list[date]) -> dict[str, int]:
@@ -48,7 +45,7 @@ def make_logs(store_uri: str, dataset: DatasetConfig, source_values: dict, days:
 def _generate(store: Store, dataset: DatasetConfig, source: CompleteJourneySource | SimulatorSource) -> dict[str, int]:
     settings = {"source": source.model_dump(mode="json"), "dataset": dataset.model_dump(mode="json")}
     written = dict.fromkeys(TABLES, 0)
-    if is_current(store.logs_marker(), KIND, {}, settings):
+    if is_current(store.logs_marker(), LOGS_KIND, {}, settings):
         return written
     if isinstance(source, CompleteJourneySource):
         impressions, actions = complete_journey.read_logs(source.last_day)
@@ -64,7 +61,9 @@ def _generate(store: Store, dataset: DatasetConfig, source: CompleteJourneySourc
     if truth is not None:
         for day, part in _split_days(truth):
             _write_day(store.truth(day), part, {"source": source.digest()}, {})
-    write_artifact(store.logs_marker(), Manifest(kind=KIND, settings=settings, counts=written), lambda staged: None)
+    write_artifact(
+        store.logs_marker(), Manifest(kind=LOGS_KIND, settings=settings, counts=written), lambda staged: None
+    )
     return written
 
 
@@ -79,8 +78,8 @@ def _split_days(table: pa.Table) -> Iterator[tuple[date, pa.Table]]:
 
 
 def _write_day(uri: str, table: pa.Table, inputs: dict[str, str], settings: dict) -> None:
-    manifest = Manifest(kind=KIND, inputs=inputs, settings=settings, counts={"rows": table.num_rows})
-    write_artifact(uri, manifest, lambda staged: storage.write_parquet(storage.join_uri(staged, _FILE), table))
+    manifest = Manifest(kind=LOGS_KIND, inputs=inputs, settings=settings, counts={"rows": table.num_rows})
+    write_artifact(uri, manifest, lambda staged: storage.write_parquet(storage.join_uri(staged, LOG_FILE), table))
 
 
 def _copy_parquet(store: Store, dataset: DatasetConfig, source: ParquetSource, days: list[date]) -> dict[str, int]:
@@ -102,7 +101,7 @@ def _copy_day(store: Store, dataset: DatasetConfig, table_name: str, source: Par
     inputs = {name: str(fs.checksum(storage.join_uri(path, name))) for name in names}
     settings = source.model_dump(mode="json")
     uri = store.delivered_logs(table_name, day)
-    if is_current(uri, KIND, inputs, settings):
+    if is_current(uri, LOGS_KIND, inputs, settings):
         return 0
     tables = [_rename(storage.join_uri(folder, name), dataset, table_name, source) for name in names]
     rows = 0
@@ -113,7 +112,9 @@ def _copy_day(store: Store, dataset: DatasetConfig, table_name: str, source: Par
             storage.write_parquet(storage.join_uri(staged, name), table)
             rows += table.num_rows
 
-    manifest = Manifest(kind=KIND, inputs=inputs, settings=settings, counts={"rows": sum(t.num_rows for t in tables)})
+    manifest = Manifest(
+        kind=LOGS_KIND, inputs=inputs, settings=settings, counts={"rows": sum(t.num_rows for t in tables)}
+    )
     write_artifact(uri, manifest, write)
     return rows
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from components.common import storage
 from components.common.errors import InputError
-from components.common.layout import Store
+from components.common.layout import VERSION_KIND, Store
 from components.common.manifests import find_manifest, read_manifest, verify_files
 from components.common.release import Blessing, Pointer, Publication, PublishedVersion, Release, write_record
-from components.common.servable import VERSION_KIND, version_digest
+from components.common.servable import version_digest
 
 
 def publish_releases(store: Store, blessing: Blessing, digests: list[str]) -> Publication:

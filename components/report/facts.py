@@ -10,7 +10,14 @@ from typing import Any
 from components.common import storage
 from components.common.events import TABLES, DatasetConfig
 from components.common.examples import EVALUATION, TRAINING
-from components.common.layout import Store
+from components.common.layout import (
+    CLEAN_LOGS_KIND,
+    EXAMPLE_STATISTICS_KIND,
+    EXAMPLES_KIND,
+    LOSS_CURVE_FILE,
+    VERSION_KIND,
+    Store,
+)
 from components.common.ledger import ARMS, LedgerRow, read_ledger
 from components.common.manifests import find_manifest
 from components.common.release import (
@@ -22,7 +29,6 @@ from components.common.release import (
     read_pointer,
     read_publication,
 )
-from components.common.servable import VERSION_KIND
 
 
 @dataclass(frozen=True)
@@ -92,19 +98,19 @@ def collect(store: Store, dataset: DatasetConfig, pipeline: str, event_date: dat
 
 
 def _volume(store: Store, day: date) -> DayVolume:
-    clean = {table: find_manifest(store.clean_logs(table, day), "clean_logs") for table in TABLES}
+    clean = {table: find_manifest(store.clean_logs(table, day), CLEAN_LOGS_KIND) for table in TABLES}
     quarantined: dict[str, int] = {}
     for table, manifest in clean.items():
         for name, count in (manifest.counts if manifest else {}).items():
             if name.startswith("quarantined_"):
                 quarantined[f"{table}: {name.removeprefix('quarantined_')}"] = count
     rows = {table: manifest.counts["rows"] if manifest else 0 for table, manifest in clean.items()}
-    evaluation = find_manifest(store.examples(EVALUATION, day), "examples")
-    examples = evaluation or find_manifest(store.examples(TRAINING, day), "examples")
+    evaluation = find_manifest(store.examples(EVALUATION, day), EXAMPLES_KIND)
+    examples = evaluation or find_manifest(store.examples(TRAINING, day), EXAMPLES_KIND)
     counts = examples.counts if examples else {}
     # Positives are never sampled out, so a density over all impressions can be had from training examples too.
     labels = {name: count / max(rows["impressions"], 1) for name, count in counts.items() if name != "rows"}
-    statistics = find_manifest(store.example_statistics(day), "example_statistics")
+    statistics = find_manifest(store.example_statistics(day), EXAMPLE_STATISTICS_KIND)
     return DayVolume(
         day=day,
         impressions=rows["impressions"],
@@ -119,7 +125,7 @@ def _volume(store: Store, day: date) -> DayVolume:
 def _curve(store: Store, arm: str, event_date: date) -> list[dict[str, Any]]:
     points: list[dict[str, Any]] = []
     for through in store.checkpoint_days(arm):
-        uri = storage.join_uri(store.checkpoint(arm, through), "loss_curve.json")
+        uri = storage.join_uri(store.checkpoint(arm, through), LOSS_CURVE_FILE)
         if through <= event_date and storage.exists(uri):
             points += [{**point, "through": str(through)} for point in json.loads(storage.read_bytes(uri))]
     return points

@@ -13,10 +13,10 @@ from components.common import storage
 from components.common.encoding import encode
 from components.common.errors import InputError
 from components.common.features import FeatureConfig
-from components.common.layout import Store
+from components.common.layout import VERSION_KIND, Store
 from components.common.manifests import Manifest, read_manifest, verify_files
 from components.common.release import PRODUCTION_CHANNEL, Pointer, read_pointer
-from components.common.servable import ONNX_INPUTS, ONNX_OUTPUT, RANKER_FILE, TABLES_FILE, VERSION_KIND
+from components.common.servable import ONNX_INPUTS, ONNX_OUTPUT, RANKER_FILE, TABLES_FILE
 
 
 @dataclass(frozen=True)

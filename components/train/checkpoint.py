@@ -15,16 +15,14 @@ from components.common.config import Config
 from components.common.digests import canonical_json
 from components.common.errors import InputError
 from components.common.features import FeatureConfig
-from components.common.layout import Store
+from components.common.layout import CHECKPOINT_KIND, LOSS_CURVE_FILE, Store
 from components.common.manifests import Manifest, find_manifest, read_manifest, verify_files, write_artifact
 from components.train.config import TrainConfig
 from components.train.model.ranker import Ranker
 from components.train.optimizer import make_optimizer
 
-CHECKPOINT_KIND = "checkpoint"
 MODEL_FILE = "model.safetensors"
 _OPTIMIZER_FILE = "optimizer.safetensors"
-_CURVE_FILE = "loss_curve.json"
 
 
 class Lineage(Config):
@@ -80,7 +78,7 @@ def write_checkpoint(
         storage.write_bytes(storage.join_uri(staged, MODEL_FILE), model)
         moments = safetensors.torch.save(_optimizer_tensors(state))
         storage.write_bytes(storage.join_uri(staged, _OPTIMIZER_FILE), moments)
-        storage.write_bytes(storage.join_uri(staged, _CURVE_FILE), canonical_json(points))
+        storage.write_bytes(storage.join_uri(staged, LOSS_CURVE_FILE), canonical_json(points))
 
     lineage = state.lineage.model_dump(mode="json")
     manifest = Manifest(kind=CHECKPOINT_KIND, inputs=inputs, settings=settings, details={"lineage": lineage})

@@ -14,14 +14,12 @@ from torch import Tensor
 from components.common import storage
 from components.common.encoding import encode
 from components.common.errors import InputError
-from components.common.examples import EXAMPLES_FILE, NEGATIVE_KEPT, USER_HASH
+from components.common.examples import NEGATIVE_KEPT, USER_HASH
 from components.common.features import FeatureConfig
-from components.common.layout import Store
+from components.common.layout import EXAMPLES_FILE, EXAMPLES_KIND, Store
 from components.common.manifests import Manifest, read_manifest
 from components.common.objectives import OBJECTIVES, Objective
 from components.train.batch import Batch, make_sparse
-
-EXAMPLES_KIND = "examples"
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,10 @@ from components.common.errors import InputError
 from components.common.events import DatasetConfig
 from components.common.examples import TRAINING
 from components.common.features import FeatureConfig
-from components.common.layout import Store
+from components.common.layout import CHECKPOINT_KIND, Store
 from components.common.manifests import Manifest, is_current
 from components.common.progress import log_line
 from components.train.checkpoint import (
-    CHECKPOINT_KIND,
     Lineage,
     TrainingState,
     checkpoint_digest,

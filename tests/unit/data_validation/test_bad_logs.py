@@ -13,11 +13,11 @@ import pytest
 from components.common import storage
 from components.common.errors import InputError
 from components.common.events import ACTIONS, IMPRESSIONS
-from components.common.layout import Store
+from components.common.layout import LOG_FILE, Store
 from components.common.manifests import read_manifest
 from components.make_logs.run import make_logs
 from data_validation.config import ValidationConfig
-from data_validation.run import validate_logs
+from data_validation.logs import validate_logs
 from tests.unit.join.logs import DATASET, HOUR, actions, impressions
 
 DAY = date(2026, 3, 2)
@@ -82,7 +82,7 @@ class Delivery:
         return read_manifest(self.store.clean_logs(table, day), "clean_logs").counts
 
     def quarantined(self, table, day=DAY):
-        return storage.read_parquet(storage.join_uri(self.store.quarantine(table, day), "part-0.parquet"))
+        return storage.read_parquet(storage.join_uri(self.store.quarantine(table, day), LOG_FILE))
 
 
 @pytest.fixture()
@@ -223,7 +223,7 @@ def test_absent_optional_columns_become_nulls(delivery):
         lambda name, day, table: table.drop_columns([c for c in ("value", "brand") if c in table.column_names])
     )
     delivery.validate(ValidationConfig())
-    clean = storage.read_parquet(storage.join_uri(delivery.store.clean_logs(ACTIONS, DAY), "part-0.parquet"))
+    clean = storage.read_parquet(storage.join_uri(delivery.store.clean_logs(ACTIONS, DAY), LOG_FILE))
     assert clean["value"].null_count == clean["brand"].null_count == 24
 
 
@@ -249,7 +249,7 @@ def test_nanoseconds_are_cut(delivery):
 
     delivery.write(on(IMPRESSIONS, finer))
     delivery.validate(ValidationConfig())
-    clean = storage.read_parquet(storage.join_uri(delivery.store.clean_logs(IMPRESSIONS, DAY), "part-0.parquet"))
+    clean = storage.read_parquet(storage.join_uri(delivery.store.clean_logs(IMPRESSIONS, DAY), LOG_FILE))
     assert clean["timestamp"].cast(pa.int64()).to_pylist() == [START + (24 + i) * HOUR for i in range(24)]
 
 

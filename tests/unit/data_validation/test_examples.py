@@ -3,9 +3,10 @@ import pytest
 
 from components.common import storage
 from components.common.errors import InputError
-from components.common.examples import EVALUATION, EXAMPLES_FILE
+from components.common.examples import EVALUATION
+from components.common.layout import EXAMPLES_FILE
 from data_validation.config import DensityRange, ValidationConfig
-from data_validation.run import validate_examples
+from data_validation.examples import validate_examples
 from data_validation.schema import contract_schema, stopping, validate_statistics
 from data_validation.statistics import compute_statistics
 

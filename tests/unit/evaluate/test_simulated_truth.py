@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pytest
 
 from components.common import storage
-from components.common.layout import Store
+from components.common.layout import LOG_FILE, Store
 from components.common.objectives import OBJECTIVES
 from components.evaluate.metrics import weighted_auc
 from components.evaluate.score import predict
@@ -20,7 +20,7 @@ from components.make_logs.run import make_logs
 from components.train.checkpoint import load_checkpoint
 from components.train.dataset import read_examples, tensors_of
 from components.train.run import train_batch
-from data_validation.run import validate_logs
+from data_validation.logs import validate_logs
 from pipelines.config import load_config
 from tests.conftest import small_values, write_config
 
@@ -59,7 +59,7 @@ def scored(tmp_path_factory):
     state, _ = load_checkpoint(store, "control", days[NUM_DAYS - 1])
     table = pa.concat_tables([read_examples(store, "evaluation", day)[0] for day in days[NUM_DAYS:]])
     truth = pa.concat_tables(
-        [storage.read_parquet(storage.join_uri(store.truth(day), "part-0.parquet")) for day in days[NUM_DAYS:]]
+        [storage.read_parquet(storage.join_uri(store.truth(day), LOG_FILE)) for day in days[NUM_DAYS:]]
     )
     truth = truth.take(pc.index_in(table["impression_id"], value_set=truth["impression_id"].combine_chunks()))
     examples = tensors_of(table, state.features, unsampled=True)

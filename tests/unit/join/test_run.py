@@ -8,13 +8,13 @@ import pytest
 from components.common import storage
 from components.common.days import microseconds
 from components.common.errors import InputError
-from components.common.examples import EVALUATION, EXAMPLES_FILE, NEGATIVE_KEPT, TRAINING
-from components.common.layout import Store
+from components.common.examples import EVALUATION, NEGATIVE_KEPT, TRAINING
+from components.common.layout import EXAMPLES_FILE, LOG_FILE, Store
 from components.common.manifests import Manifest, read_manifest, write_artifact
 from components.join.assemble import JoinJob
 from components.join.run import join_days
 from components.make_logs.run import make_logs
-from data_validation.run import validate_logs
+from data_validation.logs import validate_logs
 
 
 def examples(store, split, day):
@@ -25,11 +25,11 @@ def rewrite(store, table_name, day, change):
     """Change a day of clean logs, manifest and all."""
     uri = store.clean_logs(table_name, day)
     manifest = read_manifest(uri, "clean_logs")
-    table = change(storage.read_parquet(storage.join_uri(uri, "part-0.parquet")))
+    table = change(storage.read_parquet(storage.join_uri(uri, LOG_FILE)))
     write_artifact(
         uri,
         Manifest(**{**manifest.model_dump(), "counts": {**manifest.counts, "rows": table.num_rows}}),
-        lambda staged: storage.write_parquet(storage.join_uri(staged, "part-0.parquet"), table),
+        lambda staged: storage.write_parquet(storage.join_uri(staged, LOG_FILE), table),
     )
 
 
@@ -143,7 +143,7 @@ def test_join_works_on_a_remote_filesystem(joined):
 def test_rows_lost_on_the_way_stop_the_join(joined, logs):
     """The clean logs hold fewer rows than their manifests say, as if the runner had dropped some."""
     day = joined.scored_day
-    uri = storage.join_uri(logs.clean_logs("actions", day), "part-0.parquet")
+    uri = storage.join_uri(logs.clean_logs("actions", day), LOG_FILE)
     storage.write_parquet(uri, storage.read_parquet(uri).slice(1))
     for _ in range(2):
         with pytest.raises(RuntimeError, match="reached the join"):
@@ -153,7 +153,7 @@ def test_rows_lost_on_the_way_stop_the_join(joined, logs):
 
 def test_identifiers_that_start_again_every_day_stop_the_join(joined, logs):
     day, before = joined.scored_day, joined.batch_days[-1]
-    older = storage.read_parquet(storage.join_uri(logs.clean_logs("impressions", before), "part-0.parquet"))
+    older = storage.read_parquet(storage.join_uri(logs.clean_logs("impressions", before), LOG_FILE))
 
     def reuse(table):
         for position, name in ((0, "impression_id"), (2, "user_id")):

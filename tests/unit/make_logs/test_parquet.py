@@ -10,13 +10,14 @@ import pytest
 from components.common import storage
 from components.common.errors import InputError
 from components.common.events import ACTIONS, IMPRESSIONS
-from components.common.examples import EVALUATION, EXAMPLES_FILE
-from components.common.layout import Store
+from components.common.examples import EVALUATION
+from components.common.layout import EXAMPLES_FILE, Store
 from components.join.assemble import JoinJob
 from components.join.run import join_days
 from components.make_logs.run import make_logs
 from components.train.run import train_batch
-from data_validation.run import validate_examples, validate_logs
+from data_validation.examples import validate_examples
+from data_validation.logs import validate_logs
 from pipelines.config import load_config
 from tests.conftest import write_config
 

@@ -7,8 +7,8 @@ import torch
 
 from components.common import storage
 from components.common.errors import InputError
-from components.common.examples import EXAMPLES_FILE, TRAINING
-from components.common.layout import Store
+from components.common.examples import TRAINING
+from components.common.layout import EXAMPLES_FILE, Store
 from components.common.manifests import read_manifest
 from components.train.checkpoint import find_checkpoint, load_checkpoint
 from components.train.dataset import read_examples, tensors_of
