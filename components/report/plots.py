@@ -133,7 +133,12 @@ def gain_figure(history: Sequence[Blessing], threshold: float) -> go.Figure:
     for name, dash in zip(SERVED_OBJECTIVES, ("dash", "dot"), strict=True):
         own = [verdict.gain_by_objective[name].percent for verdict in gained]
         figure.add_trace(go.Scatter(x=days, y=own, name=_TITLES[name], line={"dash": dash, "color": "#7a7a7a"}))
-    figure.add_hline(y=threshold, line={"color": "#3d8f6f"}, annotation_text=f"threshold {threshold:+.2f}%")
+    figure.add_hline(
+        y=threshold,
+        line={"color": "#3d8f6f"},
+        annotation_text=f"threshold {threshold:+.2f}%",
+        annotation_position="bottom left",
+    )
     figure.update_yaxes(title_text="cumulative AUC gain", ticksuffix="%")
     figure.update_xaxes(tickformat="%b %d", dtick=86_400_000)
     return _style(figure, 420)

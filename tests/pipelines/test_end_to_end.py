@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -134,26 +135,28 @@ def test_validation_stops_the_run(tmp_path):
 
 
 @same_run
-@pytest.mark.parametrize("after", ["train:", "publish:"])
-def test_killed_run_gives_the_same_ledger(published, tmp_path, after):
-    """kill -9 of everything at two moments, then the same command again."""
-    uninterrupted, config, _ = published
+@pytest.mark.parametrize("part", [(0.0, 0.5), (0.5, 0.95)])
+def test_killed_run_gives_the_same_ledger(published, tmp_path, part):
+    """kill -9 of everything at a random moment in each half of the run, then the same command again."""
+    uninterrupted, config, printed = published
+    seed = random.SystemRandom().randrange(2**32)
+    chance = random.Random(seed)
+    num_lines = printed.count("\n  ")
+    kill_after = 1 + int(num_lines * chance.uniform(*part))
     store = Store(str(tmp_path / "store"))
     command = [*AFTERCLICK, "run", "-c", config, "-s", store.root, "--max-days", "2"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout is not None
-    for line in process.stdout:
-        if after in line:
-            time.sleep(0.7)
-            break
-    else:
-        pytest.fail(f"the run ended before {after!r}")
+    for _ in range(kill_after):
+        process.stdout.readline()
+    time.sleep(chance.uniform(0.0, 3.0))
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert len(store.closed_days("daily")) < 2
+    where = f"killed after line {kill_after} of {num_lines}, seed {seed}"
     afterclick("run", "-c", config, "-s", store.root, "--max-days", "2")
-    assert ledger_bytes(store) == ledger_bytes(uninterrupted)
-    assert read_pointer(store) == read_pointer(uninterrupted)
+    assert ledger_bytes(store) == ledger_bytes(uninterrupted), where
+    assert read_pointer(store) == read_pointer(uninterrupted), where
+    assert store.closed_days("daily") == uninterrupted.closed_days("daily"), where
 
 
 def test_errors_are_one_line(tmp_path):
