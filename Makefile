@@ -34,7 +34,7 @@ golden: $(VENV)/.runtime  ## rewrite the golden files of the tests, to be review
 	$(BIN)/python -m tests.golden.rewrite
 
 study-demo: $(VENV)/.dev  ## AUC of other settings on the demo's examples, about ten minutes
-	@AFTERCLICK_PROGRESS_SECONDS=100000 $(BIN)/python -W ignore -m tests.benchmarks.demo_settings $(DEMO_STORE) | grep -v progress
+	@AFTERCLICK_PROGRESS_SECONDS=100000 $(BIN)/python -W ignore -m tests.benchmarks.demo_settings $(DEMO_STORE) | grep --line-buffered '^demo_settings'
 
 lock:  ## resolve requirements/*.lock again
 	requirements/lock.sh
