@@ -55,7 +55,7 @@ def conform(table: pa.Table, table_name: str, dataset: DatasetConfig, uri: str) 
     arrays = {}
     for column in dataset.columns(table_name):
         if column.name not in table.column_names:
-            if column.required:
+            if column.required or column.delivered:
                 raise InputError(
                     f"{uri}: {table_name} have no column {column.name!r} (found {table.column_names}); "
                     "deliver it or map it under source"
@@ -79,7 +79,15 @@ def conform(table: pa.Table, table_name: str, dataset: DatasetConfig, uri: str) 
                 f"{uri}: column {column.name!r} of {table_name} is {found} and does not fit "
                 f"{arrow_type(column, found)}: {str(error).splitlines()[0]}; convert it at the source"
             ) from error
-    return pa.table(arrays)
+    conformed = pa.table(arrays)
+    if table_name == ACTIONS and pa.types.is_null(conformed.schema.field("impression_id").type):
+        onsite = pc.sum(pc.equal(conformed["source"], "onsite")).as_py() or 0
+        if onsite and "impression_id" not in table.column_names:
+            raise InputError(
+                f"{uri}: {onsite} actions are onsite, but there is no column 'impression_id' "
+                f"(found {table.column_names}); deliver it or map it under source"
+            )
+    return conformed
 
 
 def with_null_columns(table: pa.Table, table_name: str, dataset: DatasetConfig) -> pa.Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from enum import StrEnum
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,6 +36,13 @@ StoreOption = Annotated[
 ]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 _DEMO_STORE = "runs/demo"
+
+
+class Channel(StrEnum):
+    """Where versions are published."""
+
+    CURRENT = "CURRENT"
+    EXPERIMENT = "EXPERIMENT"
 
 
 def _clear_errors(command: Callable[..., None]) -> Callable[..., None]:
@@ -87,7 +95,10 @@ def run(
             help="Only events before this UTC day are seen; today, or the end of generated logs, if not given."
         ),
     ] = "",
-    max_days: Annotated[int | None, typer.Option(min=0, help="Stop after this many days of daily training.")] = None,
+    max_days: Annotated[
+        int | None,
+        typer.Option(min=0, help="Stop when this many days of daily training are finished, earlier ones counted in."),
+    ] = None,
     debug: DebugOption = False,
 ) -> None:
     """Run what is due: the batch if it is not finished, then each day whose labels are final."""
@@ -145,10 +156,13 @@ def compile(
 @_clear_errors
 def predict(
     examples: Annotated[
-        str, typer.Argument(help="Parquet file with example columns; the newest evaluation day if not given.")
+        str,
+        typer.Argument(help="Parquet file of examples, as in STORE/examples/evaluation; its newest if not given."),
     ] = "",
     store: StoreOption = _DEMO_STORE,
-    channel: Annotated[str, typer.Option(help="CURRENT or EXPERIMENT.")] = "CURRENT",
+    channel: Annotated[
+        Channel, typer.Option(help="Production, or the blessed candidate under `gate.on_blessing: experiment`.")
+    ] = Channel.CURRENT,
     limit: Annotated[int, typer.Option(min=1, help="Rows.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
     debug: DebugOption = False,
@@ -156,7 +170,7 @@ def predict(
     """Predict with the published version: probabilities of the six objectives."""
     from pipelines.inspection import predict_rows
 
-    version, rows = predict_rows(store, examples, channel, limit)
+    version, rows = predict_rows(store, examples, channel.value, limit)
     if as_json:
         for row in rows:
             print(json.dumps({"version": version, **row}))
@@ -174,8 +188,9 @@ def show(
     debug: DebugOption = False,
 ) -> None:
     """What is published, the ledger, and the gate's reasons."""
-    from pipelines.inspection import describe_store
+    from pipelines.inspection import describe_store, open_store
 
+    open_store(store)
     if as_json:
         print(json.dumps(describe_store(store), indent=2))
         return

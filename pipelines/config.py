@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from components.common import storage
 from components.common.config import Config, read_yaml
 from components.common.errors import InputError
-from components.common.events import DatasetConfig
+from components.common.events import ACTIONS, IMPRESSIONS, DatasetConfig
 from components.common.features import FeatureConfig
 from components.evaluate.config import EvaluationConfig
 from components.export.config import ExportConfig
@@ -52,6 +52,11 @@ class RunConfig(Config):
     @model_validator(mode="after")
     def _check_sections(self) -> RunConfig:
         self.features.check_against(self.dataset)
+        if isinstance(self.source, ParquetSource):
+            for table, source in ((IMPRESSIONS, self.source.impressions), (ACTIONS, self.source.actions)):
+                unknown = sorted(set(source.columns) - {column.name for column in self.dataset.columns(table)})
+                if unknown:
+                    raise ValueError(f"source.{table}.columns: {unknown} are not columns of the log contract")
         if self.schedule.first_day < self.dataset.first_day:
             raise ValueError(
                 f"schedule.first_day = {self.schedule.first_day} is before dataset.first_day = {self.dataset.first_day}"

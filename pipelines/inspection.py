@@ -31,15 +31,24 @@ def newest_blessing(store: Store) -> Blessing | None:
     return None
 
 
+def open_store(store_uri: str) -> Store:
+    """A store that is there.
+
+    Raises:
+        InputError: If it is not.
+    """
+    if not storage.list_names(storage.join_uri(store_uri, "logs")):
+        raise InputError(f"{store_uri}: no such store; name one with --store, or make one with afterclick run")
+    return Store(store_uri)
+
+
 def describe_store(store_uri: str) -> dict[str, Any]:
     """Published versions, days, AUC per arm, objective and day, gains, verdict and reasons.
 
     Raises:
         InputError: If there is no store.
     """
-    if not storage.exists(store_uri):
-        raise InputError(f"{store_uri}: no such store; afterclick run makes one")
-    store = Store(store_uri)
+    store = open_store(store_uri)
     ledger, blessing = read_ledger(store), newest_blessing(store)
     pointers = {channel: read_pointer(store, channel) for channel in (PRODUCTION_CHANNEL, EXPERIMENT_CHANNEL)}
     return {
@@ -75,7 +84,7 @@ def predict_rows(store_uri: str, examples_uri: str, channel: str, limit: int) ->
     """
     from components.serve.predictor import load_served
 
-    store = Store(store_uri)
+    store = open_store(store_uri)
     predictor, _, pointer = load_served(store, channel)
     if not examples_uri:
         days = [day for day in store.ledger_days() if find_manifest(store.examples(EVALUATION, day), EXAMPLES_KIND)]

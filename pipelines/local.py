@@ -15,6 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 from fsspec.implementations.local import LocalFileSystem
+from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
 from components.common import storage
 from components.common.errors import InputError
@@ -118,6 +119,7 @@ def run_pipeline(
 
         local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(workspace / "kfp"))
         chosen = {BATCH: batch_training, DAILY: daily_training}[pipeline]
+        _without_retries(chosen.pipeline_spec)
         try:
             finished = chosen(store_uri=store_uri, as_of=str(as_of), **config.parameters())
         except RuntimeError as error:
@@ -186,10 +188,21 @@ def _log_path(workspace: Path, pipeline: str, as_of: date) -> Path:
     return folder / f"{pipeline}-as-of-{as_of}.log"
 
 
+def _without_retries(spec: PipelineSpec) -> None:
+    """Here a step fails for a reason that stays; on a cluster it is run again."""
+    dags = [spec.root.dag, *(component.dag for component in spec.components.values())]
+    for dag in dags:
+        for task in dag.tasks.values():
+            task.ClearField("retry_policy")
+
+
 @contextlib.contextmanager
 def _exclusive(store_uri: str) -> Iterator[None]:
     workspace = workspace_of(store_uri)
-    workspace.mkdir(parents=True, exist_ok=True)
+    try:
+        workspace.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{workspace}: cannot be made ({error.strerror}); choose a folder to write to") from error
     lock = FileLock(workspace / ".schedule.lock", timeout=0)
     try:
         with lock:

@@ -138,9 +138,9 @@ def summary_lines(store_uri: str, prefix: str) -> list[str]:
 def predictions_table(version: str, rows: list[dict[str, Any]]) -> Table:
     """Probabilities by impression."""
     table = Table(title=f"version {version[:12]}", title_justify="left")
-    table.add_column("impression_id")
+    table.add_column("impression_id", no_wrap=True, overflow="fold")
     for name in OBJECTIVE_NAMES:
-        table.add_column(name, justify="right")
+        table.add_column(name.replace("_given_", "\ngiven ").replace("_", " "), justify="right")
     for row in rows:
         table.add_row(str(row["impression_id"]), *(f"{row[name]:.4f}" for name in OBJECTIVE_NAMES))
     return table

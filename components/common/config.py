@@ -39,6 +39,13 @@ class Config(BaseModel):
         return digest_json(self.model_dump(mode="json"))
 
 
+_WORDING = {
+    "tuple_type": "expected a list such as [a, b]",
+    "date_from_datetime_parsing": "expected a UTC day such as 2017-03-01",
+    "date_parsing": "expected a UTC day such as 2017-03-01",
+}
+
+
 def _describe(error: ValidationError) -> str:
     lines = []
     for item in error.errors():
@@ -48,7 +55,8 @@ def _describe(error: ValidationError) -> str:
         elif item["type"] == "missing":
             lines.append(f"{field}: required, not given")
         else:
-            lines.append(f"{field} = {item['input']!r}: {item['msg']}")
+            value = f" = {item['input']!r}" if isinstance(item["input"], str | int | float | bool) else ""
+            lines.append(f"{field}{value}: {_WORDING.get(item['type'], item['msg'].removeprefix('Value error, '))}")
     return "; ".join(lines)
 
 

@@ -24,11 +24,19 @@ _ARROW_TYPES = {"text": pa.string(), "timestamp": TIMESTAMP, "number": pa.float6
 
 
 class Column(Config):
-    """One column of a log. An identifier is an integer or a string, as the data set has it."""
+    """One column of a log. An identifier is an integer or a string, as the data set has it.
+
+    Attributes:
+        name: Its name in the contract.
+        kind: What its values are.
+        required: Whether a row without a value is rejected.
+        delivered: Whether logs without the column are refused, though values may be missing.
+    """
 
     name: str
     kind: ColumnKind
     required: bool = True
+    delivered: bool = True
 
 
 _IMPRESSION_COLUMNS = (
@@ -43,10 +51,10 @@ _ACTION_COLUMNS = (
     Column(name="user_id", kind="identifier"),
     Column(name="action_type", kind="text"),
     Column(name="source", kind="text"),
-    Column(name="impression_id", kind="identifier", required=False),
+    Column(name="impression_id", kind="identifier", required=False, delivered=False),
     Column(name="item_id", kind="identifier", required=False),
-    Column(name="dwell_seconds", kind="number", required=False),
-    Column(name="value", kind="number", required=False),
+    Column(name="dwell_seconds", kind="number", required=False, delivered=False),
+    Column(name="value", kind="number", required=False, delivered=False),
 )
 
 # Columns that quarantine adds to rejected rows.

@@ -24,8 +24,15 @@ _PARTIAL = ".partial"
 
 
 def filesystem(uri: str) -> tuple[Any, str]:
-    """The fsspec filesystem of a URI or local path, and the path on it."""
-    return fsspec.url_to_fs(uri)
+    """The fsspec filesystem of a URI or local path, and the path on it.
+
+    Raises:
+        InputError: If the filesystem's package is not installed, or there is no such filesystem.
+    """
+    try:
+        return fsspec.url_to_fs(uri)
+    except (ImportError, ValueError) as error:
+        raise InputError(f"{uri}: {error}; for s3:// install s3fs, for gs:// gcsfs") from error
 
 
 def join_uri(base: str, *parts: str) -> str:

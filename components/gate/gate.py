@@ -146,5 +146,5 @@ def positives_problems(rows: list[LedgerRow], config: GateConfig) -> list[str]:
     for name in SERVED_OBJECTIVES:
         positives = sum(row.scores[name].positives for row in rows if name in row.scores)
         if positives < config.min_positives:
-            problems.append(f"{name} has {positives} positives, at least {config.min_positives} are needed")
+            problems.append(f"{name} has {positives} positives, gate.min_positives = {config.min_positives} are needed")
     return problems

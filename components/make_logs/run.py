@@ -124,16 +124,12 @@ def _rename(uri: str, dataset: DatasetConfig, table_name: str, source: ParquetTa
     table = storage.read_parquet(uri)
     if len(set(table.column_names)) < len(table.column_names):
         raise InputError(f"{uri}: has several columns of one name: {table.column_names}; rename them at the source")
-    known = {column.name for column in dataset.columns(table_name)}
-    unknown = sorted(set(source.columns) - known)
-    if unknown:
-        raise InputError(f"source.{table_name}.columns: {unknown} are not columns of the log contract: {sorted(known)}")
     arrays = {}
     for column in dataset.columns(table_name):
         name = source.columns.get(column.name, column.name)
         if name in table.column_names:
             arrays[column.name] = table[name]
-        elif column.required or column.name in source.columns:
+        elif column.required or column.delivered or column.name in source.columns:
             raise InputError(
                 f"{uri}: no column {name!r} for {column.name!r}; it has {table.column_names}; "
                 f"name the right one under source.{table_name}.columns"

@@ -52,7 +52,8 @@ def volumes_figure(volumes: Sequence[DayVolume]) -> go.Figure:
         density = [volume.labels[label] for volume in labelled]
         trace = go.Scatter(x=[v.day for v in labelled], y=density, name=_TITLES[label], line={"color": color})
         figure.add_trace(trace, row=2, col=1)
-    figure.update_yaxes(tickformat=".1%", row=2, col=1)
+    figure.update_yaxes(title_text="rows", row=1, col=1)
+    figure.update_yaxes(title_text="share positive", tickformat=".1%", row=2, col=1)
     return _style(figure, 560)
 
 
@@ -77,6 +78,7 @@ def loss_figure(curves: dict[str, list[dict]]) -> go.Figure:
         for step in ends:
             figure.add_vline(x=step, line={"color": "#bbbbbb", "dash": "dot", "width": 1}, row=row, col=column)
     figure.update_xaxes(title_text="step", row=2)
+    figure.update_yaxes(title_text="loss, nats", col=1)
     return _style(figure, 620)
 
 
@@ -102,7 +104,8 @@ def ledger_figure(ledger: Sequence[LedgerRow]) -> go.Figure:
                 showlegend=column == 1,
             )
             figure.add_trace(trace, row=1, col=column)
-    figure.update_yaxes(title_text="AUC", tickformat=".3f", col=1)
+    figure.update_yaxes(tickformat=".3f")
+    figure.update_yaxes(title_text="AUC", col=1)
     figure.update_xaxes(tickformat="%b %d", dtick=86_400_000)
     return _style(figure, 420)
 

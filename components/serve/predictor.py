@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnxruntime
@@ -25,15 +26,19 @@ class Predictor:
 
     features: FeatureConfig
     tables: dict[str, np.ndarray]
-    session: onnxruntime.InferenceSession
+    onnx: bytes
 
     @classmethod
     def from_files(cls, onnx: bytes, tables: bytes, features: FeatureConfig) -> Predictor:
         """Load from the content of a version's files."""
+        return cls(features, safetensors.numpy.load(tables), onnx)
+
+    @cached_property
+    def session(self) -> onnxruntime.InferenceSession:
+        """The running ranker; started by the first prediction that has its columns."""
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
-        return cls(features, safetensors.numpy.load(tables), session)
+        return onnxruntime.InferenceSession(self.onnx, options, providers=["CPUExecutionProvider"])
 
     @classmethod
     def from_version(cls, uri: str) -> tuple[Predictor, Manifest]:
@@ -58,7 +63,8 @@ class Predictor:
         missing = [name for name in needed if name not in table.column_names]
         if missing:
             raise InputError(
-                f"examples have no column {missing[0]!r} ({len(missing)} are missing); see the feature list"
+                f"examples have no column {missing[0]!r}, nor {len(missing) - 1} others of the version's feature list; "
+                "pass rows as the join writes them: examples/evaluation/event_date=D/examples.parquet in the store"
             )
         encoded = encode(table, self.features)
         names = self.features.categorical_names
@@ -82,6 +88,8 @@ def load_served(store: Store, channel: str = PRODUCTION_CHANNEL) -> tuple[Predic
     """
     pointer = read_pointer(store, channel)
     if pointer is None:
-        raise InputError(f"{store.pointer(channel)}: nothing is published yet; run the pipeline first (afterclick run)")
+        raise InputError(
+            f"{store.pointer(channel)}: nothing is published yet on this channel; `afterclick show` says why"
+        )
     predictor, manifest = Predictor.from_version(store.version(pointer.version))
     return predictor, manifest, pointer

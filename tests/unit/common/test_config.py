@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from components.common.config import read_yaml
@@ -51,7 +53,7 @@ def test_digest_ignores_order():
 @pytest.mark.parametrize(
     ("section", "change", "message"),
     [
-        ("features", {"categorical": [{"name": "colour", "num_rows": 4}]}, "colour"),
+        ("features", {"numbers": ["colour"]}, "features.numbers: 'colour' is not among"),
         ("dataset", {"action_entities": ["surface", "nowhere"]}, "nowhere"),
         ("schedule", {"first_day": "2025-01-01"}, "before dataset.first_day"),
         ("arms", {"control": {"optimizer": {"table_multiplier": 50}}}, "same recipe"),
@@ -67,3 +69,18 @@ def test_sections_are_checked_against_each_other(tmp_path, section, change, mess
 def test_unknown_configuration_lists_the_shipped_ones():
     with pytest.raises(InputError, match=r"complete_journey.*simulator"):
         load_config("completejourney")
+
+
+def test_configuration_in_the_documentation_is_complete(tmp_path):
+    text = Path("docs/own_logs.md").read_text()
+    path = tmp_path / "my_shop.yaml"
+    path.write_text(text.split("```yaml\n")[1].split("```")[0])
+    config = load_config(str(path))
+    assert config.arms.candidate.optimizer.table_multiplier == 50
+    assert config.source.actions.columns["impression_id"] == "imp"
+
+
+def test_values_that_are_sections_are_not_printed():
+    with pytest.raises(InputError) as raised:
+        GateConfig.parse({"min_calibration": 2.0}, "gate")
+    assert "{" not in str(raised.value)
