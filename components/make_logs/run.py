@@ -104,18 +104,13 @@ def _copy_day(store: Store, dataset: DatasetConfig, table_name: str, source: Par
     if is_current(uri, LOGS_KIND, inputs, settings):
         return 0
     tables = [_rename(storage.join_uri(folder, name), dataset, table_name, source) for name in names]
-    rows = 0
+    rows = sum(table.num_rows for table in tables)
 
     def write(staged: str) -> None:
-        nonlocal rows
         for name, table in zip(names, tables, strict=True):
             storage.write_parquet(storage.join_uri(staged, name), table)
-            rows += table.num_rows
 
-    manifest = Manifest(
-        kind=LOGS_KIND, inputs=inputs, settings=settings, counts={"rows": sum(t.num_rows for t in tables)}
-    )
-    write_artifact(uri, manifest, write)
+    write_artifact(uri, Manifest(kind=LOGS_KIND, inputs=inputs, settings=settings, counts={"rows": rows}), write)
     return rows
 
 

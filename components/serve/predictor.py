@@ -13,7 +13,7 @@ import safetensors.numpy
 from components.common import storage
 from components.common.encoding import encode
 from components.common.errors import InputError
-from components.common.features import FeatureConfig
+from components.common.features import FeatureConfig, sequence_column
 from components.common.layout import VERSION_KIND, Store
 from components.common.manifests import Manifest, read_manifest, verify_files
 from components.common.release import PRODUCTION_CHANNEL, Pointer, read_pointer
@@ -59,11 +59,12 @@ class Predictor:
         Raises:
             InputError: If a feature column is absent.
         """
-        needed = [*self.features.categorical_names, *self.features.dense_names]
+        sequences = (sequence_column(name) for name in self.features.sequence_names)
+        needed = [*self.features.categorical_names, *self.features.dense_names, *sequences]
         missing = [name for name in needed if name not in table.column_names]
         if missing:
             raise InputError(
-                f"examples have no column {missing[0]!r}, nor {len(missing) - 1} others of the version's feature list; "
+                f"examples lack {len(missing)} columns of the version's feature list, such as {missing[:3]}; "
                 "pass rows as the join writes them: examples/evaluation/event_date=D/examples.parquet in the store"
             )
         encoded = encode(table, self.features)

@@ -187,5 +187,5 @@ def test_nothing_published_is_said_so(tmp_path):
 def test_missing_feature_is_named(exported):
     deployment, _, uri = exported
     table, _ = read_examples(deployment.store, EVALUATION, deployment.scored_day)
-    with pytest.raises(InputError, match="no column 'surface'"):
+    with pytest.raises(InputError, match=r"lack 1 columns .* \['surface'\]"):
         Predictor.from_version(uri)[0].predict(table.drop_columns("surface"))
