@@ -6,7 +6,7 @@ from datetime import date, timedelta
 from typing import Annotated, Literal
 
 import pyarrow as pa
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from components.common.config import Config
 from components.common.days import day_range
@@ -99,6 +99,12 @@ class DatasetConfig(Config):
     click_days: int = Field(1, ge=1, le=30, description="how long after an impression its click may come")
     good_click: GoodClickRule = GoodClickRule()
     attribution: dict[Literal["add_to_cart", "checkout"], AttributionRule]
+
+    @field_validator("attribution")
+    @classmethod
+    def _sort_attribution(cls, rules: dict[str, AttributionRule]) -> dict[str, AttributionRule]:
+        # kfp passes mappings as protobuf structs, which keep no order.
+        return dict(sorted(rules.items()))
 
     @model_validator(mode="after")
     def _check_names(self) -> DatasetConfig:

@@ -3,6 +3,7 @@ import pyarrow.compute as pc
 import pytest
 
 from components.common.errors import InputError
+from components.common.events import DatasetConfig
 from components.common.objectives import OBJECTIVES
 from components.join.attribution import Events, attribute, label
 from components.make_logs.simulator import simulate
@@ -17,6 +18,17 @@ def simulated(small_config):
 def test_same_seed_same_logs(small_config):
     first, second = (simulate(small_config.source, small_config.dataset) for _ in range(2))
     assert all(a.equals(b) for a, b in zip(first, second, strict=True))
+
+
+def test_order_of_keys_does_not_matter(small_config):
+    """kfp passes mappings as protobuf structs, which keep no order."""
+    values = small_config.dataset.model_dump(mode="json")
+    backwards = {name: values["attribution"][name] for name in sorted(values["attribution"], reverse=True)}
+    dataset = DatasetConfig.parse({**values, "attribution": backwards}, "dataset")
+    pairs = zip(
+        simulate(small_config.source, dataset), simulate(small_config.source, small_config.dataset), strict=True
+    )
+    assert all(a.equals(b) for a, b in pairs)
 
 
 def test_labels_have_the_true_probabilities(simulated):
