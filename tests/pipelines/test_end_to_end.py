@@ -19,9 +19,6 @@ from components.common.ledger import read_ledger
 from components.common.release import read_pointer
 from tests.conftest import small_values, write_config
 
-# Tests that share one run of several minutes stay in one worker.
-same_run = pytest.mark.xdist_group("published")
-
 AFTERCLICK = [sys.executable, "-m", "pipelines.cli"]
 
 
@@ -56,7 +53,6 @@ def published(tmp_path_factory):
     return Store(str(root / "store")), config, printed
 
 
-@same_run
 def test_blessed_candidate_is_published(published):
     store, _, printed = published
     assert "daily 2026-01-12: blessed=True" in printed and "promoted=True" in printed
@@ -68,7 +64,6 @@ def test_blessed_candidate_is_published(published):
     assert Path(store.newest_report()).stat().st_size > 1_000_000
 
 
-@same_run
 def test_pipeline_outputs_tell_published_from_blocked(published, tmp_path):
     """A blocked run also ends in success: only the pipeline's own outputs tell."""
     store, _, _ = published
@@ -78,7 +73,6 @@ def test_pipeline_outputs_tell_published_from_blocked(published, tmp_path):
     assert not closed[0]["published"] and not closed[0]["promoted"]
 
 
-@same_run
 def test_second_call_does_nothing(published):
     store, config, _ = published
     before = ledger_bytes(store)
@@ -87,7 +81,6 @@ def test_second_call_does_nothing(published):
     assert ledger_bytes(store) == before
 
 
-@same_run
 def test_show_prints_what_a_script_needs(published):
     store, _, _ = published
     shown = json.loads(afterclick("show", "-s", store.root, "--json"))
@@ -100,7 +93,6 @@ def test_show_prints_what_a_script_needs(published):
     assert "show.published: " + read_pointer(store).version in afterclick("show", "-s", store.root)
 
 
-@same_run
 def test_predict_answers_with_the_published_version(published):
     store, _, _ = published
     lines = afterclick("predict", "-s", store.root, "--limit", "3", "--json").splitlines()
@@ -134,7 +126,6 @@ def test_validation_stops_the_run(tmp_path):
     assert "error: validate-examples: examples of 2026-01-07 break the schema: checkouts" in printed
 
 
-@same_run
 @pytest.mark.parametrize("part", [(0.0, 0.5), (0.5, 0.95)])
 def test_killed_run_gives_the_same_ledger(published, tmp_path, part):
     """kill -9 of everything at a random moment in each half of the run, then the same command again."""
