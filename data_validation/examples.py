@@ -10,7 +10,7 @@ from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from components.common import storage
 from components.common.errors import InputError
-from components.common.events import IMPRESSIONS, DatasetConfig
+from components.common.events import IMPRESSIONS
 from components.common.examples import EVALUATION, TRAINING
 from components.common.features import FeatureConfig
 from components.common.layout import (
@@ -28,7 +28,7 @@ from data_validation.statistics import compute_statistics
 
 
 def validate_examples(
-    store_uri: str, dataset: DatasetConfig, features: FeatureConfig, config: ValidationConfig, days: list[date]
+    store_uri: str, features: FeatureConfig, config: ValidationConfig, days: list[date]
 ) -> dict[str, list[str]]:
     """Check every day's examples against the schema and the day before.
 
@@ -44,7 +44,7 @@ def validate_examples(
     settings = {"schema": text_format.MessageToString(schema), "validation": config.model_dump(mode="json")}
     warnings: dict[str, list[str]] = {}
     progress = Progress("validate_examples", len(days))
-    for done, day in enumerate(day for day in days if day not in dataset.closed_days):
+    for done, day in enumerate(days):
         split = EVALUATION if find_manifest(store.examples(EVALUATION, day), EXAMPLES_KIND) else TRAINING
         examples = read_manifest(store.examples(split, day), EXAMPLES_KIND)
         inputs, uri = {"examples": examples.files[0].sha256}, store.example_statistics(day)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -131,7 +132,7 @@ def _read_delivered(uri: str, delivered: Manifest, table_name: str, dataset: Dat
         path = storage.join_uri(uri, entry.name)
         part = conform(storage.read_parquet(path), table_name, dataset, path)
         part = part.append_column("file", pa.array([entry.name] * part.num_rows, pa.string()))
-        parts.append(part.append_column("row", pa.array(range(part.num_rows), pa.int64())))
+        parts.append(part.append_column("row", pa.array(np.arange(part.num_rows))))
     _check_types({entry.name: part.schema for entry, part in zip(delivered.files, parts, strict=True)}, uri)
     table = pa.concat_tables(parts, promote_options="permissive").combine_chunks()
     return with_null_columns(table, table_name, dataset)

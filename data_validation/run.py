@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import date
 from typing import Any
 
-from components.common.days import day_range
 from components.common.events import DatasetConfig
 from components.common.features import FeatureConfig
 from data_validation.config import ValidationConfig
@@ -39,8 +38,7 @@ def main_examples(
     first, last = (date.fromisoformat(day) for day in days)
     return validate_examples(
         store_uri,
-        DatasetConfig.parse(dataset, "dataset"),
         FeatureConfig.parse(features, "features"),
         ValidationConfig.parse(validation, "validation"),
-        day_range(first, last),
+        DatasetConfig.parse(dataset, "dataset").open_days(first, last),
     )

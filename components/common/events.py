@@ -148,11 +148,26 @@ class DatasetConfig(Config):
         numbers = (Column(name=name, kind="number", required=False) for name in self.context_numbers)
         return (*_IMPRESSION_COLUMNS, *identifiers, *numbers)
 
+    def open_days(self, first: date, last: date) -> list[date]:
+        """All days from `first` to `last` on which there are events."""
+        return [day for day in day_range(first, last) if day not in self.closed_days]
+
+    def open_day(self, day: date, steps: int) -> date:
+        """The day some open days after `day`, or before it; a closed `day` counts as the next open one."""
+        direction = timedelta(days=1 if steps >= 0 else -1)
+        while day in self.closed_days:
+            day += direction
+        for _ in range(abs(steps)):
+            day += direction
+            while day in self.closed_days:
+                day += direction
+        return day
+
     def days_read(self, first: date, last: date, history_days: int) -> list[date]:
         """The log days that the examples of `first`..`last` depend on."""
         before = max(history_days, self.maturity_days)
         start = max(self.first_day, first - timedelta(days=before))
-        return [day for day in day_range(start, self.mature_on(last)) if day not in self.closed_days]
+        return self.open_days(start, self.mature_on(last))
 
     def mature_on(self, day: date) -> date:
         """The last log day that can still change the labels of `day`; they are final once `as_of` is later."""

@@ -9,7 +9,6 @@ from components.common.features import FeatureConfig, sequence_column
 
 TRAINING = "training"
 EVALUATION = "evaluation"
-SPLITS = (TRAINING, EVALUATION)
 LABELS = ("clicked", "good_clicked", "add_to_carts", "checkouts")
 NEGATIVE_KEPT = "negative_kept"
 USER_HASH = "user_hash"

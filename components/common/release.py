@@ -12,6 +12,8 @@ from components.common.layout import Store
 
 PRODUCTION_CHANNEL = "CURRENT"
 EXPERIMENT_CHANNEL = "EXPERIMENT"
+# Cumulative AUC gain, in percent, that blesses a candidate unless configured otherwise (Qiu et al. 2025, section 4.4).
+MIN_GAIN_PERCENT = 0.10
 BATCH = "batch"
 DAILY = "daily"
 

@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from components.common.days import day_range
 from components.common.errors import InputError
 from components.common.events import DatasetConfig
 from components.common.examples import EVALUATION, TRAINING
@@ -116,8 +115,8 @@ class _Scorer:
     def score_yardstick(self, dataset: DatasetConfig, trained_through: date) -> LedgerRow:
         """Fit the logistic regression on the days that the control has seen, and score it."""
         state, _ = load_checkpoint(self._store, ARMS[0], trained_through)
-        days = day_range(state.lineage.first_day, trained_through)
-        read = [read_examples(self._store, TRAINING, day) for day in days if day not in dataset.closed_days]
+        days = dataset.open_days(state.lineage.first_day, trained_through)
+        read = [read_examples(self._store, TRAINING, day) for day in days]
         training = tensors_of(pa.concat_tables([table for table, _ in read]), state.features, unsampled=False)
         yardstick = Yardstick(training, keep_rate([manifest for _, manifest in read]), self._config.regression_c)
         examples = tensors_of(self._table, state.features, unsampled=True)

@@ -7,12 +7,15 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from components.common.config import Config
+from components.common.release import MIN_GAIN_PERCENT
 
 
 class GateConfig(Config):
     """When a candidate is blessed, and what is published when."""
 
-    min_gain_percent: float = Field(0.10, description="cumulative AUC gain that blesses (Qiu et al. 2025, section 4.4)")
+    min_gain_percent: float = Field(
+        MIN_GAIN_PERCENT, description="cumulative AUC gain that blesses (Qiu et al. 2025, section 4.4)"
+    )
     num_days: int = Field(5, ge=1, description="newest days, scored by both arms, that the gain is taken over")
     max_objective_loss_percent: float = Field(
         0.2, ge=0, description="no served objective may lose more over the window"

@@ -162,10 +162,6 @@ class Labels:
     checkouts: np.ndarray
     conversion_value: np.ndarray
 
-    def any_positive(self) -> np.ndarray:
-        """Whether any objective is positive, bool."""
-        return (self.clicked > 0) | (self.add_to_carts > 0) | (self.checkouts > 0)
-
 
 def label(num_impressions: int, actions: Events, credited: np.ndarray, dataset: DatasetConfig) -> Labels:
     """Count the credited actions of each impression by type; values of checkouts are summed."""

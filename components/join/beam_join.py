@@ -19,7 +19,7 @@ from apache_beam.metrics import Metrics
 from apache_beam.pvalue import AsSingleton, TaggedOutput
 
 from components.common import storage
-from components.common.days import MICROSECONDS_PER_DAY, day_range, microseconds
+from components.common.days import MICROSECONDS_PER_DAY, microseconds
 from components.common.digests import digest_bytes
 from components.common.errors import InputError
 from components.common.events import ACTIONS, IMPRESSIONS, DatasetConfig, arrow_type
@@ -146,12 +146,11 @@ class JoinBucket(beam.DoFn):
         self._count(result.counts)
         yield TaggedOutput(_RECEIVED, tuple(sum(part.num_rows for part in parts) for parts in (impressions, actions)))
         ordinals = result.examples["timestamp"].cast(pa.int64()).to_numpy() // MICROSECONDS_PER_DAY
-        for event_date in day_range(self._job.first_day, self._job.last_day):
-            if event_date not in self._job.dataset.closed_days:
-                of_day = ordinals == microseconds(event_date) // MICROSECONDS_PER_DAY
-                uri = storage.join_uri(self._scratch_uri, f"examples-{event_date}", f"{number:04d}.arrow")
-                write_arrow(uri, result.examples.filter(pa.array(of_day)).combine_chunks())
-                yield str(event_date), uri
+        for event_date in self._job.dataset.open_days(self._job.first_day, self._job.last_day):
+            of_day = ordinals == microseconds(event_date) // MICROSECONDS_PER_DAY
+            uri = storage.join_uri(self._scratch_uri, f"examples-{event_date}", f"{number:04d}.arrow")
+            write_arrow(uri, result.examples.filter(pa.array(of_day)).combine_chunks())
+            yield str(event_date), uri
 
     def _count(self, counts: dict[str, int]) -> None:
         for name, value in counts.items():

@@ -11,7 +11,6 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from components.common import storage
-from components.common.days import day_range
 from components.common.digests import digest_json
 from components.common.errors import InputError
 from components.common.events import IMPRESSIONS, TABLES, DatasetConfig
@@ -47,9 +46,8 @@ def join_days(store_uri: str, job: JoinJob, evaluate_from: date) -> dict[str, in
     store = Store(store_uri)
     clean = _clean_manifests(store, job)
     outputs = {}
-    for day in day_range(job.first_day, job.last_day):
-        if day not in job.dataset.closed_days:
-            outputs[str(day)] = _day_output(store, job, clean, day, evaluate_from)
+    for day in job.dataset.open_days(job.first_day, job.last_day):
+        outputs[str(day)] = _day_output(store, job, clean, day, evaluate_from)
     missing = [day for day, output in outputs.items() if not _is_done(store, day, output)]
     if not missing:
         log_line("join", f"{job.first_day}..{job.last_day}: examples are there, nothing to do")

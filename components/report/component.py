@@ -17,7 +17,9 @@ def report(
     page: Output[HTML],
 ):
     """Write the run's page, then mark the run as finished; `published` and `promoted` order it after the release."""
+    from components.common.release import MIN_GAIN_PERCENT
     from components.report import run
 
+    threshold = gate.get("min_gain_percent", MIN_GAIN_PERCENT)
     with open(page.path, "w") as stream:
-        stream.write(run.main(store_uri, pipeline, dataset, gate.get("min_gain_percent", 0.10), event_date))
+        stream.write(run.main(store_uri, pipeline, dataset, threshold, event_date))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 from components.common.days import parse_day, utc_today
@@ -40,8 +40,8 @@ def pick_batch(store: Store, dataset: DatasetConfig, schedule: ScheduleConfig, a
     Raises:
         InputError: If the day to score is not mature at `as_of`.
     """
-    last = _open_day(schedule.first_day, dataset, schedule.num_batch_days - 1)
-    scored = _open_day(last, dataset, 1)
+    last = dataset.open_day(schedule.first_day, schedule.num_batch_days - 1)
+    scored = dataset.open_day(last, 1)
     due = scored not in store.closed_days(BATCH)
     if due and as_of <= dataset.mature_on(scored):
         raise InputError(
@@ -63,22 +63,10 @@ def pick_day(store: Store, dataset: DatasetConfig, as_of: date) -> Assignment:
     if not batches:
         raise InputError(f"{store.root}: no finished batch run; run batch_training first")
     finished = store.closed_days(DAILY)
-    event_date = _open_day(max(finished), dataset, 1) if finished else max(batches)
-    before = _open_day(event_date, dataset, -1)
+    event_date = dataset.open_day(max(finished), 1) if finished else max(batches)
+    before = dataset.open_day(event_date, -1)
     due = as_of > dataset.mature_on(event_date)
     return Assignment(due, event_date, before, event_date, as_of)
-
-
-def _open_day(day: date, dataset: DatasetConfig, steps: int) -> date:
-    """The day some open days after `day`, or before it; a closed `day` counts as the next open one."""
-    direction = timedelta(days=1 if steps >= 0 else -1)
-    while day in dataset.closed_days:
-        day += direction
-    for _ in range(abs(steps)):
-        day += direction
-        while day in dataset.closed_days:
-            day += direction
-    return day
 
 
 def main_pick(

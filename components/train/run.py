@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 import pyarrow as pa
 import torch
 
-from components.common.days import day_range
 from components.common.digests import digest_json
 from components.common.errors import InputError
 from components.common.events import DatasetConfig
@@ -152,10 +151,6 @@ def main(
     contract = DatasetConfig.parse(dataset, "dataset")
     feature_list, config = FeatureConfig.parse(features, "features"), TrainConfig.parse(train, f"arms.{arm}")
     first, last = (date.fromisoformat(day) for day in days)
-    open_days = [day for day in day_range(first, last) if day not in contract.closed_days]
     if not warm_start:
-        return train_batch(store_uri, arm, feature_list, config, open_days)
-    before = first - timedelta(days=1)
-    while before in contract.closed_days:
-        before -= timedelta(days=1)
-    return train_day(store_uri, arm, feature_list, config, first, before)
+        return train_batch(store_uri, arm, feature_list, config, contract.open_days(first, last))
+    return train_day(store_uri, arm, feature_list, config, first, contract.open_day(first, -1))
