@@ -11,12 +11,11 @@ from tensorflow_metadata.proto.v0 import statistics_pb2
 from components.common import storage
 from components.common.errors import InputError
 from components.common.events import IMPRESSIONS
-from components.common.examples import EVALUATION, TRAINING
+from components.common.examples import EVALUATION, TRAINING, read_examples
 from components.common.features import FeatureConfig
 from components.common.layout import (
     CLEAN_LOGS_KIND,
     EXAMPLE_STATISTICS_KIND,
-    EXAMPLES_FILE,
     EXAMPLES_KIND,
     Store,
 )
@@ -47,9 +46,9 @@ def validate_examples(
     for done, day in enumerate(days):
         split = EVALUATION if find_manifest(store.examples(EVALUATION, day), EXAMPLES_KIND) else TRAINING
         examples = read_manifest(store.examples(split, day), EXAMPLES_KIND)
-        inputs, uri = {"examples": examples.files[0].sha256}, store.example_statistics(day)
+        inputs, uri = {"examples": examples.content_digest}, store.example_statistics(day)
         if not is_current(uri, EXAMPLE_STATISTICS_KIND, inputs, settings):
-            table = storage.read_parquet(storage.join_uri(store.examples(split, day), EXAMPLES_FILE))
+            table, _ = read_examples(store, split, day)
             statistics = compute_statistics(table, f"{split}/{day}")
             num_impressions = read_manifest(store.clean_logs(IMPRESSIONS, day), CLEAN_LOGS_KIND).counts["rows"]
             previous = _previous_statistics(store, day, split)

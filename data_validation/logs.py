@@ -77,7 +77,7 @@ def _clean_day(store: Store, dataset: DatasetConfig, table_name: str, day: date,
         )
     inputs = {f"{table_name}/{entry.name}": entry.sha256 for entry in delivered.files}
     impressions = _impressions_before(store, dataset, day) if table_name == ACTIONS else {}
-    inputs |= {uri: manifest.files[0].sha256 for uri, manifest in impressions.items()}
+    inputs |= {uri: manifest.content_digest for uri, manifest in impressions.items()}
     settings = {"dataset": dataset.model_dump(mode="json")}
     uri = store.clean_logs(table_name, day)
     if is_current(uri, CLEAN_LOGS_KIND, inputs, settings):

@@ -6,8 +6,8 @@ from typing import Any
 
 from components.common import storage
 from components.common.errors import InputError
-from components.common.examples import EVALUATION
-from components.common.layout import EXAMPLES_FILE, EXAMPLES_KIND, Store
+from components.common.examples import EVALUATION, read_examples
+from components.common.layout import EXAMPLES_KIND, Store
 from components.common.ledger import ARMS, LedgerRow, read_ledger
 from components.common.manifests import find_manifest
 from components.common.objectives import OBJECTIVE_NAMES
@@ -90,8 +90,10 @@ def predict_rows(store_uri: str, examples_uri: str, channel: str, limit: int) ->
         days = [day for day in store.ledger_days() if find_manifest(store.examples(EVALUATION, day), EXAMPLES_KIND)]
         if not days:
             raise InputError(f"{store_uri}: no evaluation examples; name a Parquet file of examples")
-        examples_uri = storage.join_uri(store.examples(EVALUATION, days[-1]), EXAMPLES_FILE)
-    table = storage.read_parquet(examples_uri).slice(0, limit)
+        table, _ = read_examples(store, EVALUATION, days[-1])
+    else:
+        table = storage.read_parquet(examples_uri)
+    table = table.slice(0, limit)
     probabilities = predictor.predict(table)
     identifiers = table["impression_id"].to_pylist() if "impression_id" in table.column_names else range(len(table))
     rows = [

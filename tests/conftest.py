@@ -66,8 +66,8 @@ def joined(small_config: RunConfig, tmp_path_factory: pytest.TempPathFactory) ->
     read = config.dataset.days_read(days[0], days[-1], config.features.history_days)
     make_logs(store.root, config.dataset, config.source.model_dump(mode="json"), read)
     validate_logs(store.root, config.dataset, config.validation, read, as_of)
-    job = JoinJob(config.dataset, config.features, config.join, days[0], days[-1], as_of)
-    join_days(store.root, job, evaluate_from=days[-1])
+    job = JoinJob(config.dataset, config.features, config.join, days[0], days[-1], as_of, days[-1])
+    join_days(store.root, job)
     return Deployment(store, config, days[:-1], days[-1])
 
 

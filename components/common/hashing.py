@@ -50,6 +50,12 @@ def combine_hashes(*hashes: np.ndarray) -> np.ndarray:
     return combined
 
 
+def positions_in(keys: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Where each key stands in `known`, whose values are distinct, or -1; int64, shape (n,)."""
+    found = pc.index_in(pa.array(keys), value_set=pa.array(known))
+    return pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+
+
 def feature_ids(hashes: np.ndarray) -> np.ndarray:
     """Non-negative int64 ids, so that `id % rows` is the same in NumPy, torch and any server."""
     return (hashes >> _U64(1)).astype(np.int64)

@@ -19,7 +19,6 @@ VERSION_KIND = "version"
 
 # The one file of a day of logs or quarantine; delivered logs may have others beside it.
 LOG_FILE = "part-0.parquet"
-EXAMPLES_FILE = "examples.parquet"
 LOSS_CURVE_FILE = "loss_curve.json"
 
 _DAY_PREFIX = "event_date="

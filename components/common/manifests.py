@@ -48,6 +48,11 @@ class Manifest(Config):
     files: list[FileEntry] = []
 
     @property
+    def content_digest(self) -> str:
+        """Digest of all files: equal digests mean equal bytes."""
+        return digest_json([file.sha256 for file in self.files])
+
+    @property
     def key(self) -> str:
         """Digest of what the directory was made from: equal keys mean that there is nothing to do."""
         return artifact_key(self.kind, self.inputs, self.settings)

@@ -126,16 +126,39 @@ def write_parquet(uri: str, table: pa.Table) -> None:
         pq.write_table(table, stream, compression="zstd")
 
 
+def copy(source_uri: str, target_uri: str) -> None:
+    """Copy a file within one filesystem."""
+    fs, source = filesystem(source_uri)
+    fs.copy(source, filesystem(target_uri)[1])
+
+
 def read_parquet(uri: str, columns: list[str] | None = None) -> pa.Table:
     """Read one Parquet file.
 
     Raises:
         InputError: If the file is absent, truncated or no Parquet file.
     """
+    with _open_parquet(uri) as file:
+        return file.read(columns=columns)
+
+
+def read_parquet_batches(uri: str, num_rows: int) -> Iterator[pa.Table]:
+    """Read one Parquet file in pieces of at most `num_rows` rows; a file without rows gives nothing.
+
+    Raises:
+        InputError: If the file is absent, truncated or no Parquet file.
+    """
+    with _open_parquet(uri) as file:
+        for batch in file.iter_batches(batch_size=num_rows):
+            yield pa.table(batch)
+
+
+@contextmanager
+def _open_parquet(uri: str) -> Iterator[pq.ParquetFile]:
     fs, path = filesystem(uri)
     try:
         with fs.open(path, "rb") as stream:
-            return pq.ParquetFile(stream).read(columns=columns)
+            yield pq.ParquetFile(stream)
     except FileNotFoundError as error:
         raise InputError(f"{uri}: no such file") from error
     except (pa.ArrowInvalid, OSError) as error:

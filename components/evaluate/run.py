@@ -11,7 +11,7 @@ import torch
 
 from components.common.errors import InputError
 from components.common.events import DatasetConfig
-from components.common.examples import EVALUATION, TRAINING
+from components.common.examples import EVALUATION, TRAINING, read_examples
 from components.common.layout import Store
 from components.common.ledger import (
     ARMS,
@@ -30,7 +30,7 @@ from components.evaluate.logistic_regression import Yardstick
 from components.evaluate.metrics import score_objective
 from components.evaluate.score import predict
 from components.train.checkpoint import checkpoint_digest, find_checkpoint, load_checkpoint
-from components.train.dataset import ExampleSet, keep_rate, read_examples, tensors_of
+from components.train.dataset import ExampleSet, keep_rate, tensors_of
 
 
 def evaluate_day(
@@ -57,7 +57,7 @@ def evaluate_day(
         raise InputError(f"models trained through {trained_through} have seen {event_date}; score a later day")
     store = Store(store_uri)
     table, manifest = read_examples(store, EVALUATION, event_date)
-    scorer = _Scorer(store, config, event_date, table, manifest.files[0].sha256)
+    scorer = _Scorer(store, config, event_date, table, manifest.content_digest)
     pointer = None if read_publication(store, pipeline, event_date) else read_pointer(store)
     names = [*ARMS, *([SERVED] if pointer else []), *([LOGISTIC_REGRESSION] if config.logistic_regression else [])]
     rows = []

@@ -10,7 +10,7 @@ import safetensors.torch
 
 from components.common import storage
 from components.common.errors import InputError
-from components.common.examples import EVALUATION
+from components.common.examples import EVALUATION, read_examples
 from components.common.layout import VERSION_KIND, Store
 from components.common.manifests import Manifest, find_manifest, write_artifact
 from components.common.objectives import OBJECTIVE_NAMES
@@ -23,7 +23,7 @@ from components.export.onnx_export import export_onnx
 from components.export.ranker import ServedRanker
 from components.serve.predictor import Predictor
 from components.train.checkpoint import TrainingState, load_checkpoint
-from components.train.dataset import read_examples, tensors_of
+from components.train.dataset import tensors_of
 
 
 def export_releases(store_uri: str, config: ExportConfig, pipeline: str, event_date: date) -> list[Manifest]:

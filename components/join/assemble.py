@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from components.common.days import MICROSECONDS_PER_DAY, microseconds
-from components.common.events import ACTION_TYPES, DatasetConfig
-from components.common.examples import NEGATIVE_KEPT, USER_HASH, example_schema
+from components.common.events import ACTION_TYPES, IMPRESSIONS, DatasetConfig
+from components.common.examples import NEGATIVE_KEPT, USER_HASH, example_schema, labelled_schema
 from components.common.features import (
     NUM_GAP_BUCKETS,
     FeatureConfig,
@@ -18,10 +18,11 @@ from components.common.features import (
     recency_name,
     sequence_column,
 )
-from components.common.hashing import combine_hashes, feature_ids, hash_identifiers
-from components.join.attribution import Events, attribute, label
+from components.common.hashing import combine_hashes, feature_ids
+from components.join.attribution import attribute, label
 from components.join.config import JoinConfig
 from components.join.engagement import engagement_columns
+from components.join.events import Events
 from components.join.history import EventIndex, age_of_last, count_within, latest_events
 from components.join.sampling import kept_as_negative
 
@@ -32,31 +33,45 @@ class JoinJob:
 
     Attributes:
         dataset: The log contract and attribution.
-        features: The feature list.
+        features: The feature list; without one, examples are the impressions' own columns with labels.
         config: Sampling and sharding.
         first_day: First day of examples.
         last_day: Last day of examples.
         as_of: Only events before the start of this day are seen.
+        evaluate_from: From this day on, impressions that sampling drops are made into examples as well.
     """
 
     dataset: DatasetConfig
-    features: FeatureConfig
+    features: FeatureConfig | None
     config: JoinConfig
     first_day: date
     last_day: date
     as_of: date
+    evaluate_from: date
+
+    @property
+    def history_days(self) -> int:
+        """Log days before an impression's day that its example depends on."""
+        return self.features.history_days if self.features else 0
 
 
 @dataclass(frozen=True)
 class ShardResult:
-    """Examples of one shard, all impressions of the job's days, with what was counted on the way."""
+    """Examples of one shard and what was counted on the way.
+
+    Attributes:
+        examples: In the order of the log.
+        counts: By name, over the job's days.
+        by_day: Impressions of each day, and how many of them repeat an impression id.
+    """
 
     examples: pa.Table
     counts: dict[str, int]
+    by_day: dict[date, tuple[int, int]]
 
 
 def join_shard(impressions_table: pa.Table, actions_table: pa.Table, engagement: pa.Table, job: JoinJob) -> ShardResult:
-    """Label one shard's impressions and compute their features.
+    """Label one shard's impressions, sample them and compute the features of those that are left.
 
     Args:
         impressions_table: Impressions of the shard's users, also before and after the job's days.
@@ -65,46 +80,54 @@ def join_shard(impressions_table: pa.Table, actions_table: pa.Table, engagement:
         job: What to make.
 
     Returns:
-        One example for every impression of the job's days, not down-sampled, in order of the impression's hash, and
-        counts that reconcile: `actions` = `actions_attributed` + `actions_unattributed` + `actions_duplicate`.
+        One example for every impression of the job's days that sampling keeps, or whose day is evaluated, in the
+        order of the log, and counts that reconcile: `impressions` = `impressions_kept` + `impressions_sampled_out` +
+        `impressions_duplicate`, and `actions` = `actions_attributed` + `actions_unattributed` + `actions_duplicate`.
     """
     impressions, duplicate_impressions = _first_of_each(Events.of(impressions_table), "impression_id")
     actions, duplicate_actions = _first_of_each(Events.of(actions_table), "action_id")
     credited = attribute(impressions, actions, job.dataset)
-    labels = label(len(impressions.times), actions, credited, job.dataset)
+    labels = label(len(impressions), actions, credited, job.dataset)
 
     start, end = microseconds(job.first_day), microseconds(job.last_day) + MICROSECONDS_PER_DAY
-    wanted = np.flatnonzero((impressions.times >= start) & (impressions.times < end))
-    identity = hash_identifiers(impressions.table["impression_id"].take(pa.array(wanted)))
-    wanted = wanted[np.argsort(identity, kind="stable")]
-    identity = np.sort(identity, kind="stable")
-    rows = Events.of(impressions.table.take(pa.array(wanted)))
-
+    in_days = (impressions.times >= start) & (impressions.times < end)
+    as_negative = kept_as_negative(impressions.hashed("impression_id"), job.config.negative_keep_rate, job.config.salt)
+    kept = in_days & (labels.positive | as_negative)
+    wanted = np.flatnonzero(kept | (in_days & (impressions.times >= microseconds(job.evaluate_from))))
+    rows = impressions.take(wanted)
     columns: dict[str, np.ndarray | pa.Array] = {
-        "impression_id": rows.table["impression_id"],
-        "timestamp": rows.table["timestamp"],
-        USER_HASH: feature_ids(rows.users),
-        **_categorical_columns(rows, job.features),
-        **{name: np.nan_to_num(rows.number(name)).astype(np.float32) for name in job.features.numbers},
-        **_count_columns(rows, actions, job.features),
-        **engagement_columns(rows, engagement, job.dataset.entities, job.features.engagement),
-        **_sequence_columns(rows, actions, job.features),
+        **({} if job.features is None else _feature_columns(rows, actions, engagement, job.features)),
         **{name: values[wanted] for name, values in vars(labels).items()},
         "label_mature": rows.times + job.dataset.maturity_days * MICROSECONDS_PER_DAY <= microseconds(job.as_of),
-        NEGATIVE_KEPT: kept_as_negative(identity, job.config.negative_keep_rate, job.config.salt),
+        NEGATIVE_KEPT: as_negative[wanted],
     }
-    schema = example_schema(job.features, rows.table.schema.field("impression_id").type)
-    examples = pa.table({name: columns[name] for name in schema.names}, schema=schema)
-    in_days = (actions.times >= start) & (actions.times < end)
+    own = {column.name: rows.table[column.name] for column in job.dataset.columns(IMPRESSIONS)}
+    schema = (
+        labelled_schema(rows.table.schema)
+        if job.features is None
+        else example_schema(job.features, rows.table.schema.field("impression_id").type)
+    )
+    examples = pa.table({name: {**own, **columns}[name] for name in schema.names}, schema=schema)
+    acted = (actions.times >= start) & (actions.times < end)
     counts = {
-        "impressions": len(wanted) + _within(duplicate_impressions, start, end),
+        "impressions": int(in_days.sum()) + _within(duplicate_impressions, start, end),
+        "impressions_kept": int(kept.sum()),
+        "impressions_sampled_out": int((in_days & ~kept).sum()),
         "impressions_duplicate": _within(duplicate_impressions, start, end),
-        "actions": int(in_days.sum()) + _within(duplicate_actions, start, end),
-        "actions_attributed": int((in_days & (credited >= 0)).sum()),
-        "actions_unattributed": int((in_days & (credited < 0)).sum()),
+        "actions": int(acted.sum()) + _within(duplicate_actions, start, end),
+        "actions_attributed": int((acted & (credited >= 0)).sum()),
+        "actions_unattributed": int((acted & (credited < 0)).sum()),
         "actions_duplicate": _within(duplicate_actions, start, end),
     }
-    return ShardResult(examples, counts)
+    by_day = {
+        day: (_on(day, impressions.times) + _on(day, duplicate_impressions), _on(day, duplicate_impressions))
+        for day in job.dataset.open_days(job.first_day, job.last_day)
+    }
+    return ShardResult(examples, counts, by_day)
+
+
+def _on(day: date, times: np.ndarray) -> int:
+    return _within(times, microseconds(day), microseconds(day) + MICROSECONDS_PER_DAY)
 
 
 def _within(times: np.ndarray, start: int, end: int) -> int:
@@ -114,13 +137,26 @@ def _within(times: np.ndarray, start: int, end: int) -> int:
 def _first_of_each(events: Events, identifier: str) -> tuple[Events, np.ndarray]:
     """The earliest event of each identifier, and the moments of the others."""
     identity = events.hashed(identifier)
+    in_order = np.sort(identity)
+    if not (in_order[1:] == in_order[:-1]).any():
+        return events, np.zeros(0, dtype=np.int64)
     order = np.lexsort((events.times, identity))
     repeated = np.zeros(len(identity), dtype=bool)
     repeated[order[1:]] = identity[order[1:]] == identity[order[:-1]]
-    if not repeated.any():
-        return events, np.zeros(0, dtype=np.int64)
-    kept = Events.of(events.table.filter(pa.array(~repeated)))
-    return kept, events.times[repeated]
+    return events.take(~repeated), events.times[repeated]
+
+
+def _feature_columns(
+    rows: Events, actions: Events, engagement: pa.Table, features: FeatureConfig
+) -> dict[str, np.ndarray | pa.Array]:
+    return {
+        USER_HASH: feature_ids(rows.users),
+        **_categorical_columns(rows, features),
+        **{name: np.nan_to_num(rows.number(name)).astype(np.float32) for name in features.numbers},
+        **_count_columns(rows, actions, features),
+        **engagement_columns(rows, engagement, features.engagement),
+        **_sequence_columns(rows, actions, features),
+    }
 
 
 def _categorical_columns(rows: Events, features: FeatureConfig) -> dict[str, np.ndarray]:
@@ -137,9 +173,9 @@ def _count_columns(rows: Events, actions: Events, features: FeatureConfig) -> di
     for entity in features.counts.entities:
         keys = combine_hashes(rows.users, rows.hashed(entity))
         for action_type in features.counts.action_types:
-            chosen = actions.where("action_type", action_type) & actions.table[entity].is_valid().to_numpy()
-            times = actions.times[chosen]
-            index = EventIndex(combine_hashes(actions.users[chosen], actions.hashed(entity)[chosen]), times)
+            chosen = actions.take(actions.where("action_type", action_type) & actions.known(entity))
+            times = chosen.times
+            index = EventIndex(combine_hashes(chosen.users, chosen.hashed(entity)), times)
             for days in features.counts.windows_days:
                 counted = count_within(index, keys, rows.times, days * MICROSECONDS_PER_DAY)
                 columns[count_name(entity, action_type, days)] = counted.astype(np.float32)
@@ -150,7 +186,7 @@ def _count_columns(rows: Events, actions: Events, features: FeatureConfig) -> di
 
 def _sequence_columns(rows: Events, actions: Events, features: FeatureConfig) -> dict[str, pa.Array]:
     chosen = np.isin(_action_codes(actions), [ACTION_TYPES.index(name) for name in features.sequence.action_types])
-    used = Events(actions.table.filter(pa.array(chosen)), actions.times[chosen], actions.users[chosen])
+    used = actions.take(chosen)
     index = EventIndex(used.users, used.times, used.hashed("action_id"))
     horizon = features.history_days * MICROSECONDS_PER_DAY
     earlier = latest_events(index, used.times, rows.users, rows.times, features.sequence.length, horizon)

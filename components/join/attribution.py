@@ -10,44 +10,11 @@ import pyarrow.compute as pc
 
 from components.common.days import MICROSECONDS_PER_DAY
 from components.common.events import DatasetConfig
-from components.common.hashing import combine_hashes, hash_identifiers
+from components.common.hashing import combine_hashes, hash_identifiers, positions_in
+from components.join.events import Events
 from components.join.history import EventIndex
 
 UNATTRIBUTED = -1
-
-
-@dataclass(frozen=True)
-class Events:
-    """One shard's log columns as arrays; `table` keeps the rest.
-
-    Attributes:
-        table: Impressions or actions.
-        times: Microseconds since the epoch, int64.
-        users: Hashed users, uint64.
-    """
-
-    table: pa.Table
-    times: np.ndarray
-    users: np.ndarray
-
-    @classmethod
-    def of(cls, table: pa.Table) -> Events:
-        """Extract the columns that every computation needs."""
-        table = table.combine_chunks()
-        times = table["timestamp"].cast(pa.int64()).to_numpy()
-        return cls(table, times, hash_identifiers(table["user_id"]))
-
-    def hashed(self, column: str) -> np.ndarray:
-        """A hashed identifier column, uint64."""
-        return hash_identifiers(self.table[column])
-
-    def where(self, column: str, value: str) -> np.ndarray:
-        """Rows whose text column equals a value, bool."""
-        return pc.fill_null(pc.equal(self.table[column], value), False).to_numpy()
-
-    def number(self, column: str) -> np.ndarray:
-        """A numeric column with nulls as NaN, float64."""
-        return self.table[column].cast(pa.float64()).to_numpy()
 
 
 def attribute(impressions: Events, actions: Events, dataset: DatasetConfig) -> np.ndarray:
@@ -68,18 +35,17 @@ def attribute(impressions: Events, actions: Events, dataset: DatasetConfig) -> n
     Returns:
         Row of `impressions` for each action, or `UNATTRIBUTED`; int64, shape (actions,).
     """
-    credited = np.full(len(actions.times), UNATTRIBUTED)
-    if not len(impressions.times) or not len(actions.times):
+    credited = np.full(len(actions), UNATTRIBUTED)
+    if not len(impressions) or not len(actions):
         return credited
     named = _named_impression(impressions, actions)
-    is_click = actions.where("action_type", "click")
     age = np.where(named >= 0, actions.times - impressions.times[named], -1)
-    onsite_click = is_click & (named >= 0) & (age >= 0) & (age <= dataset.click_days * MICROSECONDS_PER_DAY)
-    credited[onsite_click] = named[onsite_click]
+    in_time = (age >= 0) & (age <= dataset.click_days * MICROSECONDS_PER_DAY)
+    click_rows = np.flatnonzero(actions.where("action_type", "click") & in_time)
+    credited[click_rows] = named[click_rows]
 
-    click_rows = np.flatnonzero(onsite_click)
     clicks = _Touches(credited[click_rows], actions.times[click_rows], impressions)
-    views = _Touches(np.arange(len(impressions.times)), impressions.times, impressions)
+    views = _Touches(np.arange(len(impressions)), impressions.times, impressions)
     for action_type, rule in dataset.attribution.items():
         through_click = rule.click_through_days * MICROSECONDS_PER_DAY
         through_view = rule.view_through_days * MICROSECONDS_PER_DAY
@@ -91,10 +57,11 @@ def attribute(impressions: Events, actions: Events, dataset: DatasetConfig) -> n
         after_view = (age[onsite] > 0) & (age[onsite] <= through_view)
         credited[onsite] = np.where(after_click | after_view, named[onsite], UNATTRIBUTED)
 
-        offsite = np.flatnonzero(of_type & actions.where("source", "offsite"))
-        by_click = clicks.last_touch(rule.entity, actions, offsite, through_click)
-        by_view = views.last_touch(rule.entity, actions, offsite, through_view)
-        credited[offsite] = np.where(by_click >= 0, by_click, by_view)
+        chosen = np.flatnonzero(of_type & actions.where("source", "offsite") & actions.known(rule.entity))
+        offsite = actions.take(chosen)
+        by_click = clicks.last_touch(rule.entity, offsite, through_click)
+        by_view = views.last_touch(rule.entity, offsite, through_view)
+        credited[chosen] = np.where(by_click >= 0, by_click, by_view)
     return credited
 
 
@@ -105,50 +72,72 @@ def _take(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 def _named_impression(impressions: Events, actions: Events) -> np.ndarray:
     """The impression that each onsite action names, or -1; compares the identifiers themselves, not their hashes."""
-    onsite = actions.where("source", "onsite")
-    if pa.types.is_null(actions.table.schema.field("impression_id").type):
-        return np.full(len(actions.times), UNATTRIBUTED)
-    position = pc.index_in(actions.table["impression_id"], value_set=impressions.table["impression_id"])
-    named = pc.fill_null(position, UNATTRIBUTED).to_numpy().astype(np.int64)
-    valid = onsite & actions.table["impression_id"].is_valid().to_numpy() & (impressions.users[named] == actions.users)
-    return np.where(valid, named, UNATTRIBUTED)
+    named = np.full(len(actions), UNATTRIBUTED)
+    onsite = np.flatnonzero(actions.where("source", "onsite") & actions.known("impression_id"))
+    if not len(onsite):
+        return named
+    wanted = actions.table["impression_id"].take(pa.array(onsite)).combine_chunks().dictionary_encode()
+    # The few identifiers that are named make the hash table, not the many that were shown.
+    shown = pc.index_in(impressions.table["impression_id"], value_set=wanted.dictionary)
+    rows = np.flatnonzero(shown.is_valid().to_numpy())
+    row_of = np.full(len(wanted.dictionary), UNATTRIBUTED)
+    row_of[shown.take(pa.array(rows)).to_numpy()] = rows
+    found = row_of[wanted.indices.to_numpy()]
+    same_user = (found >= 0) & (impressions.users[found] == actions.users[onsite])
+    named[onsite[same_user]] = found[same_user]
+    return named
 
 
 @dataclass(frozen=True)
 class _Touches:
-    """Clicks or views that conversions may be credited to: their impressions and moments."""
+    """Clicks or views that conversions may be credited to.
+
+    Attributes:
+        rows: The row of `impressions` that was touched, int64, shape (touches,).
+        times: When, int64, shape (touches,).
+        impressions: What was shown.
+    """
 
     rows: np.ndarray
     times: np.ndarray
     impressions: Events
 
-    def last_touch(self, entity: str, actions: Events, chosen: np.ndarray, window: int) -> np.ndarray:
-        """The impression of the last touch of each chosen action within the window, or -1."""
-        if not len(self.rows) or not len(chosen):
-            return np.full(len(chosen), UNATTRIBUTED)
-        entity_key = self._keys(entity)
-        item_key = combine_hashes(entity_key, self.impressions.hashed("item_id")[self.rows])
-        action_key = combine_hashes(actions.users[chosen], actions.hashed(entity)[chosen])
-        times = actions.times[chosen]
-        has_entity = actions.table[entity].is_valid().to_numpy()[chosen]
-        tie_break = _ranks(self.impressions.table["impression_id"])[self.rows]
-        touch = EventIndex(entity_key, self.times, tie_break).last_before(action_key, times)
-        same_item = EventIndex(item_key, self.times, tie_break).last_before(
-            combine_hashes(action_key, actions.hashed("item_id")[chosen]), times
+    def last_touch(self, entity: str, actions: Events, window: int) -> np.ndarray:
+        """The impression of the last touch before each action and within the window, or -1.
+
+        Only touches of users and entities that act are looked at (a semi-join), which leaves few of them to sort.
+        """
+        action_key = combine_hashes(actions.users, actions.hashed(entity))
+        near, touch_key = self._of_keys(entity, actions.users, action_key)
+        if not len(near):
+            return np.full(len(actions), UNATTRIBUTED)
+        rows, moments = self.rows[near], self.times[near]
+        item = hash_identifiers(self.impressions.table["item_id"].take(pa.array(rows)))
+        tie_break = _ranks(self.impressions.table["impression_id"].take(pa.array(rows)))
+        touch = EventIndex(touch_key, moments, tie_break).last_before(action_key, actions.times)
+        same_item = EventIndex(combine_hashes(touch_key, item), moments, tie_break).last_before(
+            combine_hashes(action_key, actions.hashed("item_id")), actions.times
         )
-        tied = (same_item >= 0) & (self.times[same_item] == self.times[touch])
+        tied = (same_item >= 0) & (moments[same_item] == moments[touch])
         touch = np.where(tied, same_item, touch)
-        credited = (touch >= 0) & has_entity & (times - self.times[touch] <= window)
-        return np.where(credited, self.rows[touch], UNATTRIBUTED)
+        credited = (touch >= 0) & (actions.times - moments[touch] <= window)
+        return np.where(credited, rows[touch], UNATTRIBUTED)
 
-    def _keys(self, entity: str) -> np.ndarray:
-        return combine_hashes(self.impressions.users[self.rows], self.impressions.hashed(entity)[self.rows])
+    def _of_keys(self, entity: str, users: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The touches with one of the keys, and their keys."""
+        near = np.flatnonzero(positions_in(self.impressions.users[self.rows], np.unique(users)) >= 0)
+        rows = self.rows[near]
+        entity_hash = hash_identifiers(self.impressions.table[entity].take(pa.array(rows)))
+        touch_key = combine_hashes(self.impressions.users[rows], entity_hash)
+        chosen = positions_in(touch_key, np.unique(keys)) >= 0
+        return near[chosen], touch_key[chosen]
 
 
-def _ranks(column: pa.ChunkedArray) -> np.ndarray:
-    """Each value's place in the sorted order, int64."""
-    ranks = np.empty(len(column), dtype=np.int64)
-    ranks[pc.sort_indices(column).to_numpy()] = np.arange(len(column))
+def _ranks(identifiers: pa.ChunkedArray) -> np.ndarray:
+    """Ranks of identifiers in their own order, int64."""
+    order = pc.sort_indices(identifiers).to_numpy()
+    ranks = np.empty(len(order), dtype=np.int64)
+    ranks[order] = np.arange(len(order))
     return ranks
 
 
@@ -161,6 +150,11 @@ class Labels:
     add_to_carts: np.ndarray
     checkouts: np.ndarray
     conversion_value: np.ndarray
+
+    @property
+    def positive(self) -> np.ndarray:
+        """Impressions with any positive label, bool."""
+        return (self.clicked > 0) | (self.add_to_carts > 0) | (self.checkouts > 0)
 
 
 def label(num_impressions: int, actions: Events, credited: np.ndarray, dataset: DatasetConfig) -> Labels:

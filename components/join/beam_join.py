@@ -1,12 +1,13 @@
 """The join as a Beam pipeline: Arrow in file buckets by user.
 
-Splitting writes each log file's rows to bucket files on the store, and only their paths go through Beam's shuffle; a
-bucket is then joined by one vectorised call. Rewriting a bucket file after a retry changes nothing.
+Splitting writes each log file's rows to shard files by user, and only their paths go through Beam's shuffle. A shard is
+joined by one vectorised call, its examples go to files again, and each file of a day's examples is gathered and sorted
+by the hash of the impression. So the bytes of a day depend neither on the number of shards nor on the runner, and
+rewriting any file after a retry changes nothing.
 """
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -25,11 +26,12 @@ from components.common.errors import InputError
 from components.common.events import ACTIONS, IMPRESSIONS, DatasetConfig, arrow_type
 from components.common.examples import EVALUATION, LABELS, NEGATIVE_KEPT, TRAINING
 from components.common.hashing import hash_identifiers
-from components.common.layout import EXAMPLES_FILE, EXAMPLES_KIND, Store
+from components.common.layout import EXAMPLES_KIND, Store
 from components.common.manifests import Manifest, write_artifact
+from components.join import shards
 from components.join.assemble import JoinJob, join_shard
-from components.join.attribution import Events
-from components.join.engagement import count_engagement, merge_engagement
+from components.join.engagement import SCHEMA, count_engagement, merge_engagement
+from components.join.events import Events
 
 METRICS_NAMESPACE = "afterclick.join"
 _ENGAGEMENT = "engagement"
@@ -51,56 +53,87 @@ class DayOutput:
     Attributes:
         inputs: Digests for the manifest.
         settings: Settings for the manifest.
-        with_evaluation: Whether they are also written without down-sampling.
         num_impressions: Clean impressions of the day, each of which must be accounted for.
+        num_files: Files per split.
     """
 
     inputs: dict[str, str]
     settings: dict[str, Any]
-    with_evaluation: bool
     num_impressions: int
+    num_files: int
 
 
-def write_arrow(uri: str, table: pa.Table) -> None:
-    """Write an Arrow IPC file."""
-    fs, path = storage.filesystem(uri)
-    fs.makedirs(posixpath.dirname(path), exist_ok=True)
-    with fs.open(path, "wb") as stream, pa.ipc.new_file(stream, table.schema) as writer:
-        writer.write_table(table)
+@dataclass(frozen=True)
+class JoinPlan:
+    """One run of the join over a store.
+
+    Attributes:
+        job: What to make.
+        store_root: The store.
+        scratch_uri: Where files between the stages go.
+        outputs: What every day is made from, by day.
+        expected: Impressions and actions that are read, all of which must reach the join.
+        num_shards: Groups of users.
+    """
+
+    job: JoinJob
+    store_root: str
+    scratch_uri: str
+    outputs: dict[date, DayOutput]
+    expected: tuple[int, int]
+    num_shards: int
+
+    def scratch(self, *parts: str) -> str:
+        """A file between the stages."""
+        return storage.join_uri(self.scratch_uri, *parts)
+
+    def splits(self, day: date) -> tuple[str, ...]:
+        """The splits that a day has."""
+        return (TRAINING, EVALUATION) if day >= self.job.evaluate_from else (TRAINING,)
 
 
-def read_arrow(uri: str) -> pa.Table:
-    """Read an Arrow IPC file."""
-    return pa.ipc.open_file(storage.read_bytes(uri)).read_all()
+@dataclass(frozen=True)
+class Piece:
+    """One shard's rows for one file of a day's examples, and, with a day's first file, what the shard saw that day."""
+
+    uri: str
+    batch: int | None
+    num_impressions: int = 0
+    num_duplicates: int = 0
+
+
+@dataclass(frozen=True)
+class ExamplesFile:
+    """One finished file of examples, not yet in its place."""
+
+    split: str
+    number: int
+    uri: str
+    counts: dict[str, int]
+    num_impressions: int
+    num_duplicates: int
 
 
 class SplitFile(beam.DoFn):
-    """Splits one log file by user; also counts its engagement."""
+    """Splits one log file by user, a batch of rows at a time; also counts its engagement."""
 
-    def __init__(self, job: JoinJob, scratch_uri: str) -> None:
-        """Write buckets under `scratch_uri`."""
-        self._job, self._scratch_uri = job, scratch_uri
+    def __init__(self, plan: JoinPlan) -> None:
+        """Follow `plan`."""
+        self._plan = plan
 
     def process(self, log_file: LogFile) -> Iterator[Any]:
-        """Yield (bucket, (table, path)) and, tagged, the file's engagement counts."""
-        table = storage.read_parquet(log_file.uri)
-        visible = table["timestamp"].cast(pa.int64()).to_numpy() < microseconds(self._job.as_of)
-        table = table.filter(pa.array(visible))
-        yield TaggedOutput(_ENGAGEMENT, self._count(log_file.table, table))
-        if not table.num_rows:
-            return
-        buckets = hash_identifiers(table["user_id"]) % np.uint64(self._job.config.num_buckets)
-        order = np.argsort(buckets, kind="stable")
-        table, buckets = table.take(pa.array(order)), buckets[order]
-        numbers, starts = np.unique(buckets, return_index=True)
-        for number, start, stop in zip(numbers, starts, [*starts[1:], len(buckets)], strict=True):
-            name = f"{log_file.table}-{digest_bytes(log_file.uri.encode())[:16]}.arrow"
-            uri = storage.join_uri(self._scratch_uri, f"bucket-{number:04d}", name)
-            write_arrow(uri, table.slice(start, stop - start).combine_chunks())
-            yield int(number), (log_file.table, uri)
-
-    def _count(self, name: str, table: pa.Table) -> pa.Table:
-        return count_engagement(name, Events.of(table), self._job.dataset.entities)
+        """Yield (shard, (table, path)) and, tagged, the file's engagement counts."""
+        job, name = self._plan.job, digest_bytes(log_file.uri.encode())[:16]
+        for part, table in enumerate(storage.read_parquet_batches(log_file.uri, job.config.rows_per_shard)):
+            visible = table["timestamp"].cast(pa.int64()).to_numpy() < microseconds(job.as_of)
+            table = table if visible.all() else table.filter(pa.array(visible))
+            if job.features is not None:
+                counted = count_engagement(log_file.table, Events.of(table), job.features.engagement.entities)
+                yield TaggedOutput(_ENGAGEMENT, counted)
+            for number, rows in shards.split_by_user(table, self._plan.num_shards):
+                uri = self._plan.scratch(f"shard-{number:04d}", f"{log_file.table}-{name}-{part:04d}.arrow")
+                shards.write_groups(uri, rows, np.zeros(len(rows), dtype=np.int64))
+                yield number, (log_file.table, uri)
 
 
 class MergeEngagement(beam.CombineFn):
@@ -123,38 +156,62 @@ class MergeEngagement(beam.CombineFn):
         return total
 
 
-class JoinBucket(beam.DoFn):
-    """Joins one bucket of users and writes its examples by day."""
+class WriteEngagement(beam.DoFn):
+    """Writes the sums to a file that every shard reads, so that they are not copied to every worker."""
 
-    def __init__(self, job: JoinJob, scratch_uri: str) -> None:
-        """Write examples under `scratch_uri`."""
-        self._job, self._scratch_uri = job, scratch_uri
+    def __init__(self, plan: JoinPlan) -> None:
+        """Follow `plan`."""
+        self._plan = plan
 
-    def process(self, element: tuple[int, Iterable[tuple[str, str]]], engagement: pa.Table) -> Iterator[Any]:
-        """Yield (day, path) for every day of the job, and, tagged, how many rows were received."""
+    def process(self, total: pa.Table) -> Iterator[str]:
+        """Yield the file."""
+        uri = self._plan.scratch("engagement.arrow")
+        shards.write_groups(uri, total, np.zeros(len(total), dtype=np.int64))
+        yield uri
+
+
+class JoinShard(beam.DoFn):
+    """Joins one shard of users."""
+
+    def __init__(self, plan: JoinPlan) -> None:
+        """Follow `plan`."""
+        self._plan = plan
+
+    def process(self, element: tuple[int, Iterable[tuple[str, str]]], engagement_uri: str | None) -> Iterator[Any]:
+        """Yield ((day, file), Piece) for the job's days, and, tagged, how many rows were received."""
         number, files = element
-        paths = sorted(files)
-        impressions = [read_arrow(path) for table, path in paths if table == IMPRESSIONS]
-        actions = [read_arrow(path) for table, path in paths if table == ACTIONS]
+        job, paths = self._plan.job, sorted(files)
+        impressions = [shards.read_arrow(path) for table, path in paths if table == IMPRESSIONS]
+        actions = [shards.read_arrow(path) for table, path in paths if table == ACTIONS]
         like = (impressions or actions)[0].schema.field("user_id").type
         result = join_shard(
-            _concatenate(impressions, IMPRESSIONS, self._job.dataset, like),
-            _concatenate(actions, ACTIONS, self._job.dataset, like),
-            engagement,
-            self._job,
+            _concatenate(impressions, IMPRESSIONS, job.dataset, like),
+            _concatenate(actions, ACTIONS, job.dataset, like),
+            shards.read_arrow(engagement_uri) if engagement_uri else SCHEMA.empty_table(),
+            job,
         )
-        self._count(result.counts)
-        yield TaggedOutput(_RECEIVED, tuple(sum(part.num_rows for part in parts) for parts in (impressions, actions)))
-        ordinals = result.examples["timestamp"].cast(pa.int64()).to_numpy() // MICROSECONDS_PER_DAY
-        for event_date in self._job.dataset.open_days(self._job.first_day, self._job.last_day):
-            of_day = ordinals == microseconds(event_date) // MICROSECONDS_PER_DAY
-            uri = storage.join_uri(self._scratch_uri, f"examples-{event_date}", f"{number:04d}.arrow")
-            write_arrow(uri, result.examples.filter(pa.array(of_day)).combine_chunks())
-            yield str(event_date), uri
-
-    def _count(self, counts: dict[str, int]) -> None:
-        for name, value in counts.items():
+        for name, value in result.counts.items():
             Metrics.counter(METRICS_NAMESPACE, name).inc(value)
+        yield TaggedOutput(_RECEIVED, tuple(sum(part.num_rows for part in parts) for parts in (impressions, actions)))
+        yield from self._write(number, result.examples, result.by_day)
+
+    def _write(
+        self, number: int, examples: pa.Table, by_day: dict[date, tuple[int, int]]
+    ) -> Iterator[tuple[tuple[str, int], Piece]]:
+        places = [(day, file) for day, output in self._plan.outputs.items() for file in range(output.num_files)]
+        first_place = {day: place for place, (day, file) in enumerate(places) if file == 0}
+        identity = hash_identifiers(examples["impression_id"])
+        ordinals = examples["timestamp"].cast(pa.int64()).to_numpy() // MICROSECONDS_PER_DAY
+        groups = np.zeros(len(examples), dtype=np.int64)
+        for day, output in self._plan.outputs.items():
+            of_day = ordinals == microseconds(day) // MICROSECONDS_PER_DAY
+            groups[of_day] = first_place[day] + shards.file_numbers(identity[of_day], output.num_files)
+        uri = self._plan.scratch("joined", f"shard-{number:04d}.arrow")
+        batches = dict(shards.write_groups(uri, examples, groups))
+        for place, (day, file) in enumerate(places):
+            seen = by_day.get(day, (0, 0)) if file == 0 else (0, 0)
+            if place in batches or file == 0:
+                yield (str(day), file), Piece(uri, batches.get(place), *seen)
 
 
 def _concatenate(parts: list[pa.Table], name: str, dataset: DatasetConfig, like: pa.DataType) -> pa.Table:
@@ -164,92 +221,118 @@ def _concatenate(parts: list[pa.Table], name: str, dataset: DatasetConfig, like:
     return pa.schema([(column.name, arrow_type(column, like)) for column in dataset.columns(name)]).empty_table()
 
 
-class WriteDay(beam.DoFn):
-    """Gathers one day's examples from all buckets and writes them as finished directories."""
+class WriteExamples(beam.DoFn):
+    """Gathers one file of a day's examples from all shards, in the order of the impressions' hashes."""
 
-    def __init__(
-        self, store_root: str, outputs: dict[str, DayOutput], expected: tuple[int, int], max_duplicate_share: float
-    ) -> None:
-        """Write into a store; `outputs` by day, `expected` impressions and actions that must have been joined."""
-        self._store_root, self._outputs = store_root, outputs
-        self._expected, self._max_duplicate_share = expected, max_duplicate_share
+    def __init__(self, plan: JoinPlan) -> None:
+        """Follow `plan`."""
+        self._plan = plan
 
-    def process(self, element: tuple[str, Iterable[str]], received: tuple[int, int]) -> Iterator[str]:
-        """Write the day; yield it.
+    def process(self, element: tuple[tuple[str, int], Iterable[Piece]]) -> Iterator[tuple[str, ExamplesFile]]:
+        """Yield (day, file) for each split."""
+        (day, number), pieces = element[0], sorted(element[1], key=lambda piece: piece.uri)
+        parts = [shards.read_group(piece.uri, piece.batch) for piece in pieces if piece.batch is not None]
+        table = pa.concat_tables(parts or [shards.read_arrow(pieces[0].uri).slice(0, 0)]).combine_chunks()
+        table = table.take(pa.array(np.argsort(hash_identifiers(table["impression_id"]))))
+        seen = sum(piece.num_impressions for piece in pieces), sum(piece.num_duplicates for piece in pieces)
+        for split in self._plan.splits(date.fromisoformat(day)):
+            rows = table.filter(pa.array(_kept(table))) if split == TRAINING else table
+            uri = self._plan.scratch(f"{split}-{day}", f"{number:05d}.parquet")
+            storage.write_parquet(uri, rows)
+            counts = {"rows": rows.num_rows} | {name: int((rows[name].to_numpy() > 0).sum()) for name in LABELS}
+            yield day, ExamplesFile(split, number, uri, counts, *seen)
+
+
+def _kept(table: pa.Table) -> np.ndarray:
+    """Examples that down-sampling keeps."""
+    kept = table[NEGATIVE_KEPT].to_numpy().copy()
+    for name in LABELS:
+        kept |= table[name].to_numpy() > 0
+    return kept
+
+
+class FinishDay(beam.DoFn):
+    """Checks that a day is whole and moves its files into place; the manifest comes last."""
+
+    def __init__(self, plan: JoinPlan) -> None:
+        """Follow `plan`."""
+        self._plan = plan
+
+    def process(self, element: tuple[str, Iterable[ExamplesFile]], received: tuple[int, int]) -> Iterator[str]:
+        """Yield the day when its examples are in place.
 
         Raises:
             RuntimeError: If the runner lost or repeated rows; nothing is written then.
             InputError: If too many of the day's impression ids were used before.
         """
-        day, paths = element
-        if received != self._expected:
+        day, files = date.fromisoformat(element[0]), sorted(element[1], key=lambda file: (file.split, file.number))
+        if received != self._plan.expected:
             raise RuntimeError(
-                f"join: {received} impressions and actions reached the join, {self._expected} were read; use another "
-                "Beam runner"
+                f"join: {received} impressions and actions reached the join, {self._plan.expected} were read; use "
+                "another Beam runner"
             )
-        table = pa.concat_tables([read_arrow(path) for path in sorted(paths)])
-        order = np.argsort(hash_identifiers(table["impression_id"]), kind="stable")
-        table = table.take(pa.array(order)).combine_chunks()
-        self._check_duplicates(day, table.num_rows)
-        positive = (table["clicked"].to_numpy() > 0) | (table["add_to_carts"].to_numpy() > 0)
-        positive |= table["checkouts"].to_numpy() > 0
-        kept = positive | table[NEGATIVE_KEPT].to_numpy()
-        self._count("impressions_kept", int(kept.sum()))
-        self._count("impressions_sampled_out", int((~kept).sum()))
-        if self._outputs[day].with_evaluation:
-            self._write(EVALUATION, day, table)
-        self._write(TRAINING, day, table.filter(pa.array(kept)))
-        yield day
+        splits = self._plan.splits(day)
+        self._check_impressions(day, [file for file in files if file.split == TRAINING])
+        for split in (name for name in (EVALUATION, TRAINING) if name in splits):
+            self._write(split, day, [file for file in files if file.split == split])
+        yield str(day)
 
-    def _check_duplicates(self, day: str, num_examples: int) -> None:
-        total = self._outputs[day].num_impressions
-        if total - num_examples > self._max_duplicate_share * total:
+    def _check_impressions(self, day: date, files: list[ExamplesFile]) -> None:
+        total = self._plan.outputs[day].num_impressions
+        seen, duplicates = (sum(f.num_impressions for f in files), sum(f.num_duplicates for f in files))
+        if seen != total:
+            raise RuntimeError(
+                f"join: {seen} impressions of {day} were joined, {total} were read; use another Beam runner"
+            )
+        limit = self._plan.job.config.max_duplicate_share
+        if duplicates > limit * total:
             raise InputError(
-                f"impressions of {day}: {total - num_examples} of {total} have an impression_id that was used before, "
-                f"more than join.max_duplicate_share = {self._max_duplicate_share}; make ids unique over days"
+                f"impressions of {day}: {duplicates} of {total} have an impression_id that was used before, "
+                f"more than join.max_duplicate_share = {limit}; make ids unique over days"
             )
 
-    def _write(self, split: str, day: str, table: pa.Table) -> None:
-        output = self._outputs[day]
-        counts = {"rows": table.num_rows} | {name: int((table[name].to_numpy() > 0).sum()) for name in LABELS}
-        write_artifact(
-            Store(self._store_root).examples(split, date.fromisoformat(day)),
-            Manifest(kind=EXAMPLES_KIND, inputs=output.inputs, settings=output.settings, counts=counts),
-            lambda staged: storage.write_parquet(storage.join_uri(staged, EXAMPLES_FILE), table),
-        )
+    def _write(self, split: str, day: date, files: list[ExamplesFile]) -> None:
+        def copy_files(staged: str) -> None:
+            # Copied, not moved: a runner may call this again after a failure.
+            for file in files:
+                storage.copy(file.uri, storage.join_uri(staged, f"part-{file.number:05d}.parquet"))
 
-    def _count(self, name: str, value: int) -> None:
-        Metrics.counter(METRICS_NAMESPACE, name).inc(value)
+        output = self._plan.outputs[day]
+        counts = {name: sum(file.counts[name] for file in files) for name in ("rows", *LABELS)}
+        write_artifact(
+            Store(self._plan.store_root).examples(split, day),
+            Manifest(kind=EXAMPLES_KIND, inputs=output.inputs, settings=output.settings, counts=counts),
+            copy_files,
+        )
 
 
 @dataclass
 class JoinExamples(beam.PTransform):
     """From clean log files to the days whose examples were written."""
 
-    job: JoinJob
-    store_root: str
-    scratch_uri: str
-    outputs: dict[str, DayOutput]
-    expected: tuple[int, int]
+    plan: JoinPlan
 
     def expand(self, files: beam.PCollection[LogFile]) -> beam.PCollection[str]:
-        """Split, join, gather."""
-        split = (
-            files
-            | beam.Reshuffle()
-            | beam.ParDo(SplitFile(self.job, self.scratch_uri)).with_outputs(_ENGAGEMENT, main="buckets")
-        )
-        engagement = split[_ENGAGEMENT] | beam.CombineGlobally(MergeEngagement())
+        """Split, join, gather, finish."""
+        split = files | beam.Reshuffle() | beam.ParDo(SplitFile(self.plan)).with_outputs(_ENGAGEMENT, main="shards")
+        if self.plan.job.features is None:
+            engagement = None
+        else:
+            merged = split[_ENGAGEMENT] | beam.CombineGlobally(MergeEngagement())
+            engagement = AsSingleton(merged | beam.ParDo(WriteEngagement(self.plan)))
         joined = (
-            split["buckets"]
-            | "ByBucket" >> beam.GroupByKey()
-            | beam.ParDo(JoinBucket(self.job, self.scratch_uri), AsSingleton(engagement)).with_outputs(
-                _RECEIVED, main="days"
-            )
+            split["shards"]
+            | "ByShard" >> beam.GroupByKey()
+            | beam.ParDo(JoinShard(self.plan), engagement).with_outputs(_RECEIVED, main="pieces")
         )
         received = joined[_RECEIVED] | beam.CombineGlobally(_add_pairs)
-        write_day = WriteDay(self.store_root, self.outputs, self.expected, self.job.config.max_duplicate_share)
-        return joined["days"] | "ByDay" >> beam.GroupByKey() | beam.ParDo(write_day, AsSingleton(received))
+        return (
+            joined["pieces"]
+            | "ByFile" >> beam.GroupByKey()
+            | beam.ParDo(WriteExamples(self.plan))
+            | "ByDay" >> beam.GroupByKey()
+            | beam.ParDo(FinishDay(self.plan), AsSingleton(received))
+        )
 
 
 def _add_pairs(pairs: Iterable[tuple[int, int]]) -> tuple[int, int]:

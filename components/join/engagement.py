@@ -8,8 +8,8 @@ import pyarrow as pa
 from components.common.days import MICROSECONDS_PER_DAY
 from components.common.events import IMPRESSIONS
 from components.common.features import ENGAGEMENT_RATES, EngagementFeatures, engagement_name, volume_name
-from components.common.hashing import MISSING
-from components.join.attribution import Events
+from components.common.hashing import MISSING, combine_hashes
+from components.join.events import Events
 from components.join.history import EventIndex
 
 COUNTS = ("impressions", *ENGAGEMENT_RATES)
@@ -24,7 +24,7 @@ def count_engagement(table_name: str, events: Events, entities: tuple[str, ...])
     days = (events.times // MICROSECONDS_PER_DAY).astype(np.int32)
     parts = []
     for number, entity in enumerate(entities):
-        known = events.table[entity].is_valid().to_numpy()
+        known = events.known(entity)
         zeros = np.zeros(int(known.sum()), dtype=np.int64)
         columns = {"value": events.hashed(entity)[known], "day": days[known]}
         columns |= {"entity": np.full(len(zeros), number, dtype=np.int32), **dict.fromkeys(COUNTS, zeros)}
@@ -47,7 +47,7 @@ def merge_engagement(parts: list[pa.Table]) -> pa.Table:
 
 
 def engagement_columns(
-    impressions: Events, engagement: pa.Table, entities: tuple[str, ...], features: EngagementFeatures
+    impressions: Events, engagement: pa.Table, features: EngagementFeatures
 ) -> dict[str, np.ndarray]:
     """Dense columns, float32, shape (n,), from the `window_days` days before each impression's own day.
 
@@ -57,21 +57,27 @@ def engagement_columns(
     number_of = engagement["entity"].to_numpy()
     columns = {}
     for entity in features.entities:
-        chosen = number_of == entities.index(entity)
+        chosen = number_of == features.entities.index(entity)
         values, moments = engagement["value"].to_numpy()[chosen], engagement["day"].to_numpy()[chosen].astype(np.int64)
         counts = np.stack([engagement[name].to_numpy()[chosen] for name in COUNTS], axis=1)
-        own = _window_sums(values, moments, counts, impressions.hashed(entity), days, features.window_days)
+        # Each value and day is looked up once, however many impressions share it.
+        asked = pa.array(combine_hashes(impressions.hashed(entity), days.view(np.uint64))).dictionary_encode()
+        pair_of = asked.indices.to_numpy()
+        first_row = np.zeros(len(asked.dictionary), dtype=np.int64)
+        first_row[pair_of[::-1]] = np.arange(len(pair_of))[::-1]
+        keys, on = impressions.hashed(entity)[first_row], days[first_row]
+        own = _window_sums(values, moments, counts, keys, on, features.window_days)
+        own = np.where((keys == MISSING)[:, None], 0, own)
         everything = np.full(len(values), _EVERYTHING)
-        unique_days, inverse = np.unique(days, return_inverse=True)
+        unique_days, inverse = np.unique(on, return_inverse=True)
         overall = _window_sums(
             everything, moments, counts, np.full(len(unique_days), _EVERYTHING), unique_days, features.window_days
         )[inverse]
-        own = np.where((impressions.hashed(entity) == MISSING)[:, None], 0, own)
-        columns[volume_name(entity)] = own[:, 0].astype(np.float32)
+        columns[volume_name(entity)] = own[:, 0].astype(np.float32)[pair_of]
         for position, rate in enumerate(ENGAGEMENT_RATES, start=1):
             overall_rate = overall[:, position] / np.maximum(overall[:, 0], 1)
             smoothed = (own[:, position] + features.smoothing * overall_rate) / (own[:, 0] + features.smoothing)
-            columns[engagement_name(entity, rate)] = smoothed.astype(np.float32)
+            columns[engagement_name(entity, rate)] = smoothed.astype(np.float32)[pair_of]
     return columns
 
 

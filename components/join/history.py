@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from components.common.hashing import positions_in
+
 
 class EventIndex:
     """Events sorted by key, then time, then a tie-breaker, for vectorised look-ups of what came before.
@@ -39,15 +41,13 @@ class EventIndex:
         Returns:
             First and past-the-end positions, int64, shape (n,); equal when there are none.
         """
-        if not len(self._keys):
-            nothing = np.zeros(len(keys), dtype=np.int64)
-            return nothing, nothing
-        key_codes = np.searchsorted(self._keys, keys).clip(max=len(self._keys) - 1)
-        base = key_codes * (len(self._times) + 1)
-        stop = np.searchsorted(self._codes, base + np.searchsorted(self._times, times))
-        start = np.searchsorted(self._codes, base)
-        known = self._keys[key_codes] == keys
-        return np.where(known, start, 0), np.where(known, stop, 0)
+        key_codes = positions_in(keys, self._keys)
+        rows = np.flatnonzero(key_codes >= 0)
+        base = key_codes[rows] * (len(self._times) + 1)
+        start, stop = np.zeros(len(keys), dtype=np.int64), np.zeros(len(keys), dtype=np.int64)
+        start[rows] = np.searchsorted(self._codes, base)
+        stop[rows] = np.searchsorted(self._codes, base + np.searchsorted(self._times, times[rows]))
+        return start, stop
 
     def last_before(self, keys: np.ndarray, times: np.ndarray) -> np.ndarray:
         """The latest event of each key before each time, as an event number; -1 where there is none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from dataclasses import replace
 from datetime import date, timedelta
@@ -13,24 +14,23 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from components.common import storage
 from components.common.digests import digest_json
 from components.common.errors import InputError
-from components.common.events import IMPRESSIONS, TABLES, DatasetConfig
+from components.common.events import ACTIONS, IMPRESSIONS, TABLES, DatasetConfig
 from components.common.examples import EVALUATION, TRAINING
 from components.common.features import FeatureConfig
 from components.common.layout import CLEAN_LOGS_KIND, EXAMPLES_KIND, Store
 from components.common.manifests import Manifest, is_current, read_manifest
 from components.common.progress import log_line
 from components.join.assemble import JoinJob
-from components.join.beam_join import METRICS_NAMESPACE, DayOutput, JoinExamples, LogFile
+from components.join.beam_join import METRICS_NAMESPACE, DayOutput, JoinExamples, JoinPlan, LogFile
 from components.join.config import JoinConfig
 
 
-def join_days(store_uri: str, job: JoinJob, evaluate_from: date) -> dict[str, int]:
+def join_days(store_uri: str, job: JoinJob) -> dict[str, int]:
     """Make the examples of `job.first_day`..`job.last_day`.
 
     Args:
         store_uri: Where clean logs are and examples go.
         job: What to make.
-        evaluate_from: From this day on, examples are also written without down-sampling, for evaluation.
 
     Returns:
         Counts of the days that were made by this call; empty when there was nothing to do.
@@ -45,16 +45,15 @@ def join_days(store_uri: str, job: JoinJob, evaluate_from: date) -> dict[str, in
         )
     store = Store(store_uri)
     clean = _clean_manifests(store, job)
-    outputs = {}
-    for day in job.dataset.open_days(job.first_day, job.last_day):
-        outputs[str(day)] = _day_output(store, job, clean, day, evaluate_from)
-    missing = [day for day, output in outputs.items() if not _is_done(store, day, output)]
+    days = job.dataset.open_days(job.first_day, job.last_day)
+    outputs = {day: _day_output(job, clean, day) for day in days}
+    missing = [day for day in days if not _is_done(store, job, day, outputs[day])]
     if not missing:
         log_line("join", f"{job.first_day}..{job.last_day}: examples are there, nothing to do")
         return {}
-    first, last = date.fromisoformat(missing[0]), date.fromisoformat(missing[-1])
+    first, last = missing[0], missing[-1]
     counts = _run_pipeline(store, replace(job, first_day=first, last_day=last), clean, outputs)
-    lost = [day for day, output in outputs.items() if not _is_done(store, day, output)]
+    lost = [str(day) for day in days if not _is_done(store, job, day, outputs[day])]
     if lost:
         raise RuntimeError(f"join: the Beam runner returned without writing {lost}; use another runner")
     log_line("join", f"{first}..{last}: " + ", ".join(f"{name}={value}" for name, value in counts.items()))
@@ -62,7 +61,7 @@ def join_days(store_uri: str, job: JoinJob, evaluate_from: date) -> dict[str, in
 
 
 def _clean_manifests(store: Store, job: JoinJob) -> dict[date, dict[str, Manifest]]:
-    days = job.dataset.days_read(job.first_day, job.last_day, job.features.history_days)
+    days = job.dataset.days_read(job.first_day, job.last_day, job.history_days)
     return {
         day: {table: read_manifest(store.clean_logs(table, day), CLEAN_LOGS_KIND) for table in TABLES}
         for day in days
@@ -70,51 +69,54 @@ def _clean_manifests(store: Store, job: JoinJob) -> dict[date, dict[str, Manifes
     }
 
 
-def _day_output(
-    store: Store, job: JoinJob, clean: dict[date, dict[str, Manifest]], day: date, evaluate_from: date
-) -> DayOutput:
-    read = job.dataset.days_read(day, day, job.features.history_days)
-    digests = [[table, str(d), [f.sha256 for f in clean[d][table].files]] for d in read for table in TABLES]
+def _day_output(job: JoinJob, clean: dict[date, dict[str, Manifest]], day: date) -> DayOutput:
+    read = job.dataset.days_read(day, day, job.history_days)
+    digests = [[table, str(d), clean[d][table].content_digest] for d in read for table in TABLES]
+    num_impressions = clean[day][IMPRESSIONS].counts["rows"]
     settings = {
         "dataset": job.dataset.model_dump(mode="json"),
-        "features": job.features.model_dump(mode="json"),
-        "sampling": job.config.model_dump(mode="json", include={"negative_keep_rate", "salt"}),
+        "features": job.features.model_dump(mode="json") if job.features else None,
+        "sampling": job.config.model_dump(mode="json", include={"negative_keep_rate", "salt", "rows_per_file"}),
     }
-    return DayOutput(
-        {"clean_logs": digest_json(digests)}, settings, day >= evaluate_from, clean[day][IMPRESSIONS].counts["rows"]
-    )
+    num_files = max(1, math.ceil(num_impressions / job.config.rows_per_file))
+    return DayOutput({"clean_logs": digest_json(digests)}, settings, num_impressions, num_files)
 
 
-def _is_done(store: Store, day: str, output: DayOutput) -> bool:
-    splits = (TRAINING, EVALUATION) if output.with_evaluation else (TRAINING,)
+def _is_done(store: Store, job: JoinJob, day: date, output: DayOutput) -> bool:
+    splits = (TRAINING, EVALUATION) if day >= job.evaluate_from else (TRAINING,)
     return all(
-        is_current(store.examples(split, date.fromisoformat(day)), EXAMPLES_KIND, output.inputs, output.settings)
-        for split in splits
+        is_current(store.examples(split, day), EXAMPLES_KIND, output.inputs, output.settings) for split in splits
     )
 
 
 def _run_pipeline(
-    store: Store, job: JoinJob, clean: dict[date, dict[str, Manifest]], outputs: dict[str, DayOutput]
+    store: Store, job: JoinJob, clean: dict[date, dict[str, Manifest]], outputs: dict[date, DayOutput]
 ) -> dict[str, int]:
     for left_over in storage.list_names(store.scratch("")):
         if left_over.startswith("join-"):
             storage.remove(store.scratch(left_over))
-    scratch = store.scratch(f"join-{job.first_day}-{job.last_day}-{uuid.uuid4().hex[:8]}")
-    read = set(job.dataset.days_read(job.first_day, job.last_day, job.features.history_days))
-    expected = tuple(sum(clean[day][table].counts["rows"] for day in clean if day in read) for table in TABLES)
+    read = job.dataset.days_read(job.first_day, job.last_day, job.history_days)
+    manifests = {(table, day): clean[day][table] for day in read if day in clean for table in TABLES}
+    rows = {name: sum(m.counts["rows"] for (table, _), m in manifests.items() if table == name) for name in TABLES}
+    plan = JoinPlan(
+        job=job,
+        store_root=store.root,
+        scratch_uri=store.scratch(f"join-{job.first_day}-{job.last_day}-{uuid.uuid4().hex[:8]}"),
+        outputs={day: outputs[day] for day in job.dataset.open_days(job.first_day, job.last_day)},
+        expected=(rows[IMPRESSIONS], rows[ACTIONS]),
+        num_shards=max(1, math.ceil(sum(rows.values()) / job.config.rows_per_shard)),
+    )
     files = [
         LogFile(table, storage.join_uri(store.clean_logs(table, day), entry.name))
-        for day, manifests in clean.items()
-        if day in read
-        for table in TABLES
-        for entry in manifests[table].files
+        for (table, day), manifest in manifests.items()
+        for entry in manifest.files
     ]
     pipeline = beam.Pipeline(options=PipelineOptions(list(job.config.beam_options)))
-    done = pipeline | beam.Create(files) | JoinExamples(job, store.root, scratch, outputs, (expected[0], expected[1]))
+    done = pipeline | beam.Create(files) | JoinExamples(plan)
     _ = done | beam.Map(lambda day: log_line("join", f"{day}: examples written"))
     result = pipeline.run()
     result.wait_until_finish()
-    storage.remove(scratch)
+    storage.remove(plan.scratch_uri)
     found = result.metrics().query(beam.metrics.MetricsFilter().with_namespace(METRICS_NAMESPACE))["counters"]
     return {counter.key.metric.name: int(counter.result) for counter in sorted(found, key=lambda c: c.key.metric.name)}
 
@@ -129,13 +131,15 @@ def main(
     evaluate_from: str,
 ) -> dict[str, int]:
     """`join_days` from plain values; `days` is the first and the last."""
+    feature_list = FeatureConfig.parse(features, "features")
     job = JoinJob(
         dataset=DatasetConfig.parse(dataset, "dataset"),
-        features=FeatureConfig.parse(features, "features"),
+        features=feature_list,
         config=JoinConfig.parse(join, "join"),
         first_day=date.fromisoformat(days[0]),
         last_day=date.fromisoformat(days[1]),
         as_of=date.fromisoformat(as_of),
+        evaluate_from=date.fromisoformat(evaluate_from),
     )
-    job.features.check_against(job.dataset)
-    return join_days(store_uri, job, date.fromisoformat(evaluate_from))
+    feature_list.check_against(job.dataset)
+    return join_days(store_uri, job)

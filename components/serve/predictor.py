@@ -65,7 +65,7 @@ class Predictor:
         if missing:
             raise InputError(
                 f"examples lack {len(missing)} columns of the version's feature list, such as {missing[:3]}; "
-                "pass rows as the join writes them: examples/evaluation/event_date=D/examples.parquet in the store"
+                "pass rows as the join writes them: examples/evaluation/event_date=D/part-00000.parquet in the store"
             )
         encoded = encode(table, self.features)
         names = self.features.categorical_names

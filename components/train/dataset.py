@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
-from components.common import storage
 from components.common.encoding import encode
 from components.common.errors import InputError
 from components.common.examples import NEGATIVE_KEPT, USER_HASH
 from components.common.features import FeatureConfig
-from components.common.layout import EXAMPLES_FILE, EXAMPLES_KIND, Store
-from components.common.manifests import Manifest, read_manifest
+from components.common.manifests import Manifest
 from components.common.objectives import OBJECTIVES, Objective
 from components.train.batch import Batch, make_sparse
 
@@ -98,13 +95,6 @@ def tensors_of(table: pa.Table, features: FeatureConfig, unsampled: bool) -> Exa
         masks=torch.from_numpy(np.stack([mask for _, mask in taking_part], axis=1).astype(np.float32)),
         users=table[USER_HASH].to_numpy(),
     )
-
-
-def read_examples(store: Store, split: str, day: date) -> tuple[pa.Table, Manifest]:
-    """One day of examples and its manifest."""
-    uri = store.examples(split, day)
-    manifest = read_manifest(uri, EXAMPLES_KIND)
-    return storage.read_parquet(storage.join_uri(uri, EXAMPLES_FILE)), manifest
 
 
 def keep_rate(manifests: list[Manifest]) -> float:

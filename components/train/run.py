@@ -11,7 +11,7 @@ import torch
 from components.common.digests import digest_json
 from components.common.errors import InputError
 from components.common.events import DatasetConfig
-from components.common.examples import TRAINING
+from components.common.examples import TRAINING, read_examples
 from components.common.features import FeatureConfig
 from components.common.layout import CHECKPOINT_KIND, Store
 from components.common.manifests import Manifest, is_current
@@ -26,7 +26,7 @@ from components.train.checkpoint import (
     write_checkpoint,
 )
 from components.train.config import TrainConfig
-from components.train.dataset import ExampleSet, keep_rate, read_examples, tensors_of
+from components.train.dataset import ExampleSet, keep_rate, tensors_of
 from components.train.trainer import Trainer
 
 
@@ -38,7 +38,7 @@ def train_batch(store_uri: str, arm: str, features: FeatureConfig, config: Train
     """
     store = Store(store_uri)
     examples, manifests = _read_days(store, features, days)
-    inputs = {"examples": digest_json([manifest.files[0].sha256 for manifest in manifests])}
+    inputs = {"examples": digest_json([manifest.content_digest for manifest in manifests])}
     done = _finished(store, arm, days[-1], inputs, features, config)
     if done:
         return done
@@ -71,7 +71,7 @@ def train_day(store_uri: str, arm: str, features: FeatureConfig, config: TrainCo
     if parent is None:
         raise InputError(f"{store.checkpoint(arm, before)}: no checkpoint to start {day} from; train {before} first")
     examples, manifests = _read_days(store, features, [day])
-    inputs = {"examples": manifests[0].files[0].sha256, "parent": checkpoint_digest(parent)}
+    inputs = {"examples": manifests[0].content_digest, "parent": checkpoint_digest(parent)}
     done = _finished(store, arm, day, inputs, features, config)
     if done:
         return done

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from components.common.examples import read_examples
 from components.common.layout import Store
 from components.common.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
 from components.common.release import DAILY
@@ -20,7 +21,7 @@ from components.evaluate.metrics import weighted_auc
 from components.evaluate.score import predict
 from components.train.checkpoint import Lineage, new_state
 from components.train.config import TrainConfig
-from components.train.dataset import ExampleSet, read_examples, tensors_of
+from components.train.dataset import ExampleSet, tensors_of
 from components.train.trainer import Trainer
 from pipelines.config import RunConfig, load_config
 

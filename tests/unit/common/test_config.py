@@ -16,12 +16,12 @@ def test_unknown_key_is_named():
 
 
 def test_every_bad_field_is_named_with_its_value():
-    with pytest.raises(InputError, match=r"negative_keep_rate = 1.5.*num_buckets = 0"):
-        JoinConfig.parse({"negative_keep_rate": 1.5, "num_buckets": 0}, "join")
+    with pytest.raises(InputError, match=r"negative_keep_rate = 1.5.*rows_per_shard = 0"):
+        JoinConfig.parse({"negative_keep_rate": 1.5, "rows_per_shard": 0}, "join")
 
 
 def test_integers_may_arrive_as_floats():
-    assert JoinConfig.parse({"num_buckets": 4.0}, "join").num_buckets == 4
+    assert JoinConfig.parse({"rows_per_shard": 4.0}, "join").rows_per_shard == 4
 
 
 def test_cross_field_check_names_the_fields():
@@ -45,8 +45,8 @@ def test_not_a_mapping_is_refused(tmp_path, content):
 
 def test_digest_ignores_order():
     assert (
-        JoinConfig.parse({"salt": 1, "num_buckets": 2}, "").digest()
-        == JoinConfig.parse({"num_buckets": 2, "salt": 1}, "").digest()
+        JoinConfig.parse({"salt": 1, "rows_per_shard": 2}, "").digest()
+        == JoinConfig.parse({"rows_per_shard": 2, "salt": 1}, "").digest()
     )
 
 

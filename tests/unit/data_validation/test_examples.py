@@ -3,8 +3,7 @@ import pytest
 
 from components.common import storage
 from components.common.errors import InputError
-from components.common.examples import EVALUATION
-from components.common.layout import EXAMPLES_FILE
+from components.common.examples import EVALUATION, read_examples
 from data_validation.config import DensityRange, ValidationConfig
 from data_validation.examples import validate_examples
 from data_validation.schema import contract_schema, stopping, validate_statistics
@@ -13,7 +12,7 @@ from data_validation.statistics import compute_statistics
 
 @pytest.fixture(scope="module")
 def table(joined):
-    return storage.read_parquet(storage.join_uri(joined.store.examples(EVALUATION, joined.scored_day), EXAMPLES_FILE))
+    return read_examples(joined.store, EVALUATION, joined.scored_day)[0]
 
 
 def anomalies_of(joined, table, config=None, previous=None):

@@ -3,13 +3,14 @@ from datetime import timedelta
 import pytest
 
 from components.common.errors import InputError
+from components.common.examples import read_examples
 from components.common.ledger import find_row
 from components.common.objectives import OBJECTIVE_NAMES
 from components.evaluate.config import EvaluationConfig
 from components.evaluate.logistic_regression import Yardstick
 from components.evaluate.run import evaluate_day
 from components.train.checkpoint import checkpoint_digest, find_checkpoint
-from components.train.dataset import read_examples, tensors_of
+from components.train.dataset import tensors_of
 
 
 def test_both_arms_are_scored_on_the_same_unseen_rows(trained):

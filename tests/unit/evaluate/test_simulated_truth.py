@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pytest
 
 from components.common import storage
+from components.common.examples import read_examples
 from components.common.layout import LOG_FILE, Store
 from components.common.objectives import OBJECTIVES
 from components.evaluate.metrics import weighted_auc
@@ -18,7 +19,7 @@ from components.join.assemble import JoinJob
 from components.join.run import join_days
 from components.make_logs.run import make_logs
 from components.train.checkpoint import load_checkpoint
-from components.train.dataset import read_examples, tensors_of
+from components.train.dataset import tensors_of
 from components.train.run import train_batch
 from data_validation.logs import validate_logs
 from pipelines.config import load_config
@@ -53,8 +54,8 @@ def scored(tmp_path_factory):
     read = config.dataset.days_read(days[0], days[-1], config.features.history_days)
     make_logs(store.root, config.dataset, config.source.model_dump(mode="json"), read)
     validate_logs(store.root, config.dataset, config.validation, read, as_of)
-    job = JoinJob(config.dataset, config.features, config.join, days[0], days[-1], as_of)
-    join_days(store.root, job, evaluate_from=days[NUM_DAYS])
+    job = JoinJob(config.dataset, config.features, config.join, days[0], days[-1], as_of, days[NUM_DAYS])
+    join_days(store.root, job)
     train_batch(store.root, "control", config.features, config.arms.control, days[:NUM_DAYS])
     state, _ = load_checkpoint(store, "control", days[NUM_DAYS - 1])
     table = pa.concat_tables([read_examples(store, "evaluation", day)[0] for day in days[NUM_DAYS:]])

@@ -4,7 +4,7 @@ import pytest
 
 from components.common import storage
 from components.common.errors import InputError
-from components.common.examples import EVALUATION
+from components.common.examples import EVALUATION, read_examples
 from components.common.layout import Store
 from components.common.manifests import read_manifest
 from components.common.release import Blessing, Release, read_pointer, read_publication, write_record
@@ -15,7 +15,7 @@ from components.export.run import export_releases
 from components.publish.registry import publish_releases
 from components.serve.predictor import Predictor, load_served
 from components.train.checkpoint import checkpoint_digest, find_checkpoint, load_checkpoint
-from components.train.dataset import read_examples, tensors_of
+from components.train.dataset import tensors_of
 
 
 def blessing_of(deployment, arm="control", action="first", digest=None):

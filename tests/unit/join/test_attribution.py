@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.join.attribution import Events, attribute, label
+from components.join.attribution import attribute, label
+from components.join.events import Events
 from tests.unit.join.logs import DATASET, DAY, HOUR, actions, impressions
 
 

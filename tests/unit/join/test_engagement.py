@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from components.common.features import EngagementFeatures
-from components.join.attribution import Events
 from components.join.engagement import count_engagement, engagement_columns, merge_engagement
+from components.join.events import Events
 from tests.unit.join.logs import DAY, actions, impressions
 
 
@@ -30,10 +30,7 @@ def rates(target_day, item, impression_rows, action_rows, window_days=3):
     ]
     target = Events.of(impressions(shown(target_day, item)))
     config = EngagementFeatures(entities=("item_id",), window_days=window_days, smoothing=2.0)
-    return {
-        name: float(v[0])
-        for name, v in engagement_columns(target, merge_engagement(parts), ("item_id",), config).items()
-    }
+    return {name: float(v[0]) for name, v in engagement_columns(target, merge_engagement(parts), config).items()}
 
 
 def test_rate_is_smoothed_towards_the_overall_rate():

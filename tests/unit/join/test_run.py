@@ -8,8 +8,8 @@ import pytest
 from components.common import storage
 from components.common.days import microseconds
 from components.common.errors import InputError
-from components.common.examples import EVALUATION, NEGATIVE_KEPT, TRAINING
-from components.common.layout import EXAMPLES_FILE, LOG_FILE, Store
+from components.common.examples import EVALUATION, NEGATIVE_KEPT, TRAINING, read_examples
+from components.common.layout import LOG_FILE, Store
 from components.common.manifests import Manifest, read_manifest, write_artifact
 from components.join.assemble import JoinJob
 from components.join.run import join_days
@@ -18,7 +18,7 @@ from data_validation.logs import validate_logs
 
 
 def examples(store, split, day):
-    return storage.read_parquet(storage.join_uri(store.examples(split, day), EXAMPLES_FILE))
+    return read_examples(store, split, day)[0]
 
 
 def rewrite(store, table_name, day, change):
@@ -36,7 +36,7 @@ def rewrite(store, table_name, day, change):
 def job_of(deployment, first, last, **changes):
     config = deployment.config
     as_of = config.dataset.mature_on(last) + timedelta(days=1)
-    return replace(JoinJob(config.dataset, config.features, config.join, first, last, as_of), **changes)
+    return replace(JoinJob(config.dataset, config.features, config.join, first, last, as_of, first), **changes)
 
 
 @pytest.fixture()
@@ -53,23 +53,24 @@ def test_a_day_is_the_same_alone_and_within_a_range(joined, logs):
     """Also with another number of buckets, and a later cut-off."""
     day = joined.batch_days[1]
     job = job_of(joined, day, day)
-    job = replace(job, config=job.config.model_copy(update={"num_buckets": 5}), as_of=job.as_of + timedelta(days=2))
-    join_days(logs.root, job, evaluate_from=day)
+    job = replace(
+        job, config=job.config.model_copy(update={"rows_per_shard": 3000}), as_of=job.as_of + timedelta(days=2)
+    )
+    join_days(logs.root, job)
     alone, within = examples(logs, TRAINING, day), examples(joined.store, TRAINING, day)
     assert alone.equals(within)
-    name = storage.join_uri(joined.store.examples(TRAINING, day), EXAMPLES_FILE)
-    other = storage.join_uri(logs.examples(TRAINING, day), EXAMPLES_FILE)
-    assert storage.read_bytes(name) == storage.read_bytes(other)
+    of_day = [read_manifest(store.examples(TRAINING, day), "examples") for store in (joined.store, logs)]
+    assert of_day[0].content_digest == of_day[1].content_digest
 
 
 def test_finished_days_are_left_alone_and_missing_ones_made(joined, logs):
     first, last = joined.batch_days[0], joined.batch_days[1]
-    counts = join_days(logs.root, job_of(joined, first, last), evaluate_from=joined.scored_day)
+    counts = join_days(logs.root, job_of(joined, first, last, evaluate_from=joined.scored_day))
     assert counts["impressions"] == counts["impressions_kept"] + counts["impressions_sampled_out"]
     assert counts["actions"] == counts["actions_attributed"] + counts["actions_unattributed"]
-    assert join_days(logs.root, job_of(joined, first, last), evaluate_from=joined.scored_day) == {}
+    assert join_days(logs.root, job_of(joined, first, last, evaluate_from=joined.scored_day)) == {}
     storage.remove(logs.examples(TRAINING, last))
-    again = join_days(logs.root, job_of(joined, first, last), evaluate_from=joined.scored_day)
+    again = join_days(logs.root, job_of(joined, first, last, evaluate_from=joined.scored_day))
     assert 0 < again["impressions"] < counts["impressions"]
 
 
@@ -80,7 +81,7 @@ def test_the_future_is_not_seen(joined, logs):
     for planted in joined.config.dataset.days_read(day, day, 0):
         if planted > day:
             rewrite(logs, "actions", planted, lambda table, on=planted: _with_answers(before, table, on))
-    join_days(logs.root, job_of(joined, day, day), evaluate_from=day)
+    join_days(logs.root, job_of(joined, day, day))
     after = examples(logs, EVALUATION, day)
     labels = {"clicked", "good_clicked", "add_to_carts", "checkouts", "conversion_value"}
     features = [name for name in before.column_names if name not in labels]
@@ -110,13 +111,13 @@ def _with_answers(shown, like, day):
 def test_immature_days_are_refused(joined):
     day = joined.batch_days[0]
     with pytest.raises(InputError, match="labels of .* are final from"):
-        join_days(joined.store.root, replace(job_of(joined, day, day), as_of=day + timedelta(days=1)), day)
+        join_days(joined.store.root, replace(job_of(joined, day, day), as_of=day + timedelta(days=1)))
 
 
 def test_missing_clean_logs_are_named(joined, tmp_path):
     day = joined.batch_days[0]
     with pytest.raises(InputError, match="no finished clean_logs"):
-        join_days(str(tmp_path), job_of(joined, day, day), day)
+        join_days(str(tmp_path), job_of(joined, day, day))
 
 
 def test_down_sampling_keeps_every_positive_and_the_hash_s_negatives(joined):
@@ -136,7 +137,7 @@ def test_join_works_on_a_remote_filesystem(joined):
     read = config.dataset.days_read(day, day, config.features.history_days)
     make_logs(store.root, config.dataset, config.source.model_dump(mode="json"), read)
     validate_logs(store.root, config.dataset, config.validation, read, read[-1] + timedelta(days=1))
-    join_days(store.root, job_of(joined, day, day), evaluate_from=day)
+    join_days(store.root, job_of(joined, day, day))
     assert examples(store, EVALUATION, day).equals(examples(joined.store, EVALUATION, day))
 
 
@@ -147,7 +148,7 @@ def test_rows_lost_on_the_way_stop_the_join(joined, logs):
     storage.write_parquet(uri, storage.read_parquet(uri).slice(1))
     for _ in range(2):
         with pytest.raises(RuntimeError, match="reached the join"):
-            join_days(logs.root, job_of(joined, day, day), evaluate_from=day)
+            join_days(logs.root, job_of(joined, day, day))
     assert not storage.exists(logs.examples(EVALUATION, day))
 
 
@@ -162,10 +163,10 @@ def test_identifiers_that_start_again_every_day_stop_the_join(joined, logs):
 
     rewrite(logs, "impressions", day, reuse)
     with pytest.raises(InputError, match="impression_id that was used before"):
-        join_days(logs.root, job_of(joined, day, day), evaluate_from=day)
+        join_days(logs.root, job_of(joined, day, day))
 
 
 def test_day_without_actions_is_joined(joined, logs):
     day = joined.scored_day
     rewrite(logs, "actions", day, lambda table: table.slice(0, 0))
-    assert join_days(logs.root, job_of(joined, day, day), evaluate_from=day)["actions"] == 0
+    assert join_days(logs.root, job_of(joined, day, day))["actions"] == 0

@@ -7,11 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.common import storage
 from components.common.errors import InputError
 from components.common.events import ACTIONS, IMPRESSIONS
-from components.common.examples import EVALUATION
-from components.common.layout import EXAMPLES_FILE, Store
+from components.common.examples import EVALUATION, read_examples
+from components.common.layout import Store
 from components.join.assemble import JoinJob
 from components.join.run import join_days
 from components.make_logs.run import make_logs
@@ -114,10 +113,10 @@ def test_made_up_columns_reach_training(tmp_path):
     read = config.dataset.days_read(first, last, config.features.history_days)
     make_logs(store.root, config.dataset, config.source.model_dump(mode="json"), read)
     validate_logs(store.root, config.dataset, config.validation, read, as_of)
-    job = JoinJob(config.dataset, config.features, config.join, first, last, as_of)
-    assert join_days(store.root, job, evaluate_from=last)["impressions"] == 900
+    job = JoinJob(config.dataset, config.features, config.join, first, last, as_of, last)
+    assert join_days(store.root, job)["impressions"] == 900
     validate_examples(store.root, config.features, config.validation, [first, days[3], last])
-    examples = storage.read_parquet(storage.join_uri(store.examples(EVALUATION, last), EXAMPLES_FILE))
+    examples = read_examples(store, EVALUATION, last)[0]
     assert 0.2 < np.mean(examples["clicked"].to_numpy()) < 0.4
     assert examples["user_brand_click_2d"].to_numpy().max() > 0
     assert len(train_batch(store.root, "control", config.features, config.arms.control, [first, days[3]])) == 64

@@ -5,10 +5,10 @@ import pyarrow as pa
 import pytest
 import torch
 
-from components.common.examples import EVALUATION, TRAINING
+from components.common.examples import EVALUATION, TRAINING, read_examples
 from components.common.objectives import OBJECTIVE_NAMES, OBJECTIVES, negative_rate
 from components.train.config import ModelConfig
-from components.train.dataset import participation, read_examples, tensors_of
+from components.train.dataset import participation, tensors_of
 from components.train.model.feature_processing import DenseNormalizer
 from components.train.model.ranker import LogitCorrection, Ranker
 from components.train.model.sequence import SequenceEncoder

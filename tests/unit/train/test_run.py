@@ -7,11 +7,11 @@ import torch
 
 from components.common import storage
 from components.common.errors import InputError
-from components.common.examples import TRAINING
-from components.common.layout import EXAMPLES_FILE, Store
+from components.common.examples import TRAINING, read_examples
+from components.common.layout import Store
 from components.common.manifests import read_manifest
 from components.train.checkpoint import find_checkpoint, load_checkpoint
-from components.train.dataset import read_examples, tensors_of
+from components.train.dataset import tensors_of
 from components.train.run import train_batch, train_day
 from components.train.trainer import Trainer
 from tests.conftest import Deployment
@@ -21,9 +21,10 @@ def copy_examples(joined: Deployment, root: str) -> Deployment:
     """The same examples in a store of one's own."""
     store = Store(root)
     for day in [*joined.batch_days, joined.scored_day]:
-        for name in (EXAMPLES_FILE, storage.MANIFEST_NAME):
-            source = storage.join_uri(joined.store.examples(TRAINING, day), name)
-            storage.write_bytes(storage.join_uri(store.examples(TRAINING, day), name), storage.read_bytes(source))
+        uri = joined.store.examples(TRAINING, day)
+        for name in storage.list_names(uri):
+            content = storage.read_bytes(storage.join_uri(uri, name))
+            storage.write_bytes(storage.join_uri(store.examples(TRAINING, day), name), content)
     return replace(joined, store=store)
 
 
