@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from components.common import storage
 from components.common.layout import Store
 from pipelines.config import RunConfig, load_config
 
@@ -69,6 +71,12 @@ def joined(small_config: RunConfig, tmp_path_factory: pytest.TempPathFactory) ->
     job = JoinJob(config.dataset, config.features, config.join, days[0], days[-1], as_of, days[-1])
     join_days(store.root, job)
     return Deployment(store, config, days[:-1], days[-1])
+
+
+def copy_clean_logs(deployment: Deployment, root: str) -> Store:
+    """A store with the same clean logs, without examples."""
+    shutil.copytree(storage.join_uri(deployment.store.root, "clean_logs"), storage.join_uri(root, "clean_logs"))
+    return Store(root)
 
 
 @pytest.fixture(scope="session")

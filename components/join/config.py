@@ -15,7 +15,7 @@ class JoinConfig(Config):
     max_duplicate_share: float = Field(
         0.01, ge=0, le=1, description="impressions of a day whose id was used before; more of them stop the run"
     )
-    rows_per_shard: int = Field(1_000_000, ge=1, description="log rows of some users that a worker joins at once")
+    rows_per_shard: int = Field(500_000, ge=1, description="log rows of some users that a worker joins at once")
     rows_per_file: int = Field(250_000, ge=1, description="impressions of a day per file of examples")
     beam_options: tuple[str, ...] = Field(("--runner=FnApiRunner",), description="options of any Beam runner")
 

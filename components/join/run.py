@@ -10,6 +10,7 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.runner import PipelineState
 
 from components.common import storage
 from components.common.digests import digest_json
@@ -115,10 +116,14 @@ def _run_pipeline(
     done = pipeline | beam.Create(files) | JoinExamples(plan)
     _ = done | beam.Map(lambda day: log_line("join", f"{day}: examples written"))
     result = pipeline.run()
-    result.wait_until_finish()
+    state = result.wait_until_finish()
+    if state != PipelineState.DONE:
+        raise RuntimeError(f"join: the Beam runner ended in state {state}; see its own log")
     storage.remove(plan.scratch_uri)
     found = result.metrics().query(beam.metrics.MetricsFilter().with_namespace(METRICS_NAMESPACE))["counters"]
-    return {counter.key.metric.name: int(counter.result) for counter in sorted(found, key=lambda c: c.key.metric.name)}
+    # Runners fill in one of the two; `result` would turn a committed 0 into None.
+    values = {c.key.metric.name: c.attempted if c.committed is None else c.committed for c in found}
+    return {name: int(values[name]) for name in sorted(values)}
 
 
 def main(

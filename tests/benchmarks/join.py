@@ -31,7 +31,9 @@ class Measured:
 def measure(*arguments: str) -> Measured:
     """Run this module as a process of its own."""
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-W", "ignore", "-m", __spec__.name, *arguments], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", __spec__.name, *arguments], stdout=subprocess.DEVNULL
+    )
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise RuntimeError(f"{arguments}: ended with {status}")

@@ -5,7 +5,7 @@ DuckDB samples by its own hash; every kept row carries the same labels and featu
 
 from __future__ import annotations
 
-from tests.benchmarks.join_logs import FEATURES, FIRST, KEEP_RATE, LAST
+from tests.benchmarks.join_logs import FEATURES, KEEP_RATE
 
 # Events as touches, conversions credited to the last click, else to the last view, then labels by impression.
 _LABELS = """
@@ -99,14 +99,17 @@ def _add_counts(entity: str, kind: str, steps: list[str], columns: list[str], jo
         from action where action_type = '{kind}' and {entity} is not null)"""
     )
     pieces = ["k.impression_id"]
-    asof = [f"asof left join {name} n on k.user_id = n.user_id and k.{entity} = n.{entity} and k.timestamp > n.timestamp"]
+    same = "k.user_id = {0}.user_id and k.{1} = {0}.{1}"
+    asof = [f"asof left join {name} n on {same.format('n', entity)} and k.timestamp > n.timestamp"]
     for days in FEATURES.counts.windows_days:
         pieces.append(f"(coalesce(n.running, 0) - coalesce(o{days}.running, 0))::float as within_{days}")
         asof.append(
-            f"asof left join {name} o{days} on k.user_id = o{days}.user_id and k.{entity} = o{days}.{entity} "
+            f"asof left join {name} o{days} on {same.format(f'o{days}', entity)} "
             f"and k.timestamp - interval {days} day > o{days}.timestamp"
         )
-    pieces.append(f"least(coalesce(epoch(k.timestamp - n.timestamp) / 86400, 1e9), {FEATURES.history_days})::float as age")
+    pieces.append(
+        f"least(coalesce(epoch(k.timestamp - n.timestamp) / 86400, 1e9), {FEATURES.history_days})::float as age"
+    )
     steps.append(f"{name}_at as (select {', '.join(pieces)} from kept k {' '.join(asof)})")
     joins.append(f"left join {name}_at on k.impression_id = {name}_at.impression_id")
     columns += [f"{name}_at.within_{days} as user_{entity}_{kind}_{days}d" for days in FEATURES.counts.windows_days]
@@ -116,12 +119,15 @@ def _add_counts(entity: str, kind: str, steps: list[str], columns: list[str], jo
 def _add_engagement(entity: str, steps: list[str], columns: list[str], joins: list[str]) -> None:
     """Smoothed rates over the days before, from daily counts."""
     window, smoothing = FEATURES.engagement.window_days, FEATURES.engagement.smoothing
-    kinds = ", ".join(f"count(*) filter (kind = '{kind}') as {kind}" for kind in ("shown", "click", "add_to_cart", "checkout"))
+    kinds = ", ".join(
+        f"count(*) filter (kind = '{kind}') as {kind}" for kind in ("shown", "click", "add_to_cart", "checkout")
+    )
     sums = ", ".join(f"sum({kind}) as {kind}" for kind in ("shown", "click", "add_to_cart", "checkout"))
     steps.append(
         f"""daily_{entity} as (select {entity}, day, {kinds} from (
           select {entity}, timestamp::date as day, 'shown' as kind from impression
-          union all select {entity}, timestamp::date, action_type from action) where {entity} is not null group by all)"""
+          union all select {entity}, timestamp::date, action_type from action)
+          where {entity} is not null group by all)"""
     )
     steps.append(f"target_{entity} as (select distinct {entity}, timestamp::date as day from kept)")
     in_window = f"d.day < t.day and d.day >= t.day - interval {window} day"
@@ -133,14 +139,16 @@ def _add_engagement(entity: str, steps: list[str], columns: list[str], joins: li
         f"""overall_{entity} as (select t.day, {sums} from (select distinct day from target_{entity}) t
         join (select day, {sums} from daily_{entity} group by day) d on {in_window} group by all)"""
     )
-    joins.append(f"left join own_{entity} e_{entity} on k.{entity} = e_{entity}.{entity} and k.timestamp::date = e_{entity}.day")
+    joins.append(
+        f"left join own_{entity} e_{entity} on k.{entity} = e_{entity}.{entity} and k.timestamp::date = e_{entity}.day"
+    )
     joins.append(f"left join overall_{entity} a_{entity} on k.timestamp::date = a_{entity}.day")
     columns.append(f"coalesce(e_{entity}.shown, 0)::float as {entity}_impressions")
     for kind in ("click", "add_to_cart", "checkout"):
         overall = f"coalesce(a_{entity}.{kind} / greatest(a_{entity}.shown, 1), 0)"
         columns.append(
-            f"((coalesce(e_{entity}.{kind}, 0) + {smoothing} * {overall}) / (coalesce(e_{entity}.shown, 0) + {smoothing}))::float "
-            f"as {entity}_{kind}_rate"
+            f"((coalesce(e_{entity}.{kind}, 0) + {smoothing} * {overall}) "
+            f"/ (coalesce(e_{entity}.shown, 0) + {smoothing}))::float as {entity}_{kind}_rate"
         )
 
 
@@ -151,5 +159,4 @@ def run(logs: str, output: str, full: bool, threads: int) -> None:
     connection = duckdb.connect()
     connection.execute(f"set threads={threads}; set memory_limit='8GB'; set preserve_insertion_order=false")
     connection.execute("set timezone='UTC'")
-    assert FIRST <= LAST
     connection.execute((full_query if full else label_query)(logs, output))

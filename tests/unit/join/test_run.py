@@ -15,6 +15,7 @@ from components.join.assemble import JoinJob
 from components.join.run import join_days
 from components.make_logs.run import make_logs
 from data_validation.logs import validate_logs
+from tests.conftest import copy_clean_logs
 
 
 def examples(store, split, day):
@@ -42,11 +43,7 @@ def job_of(deployment, first, last, **changes):
 @pytest.fixture()
 def logs(joined, tmp_path):
     """A store with the same clean logs as `joined`, without examples."""
-    config, store = joined.config, Store(str(tmp_path / "store"))
-    read = config.dataset.days_read(joined.batch_days[0], joined.scored_day, config.features.history_days)
-    make_logs(store.root, config.dataset, config.source.model_dump(mode="json"), read)
-    validate_logs(store.root, config.dataset, config.validation, read, read[-1] + timedelta(days=1))
-    return store
+    return copy_clean_logs(joined, str(tmp_path / "store"))
 
 
 def test_a_day_is_the_same_alone_and_within_a_range(joined, logs):
