@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-dep
 DEMO_STORE ?= runs/demo
 PYTEST_WORKERS ?= 2
 
-.PHONY: help demo test lint format compile golden study-demo bench-join lock clean
+.PHONY: help demo test lint format compile golden study-demo study-join bench-join lock clean
 .DEFAULT_GOAL := help
 
 help:  ## say what can be made
@@ -35,6 +35,9 @@ golden: $(VENV)/.runtime  ## rewrite the golden files of the tests, to be review
 
 study-demo: $(VENV)/.dev  ## AUC of other settings on the demo's examples, about ten minutes
 	@AFTERCLICK_PROGRESS_SECONDS=100000 $(BIN)/python -W ignore -m tests.benchmarks.demo_settings $(DEMO_STORE) | grep --line-buffered '^demo_settings'
+
+study-join: $(VENV)/.dev  ## the join on ten thousand random small logs against two slower ways of writing it
+	AFTERCLICK_RANDOM_LOGS=10000 $(BIN)/python -m pytest -q -n 2 tests/unit/join/test_oracle.py
 
 bench-join: $(VENV)/.dev  ## the join against DuckDB on 10 million impressions, about five minutes
 	@$(BIN)/python -W ignore -m tests.benchmarks.join 2>/dev/null

@@ -2,12 +2,10 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from components.join.attribution import attribute, label
 from components.join.events import Events
-from tests.unit.join.logs import DATASET, DAY, HOUR, actions, impressions
+from tests.unit.join.logs import DATASET, HOUR, actions, impressions
 
 
 def credited_ids(shown, acted, like=None):
@@ -15,85 +13,6 @@ def credited_ids(shown, acted, like=None):
     rows = attribute(Events.of(shown_table), Events.of(acted_table), DATASET)
     identifiers = shown_table["impression_id"].to_pylist()
     return [identifiers[row] if row >= 0 else None for row in rows]
-
-
-def oracle(shown, acted):
-    """The rule of `attribute`'s docstring, one action at a time."""
-    by_id = {row["impression_id"]: row for row in shown}
-    clicks = []
-
-    def named_by(action):
-        named = by_id.get(action.get("impression_id")) if action["source"] == "onsite" else None
-        return named if named and named["user_id"] == action["user_id"] else None
-
-    result = [None] * len(acted)
-    for number, action in enumerate(acted):
-        named = named_by(action)
-        if action["action_type"] == "click" and named is not None:
-            if 0 <= action["timestamp"] - named["timestamp"] <= DATASET.click_days * DAY:
-                result[number] = named["impression_id"]
-                clicks.append((named, action["timestamp"]))
-    for number, action in enumerate(acted):
-        if action["action_type"] == "click":
-            continue
-        rule, when = DATASET.attribution[action["action_type"]], action["timestamp"]
-
-        def within(touched, days, when=when):
-            return 0 < when - touched <= days * DAY
-
-        if action["source"] == "onsite":
-            named = named_by(action)
-            if named is not None:
-                by_click = [t for row, t in clicks if row is named and within(t, rule.click_through_days)]
-                if by_click or within(named["timestamp"], rule.view_through_days):
-                    result[number] = named["impression_id"]
-            continue
-        entity = action.get(rule.entity)
-        for touches, days in (
-            (clicks, rule.click_through_days),
-            ([(row, row["timestamp"]) for row in shown], rule.view_through_days),
-        ):
-            matching = [
-                (t, row["item_id"] == action.get("item_id"), row["impression_id"])
-                for row, t in touches
-                if entity is not None
-                and row[rule.entity] == entity
-                and row["user_id"] == action["user_id"]
-                and within(t, days)
-            ]
-            if matching:
-                result[number] = max(matching)[2]
-                break
-    return result
-
-
-moments = st.integers(0, 24 * 6).map(lambda hours: hours * HOUR)
-small = st.integers(0, 2)
-shown_rows = st.lists(
-    st.fixed_dictionaries({"timestamp": moments, "user_id": small, "item_id": small, "brand": small}), max_size=12
-)
-acted_rows = st.lists(
-    st.fixed_dictionaries(
-        {
-            "timestamp": moments,
-            "user_id": small,
-            "item_id": small,
-            "brand": st.one_of(st.none(), small),
-            "action_type": st.sampled_from(["click", "click", "add_to_cart", "checkout"]),
-            "source": st.sampled_from(["onsite", "offsite"]),
-            "impression_id": st.one_of(st.none(), st.integers(0, 11)),
-        }
-    ),
-    max_size=16,
-)
-
-
-@given(shown_rows, acted_rows)
-@settings(max_examples=400, deadline=None)
-def test_attribution_agrees_with_brute_force(shown, acted):
-    shown = [row | {"impression_id": number} for number, row in enumerate(shown)]
-    acted = [row | {"action_id": number} for number, row in enumerate(acted)]
-    assert credited_ids(shown, acted) == oracle(shown, acted)
 
 
 def row(identifier, hours, **more):

@@ -167,3 +167,36 @@ def test_day_without_actions_is_joined(joined, logs):
     day = joined.scored_day
     rewrite(logs, "actions", day, lambda table: table.slice(0, 0))
     assert join_days(logs.root, job_of(joined, day, day))["actions"] == 0
+
+
+def test_late_action_rebuilds_only_the_days_that_it_can_touch(joined, logs):
+    """And gives what a run with all data would."""
+    first, last = joined.batch_days[0], joined.scored_day
+    dataset, history = joined.config.dataset, joined.config.features.history_days
+    job = job_of(joined, first, last, evaluate_from=last)
+    days = dataset.open_days(first, last)
+    join_days(logs.root, job)
+    before = {day: read_manifest(logs.examples(TRAINING, day), "examples") for day in days}
+    late_on = days[1] + timedelta(days=dataset.maturity_days)
+    rewrite(logs, "actions", late_on, lambda table: _with_late_action(table, late_on))
+    counts = join_days(logs.root, job)
+    after = {day: read_manifest(logs.examples(TRAINING, day), "examples") for day in days}
+    touched = [day for day in days if late_on in dataset.days_read(day, day, history)]
+    assert [day for day in days if after[day].inputs != before[day].inputs] == touched
+    assert first not in touched and counts["impressions"] == sum(
+        read_manifest(logs.clean_logs("impressions", day), "clean_logs").counts["rows"] for day in touched
+    )
+    from_scratch = copy_clean_logs(replace(joined, store=logs), logs.root + "-again")
+    join_days(from_scratch.root, job)
+    for day in days:
+        assert (
+            after[day].content_digest == read_manifest(from_scratch.examples(TRAINING, day), "examples").content_digest
+        )
+
+
+def _with_late_action(table, day):
+    late = table.slice(0, 1)
+    for name, value in (("action_id", 10**12), ("timestamp", microseconds(day) + 5)):
+        field = table.schema.field(name)
+        late = late.set_column(table.schema.get_field_index(name), field, pa.array([value]).cast(field.type))
+    return pa.concat_tables([table, late])
