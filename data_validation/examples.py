@@ -2,88 +2,182 @@
 
 from __future__ import annotations
 
-from datetime import date
-from typing import Any
+import statistics as numbers
+import uuid
+from datetime import date, timedelta
 
 from google.protobuf import text_format
-from tensorflow_metadata.proto.v0 import statistics_pb2
+from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 
 from components.common import storage
 from components.common.errors import InputError
 from components.common.events import IMPRESSIONS
-from components.common.examples import EVALUATION, TRAINING, read_examples
+from components.common.examples import EVALUATION, TRAINING, USER_HASH
 from components.common.features import FeatureConfig
-from components.common.layout import (
-    CLEAN_LOGS_KIND,
-    EXAMPLE_STATISTICS_KIND,
-    EXAMPLES_KIND,
-    Store,
-)
+from components.common.layout import CLEAN_LOGS_KIND, EXAMPLE_STATISTICS_KIND, EXAMPLES_KIND, Store
 from components.common.manifests import Manifest, find_manifest, is_current, read_manifest, write_artifact
 from components.common.progress import Progress, log_line
+from data_validation.anomalies import Report, stopping, validate_statistics, volume_problems, warnings
 from data_validation.config import ValidationConfig
-from data_validation.schema import contract_schema, stopping, validate_statistics
-from data_validation.statistics import compute_statistics
+from data_validation.schema import TRAINING_ENVIRONMENT, contract_schema, parse_schema
+from data_validation.statistics import read_statistics, write_statistics
+
+STATISTICS_FILE = "statistics.pb"
+NOT_DESCRIBED = frozenset({"impression_id", "timestamp", USER_HASH})
+
+
+def schema_of(features: FeatureConfig, config: ValidationConfig) -> schema_pb2.Schema:
+    """The reviewed schema, or the one that the feature list implies.
+
+    Raises:
+        InputError: If the reviewed one is not readable.
+    """
+    if config.reviewed_schema:
+        return parse_schema(config.reviewed_schema, "validation.reviewed_schema")
+    return contract_schema(features, config)
+
+
+def categorical_columns(schema: schema_pb2.Schema) -> frozenset[str]:
+    """Integer columns that hold identifiers."""
+    return frozenset(feature.name for feature in schema.feature if feature.int_domain.is_categorical)
+
+
+def example_files(store: Store, split: str, day: date) -> list[str]:
+    """The Parquet files of a day's examples."""
+    uri = store.examples(split, day)
+    return [storage.join_uri(uri, entry.name) for entry in read_manifest(uri, EXAMPLES_KIND).files]
+
+
+def described_split(store: Store, day: date) -> str:
+    """The split whose statistics are taken: evaluation examples where a day has them, training examples otherwise."""
+    return EVALUATION if find_manifest(store.examples(EVALUATION, day), EXAMPLES_KIND) else TRAINING
 
 
 def validate_examples(
     store_uri: str, features: FeatureConfig, config: ValidationConfig, days: list[date]
 ) -> dict[str, list[str]]:
-    """Check every day's examples against the schema and the day before.
-
-    Evaluation examples are checked where a day has them, training examples otherwise.
+    """Check every day's examples against the schema and the days before.
 
     Returns:
         Warnings by day.
 
     Raises:
-        InputError: If an anomaly stops the run; the day's statistics are kept, marked as failed.
+        InputError: If an anomaly stops the run; nothing is kept of that day.
     """
-    store, schema = Store(store_uri), contract_schema(features, config)
+    store, schema = Store(store_uri), schema_of(features, config)
     settings = {"schema": text_format.MessageToString(schema), "validation": config.model_dump(mode="json")}
-    warnings: dict[str, list[str]] = {}
-    progress = Progress("validate_examples", len(days))
-    for done, day in enumerate(days):
-        split = EVALUATION if find_manifest(store.examples(EVALUATION, day), EXAMPLES_KIND) else TRAINING
-        examples = read_manifest(store.examples(split, day), EXAMPLES_KIND)
-        inputs, uri = {"examples": examples.content_digest}, store.example_statistics(day)
-        if not is_current(uri, EXAMPLE_STATISTICS_KIND, inputs, settings):
-            table, _ = read_examples(store, split, day)
-            statistics = compute_statistics(table, f"{split}/{day}")
-            num_impressions = read_manifest(store.clean_logs(IMPRESSIONS, day), CLEAN_LOGS_KIND).counts["rows"]
-            previous = _previous_statistics(store, day, split)
-            anomalies = validate_statistics(statistics, schema, config, num_impressions, previous)
-            problems = stopping(anomalies)
-            if problems:
-                listed = "; ".join(f"{column}: {text}" for column, text in problems.items())
-                raise InputError(f"examples of {day} break the schema: {listed}; correct the logs or the limits")
-
-            def write(staged: str, statistics: Any = statistics, anomalies: Any = anomalies) -> None:
-                storage.write_bytes(storage.join_uri(staged, "statistics.pb"), statistics.SerializeToString(True))
-                for name, message in (("anomalies.pbtxt", anomalies), ("schema.pbtxt", schema)):
-                    text = text_format.MessageToString(message)
-                    storage.write_bytes(storage.join_uri(staged, name), text.encode())
-
-            shown = [f"{column}: {info.description}" for column, info in sorted(anomalies.anomaly_info.items())]
-            manifest = Manifest(
-                kind=EXAMPLE_STATISTICS_KIND,
-                inputs=inputs,
-                settings=settings,
-                details={"warnings": shown, "split": split},
+    splits = {day: described_split(store, day) for day in days}
+    inputs = {
+        day: {"examples": read_manifest(store.examples(split, day), EXAMPLES_KIND).content_digest}
+        for day, split in splits.items()
+    }
+    open_days = [
+        day
+        for day in days
+        if not is_current(store.example_statistics(day), EXAMPLE_STATISTICS_KIND, inputs[day], settings)
+    ]
+    if open_days:
+        scratch = store.scratch(f"statistics-{uuid.uuid4().hex[:8]}")
+        files = {str(day): example_files(store, splits[day], day) for day in open_days}
+        write_statistics(files, scratch, categorical_columns(schema), NOT_DESCRIBED, config.beam_options)
+        progress = Progress("validate_examples", len(open_days))
+        for done, day in enumerate(open_days, start=1):
+            statistics = read_statistics(storage.join_uri(scratch, f"{day}.pb"))
+            anomalies = _judge(store, schema, config, day, splits[day], statistics)
+            _write(
+                store,
+                day,
+                splits[day],
+                Manifest(kind=EXAMPLE_STATISTICS_KIND, inputs=inputs[day], settings=settings),
+                statistics,
+                anomalies,
             )
-            write_artifact(uri, manifest, write)
-        warnings[str(day)] = read_manifest(uri, EXAMPLE_STATISTICS_KIND).details["warnings"]
-        progress.update(done + 1, str(day))
-    count = sum(len(found) for found in warnings.values())
+            progress.update(done, str(day))
+        storage.remove(scratch)
+    found = {
+        str(day): read_manifest(store.example_statistics(day), EXAMPLE_STATISTICS_KIND).details["warnings"]
+        for day in days
+    }
+    count = sum(len(texts) for texts in found.values())
     log_line("validate_examples", f"{days[0]}..{days[-1]}: schema holds, {count} warnings")
-    return warnings
+    return found
 
 
-def _previous_statistics(store: Store, day: date, split: str) -> statistics_pb2.DatasetFeatureStatisticsList | None:
+def _judge(
+    store: Store,
+    schema: schema_pb2.Schema,
+    config: ValidationConfig,
+    day: date,
+    split: str,
+    statistics: statistics_pb2.DatasetFeatureStatisticsList,
+) -> anomalies_pb2.Anomalies:
+    anomalies = judge_day(store, schema, config, day, split, statistics)
+    problems = stopping(anomalies)
+    if problems:
+        listed = "; ".join(f"{column}: {text}" for column, text in problems.items())
+        raise InputError(f"examples of {day} break the schema: {listed}; correct the logs or the limits")
+    return anomalies
+
+
+def judge_day(
+    store: Store,
+    schema: schema_pb2.Schema,
+    config: ValidationConfig,
+    day: date,
+    split: str,
+    statistics: statistics_pb2.DatasetFeatureStatisticsList,
+) -> anomalies_pb2.Anomalies:
+    """All anomalies of one day: schema, drift to the day before, label densities and volume."""
+    previous = previous_statistics(store, day, split)
+    anomalies = validate_statistics(
+        statistics, schema, previous, environment=TRAINING_ENVIRONMENT, severities=config.severity_of_types()
+    )
+    report = Report(schema, config.severity_of_types())
+    report.anomalies.CopyFrom(anomalies)
+    num_impressions = read_manifest(store.clean_logs(IMPRESSIONS, day), CLEAN_LOGS_KIND).counts["rows"]
+    found = {feature.path.step[0]: feature.num_stats for feature in statistics.datasets[0].features}
+    for name, density in config.label_density.items():
+        stats = found[name]
+        share = (stats.common_stats.tot_num_values - stats.num_zeros) / max(num_impressions, 1)
+        if not density.at_least <= share <= density.at_most:
+            text = f"{share:.4f} of the rows are positive, expected {density.at_least} to {density.at_most}"
+            report.add(name, [("CUSTOM_VALIDATION", "Label density out of range", text)])
+    before = _impressions_before(store, day, config.volume.num_days)
+    if before:
+        usual, limits = numbers.median(before), config.volume
+        report.add_to_dataset(volume_problems(num_impressions, usual, limits.at_least, limits.at_most, "impressions"))
+    return report.anomalies
+
+
+def _impressions_before(store: Store, day: date, num_days: int) -> list[int]:
+    """Clean impressions of the days before that have any."""
+    days = [day - timedelta(days=back) for back in range(1, num_days + 1)]
+    manifests = [find_manifest(store.clean_logs(IMPRESSIONS, earlier), CLEAN_LOGS_KIND) for earlier in days]
+    return [manifest.counts["rows"] for manifest in manifests if manifest is not None and manifest.counts["rows"]]
+
+
+def _write(
+    store: Store,
+    day: date,
+    split: str,
+    manifest: Manifest,
+    statistics: statistics_pb2.DatasetFeatureStatisticsList,
+    anomalies: anomalies_pb2.Anomalies,
+) -> None:
+    def write(staged: str) -> None:
+        content = statistics.SerializeToString(deterministic=True)
+        storage.write_bytes(storage.join_uri(staged, STATISTICS_FILE), content)
+        text = text_format.MessageToString(anomalies)
+        storage.write_bytes(storage.join_uri(staged, "anomalies.pbtxt"), text.encode())
+
+    details = {"warnings": warnings(anomalies), "split": split}
+    write_artifact(store.example_statistics(day), Manifest(**{**manifest.model_dump(), "details": details}), write)
+
+
+def previous_statistics(store: Store, day: date, split: str) -> statistics_pb2.DatasetFeatureStatisticsList | None:
     """Statistics of the day before, if it was as much down-sampled."""
-    uri = store.example_statistics(date.fromordinal(day.toordinal() - 1))
+    uri = store.example_statistics(day - timedelta(days=1))
     manifest = find_manifest(uri, EXAMPLE_STATISTICS_KIND)
     if manifest is None or manifest.details["split"] != split:
         return None
-    content = storage.read_bytes(storage.join_uri(uri, "statistics.pb"))
-    return statistics_pb2.DatasetFeatureStatisticsList.FromString(content)
+    return read_statistics(storage.join_uri(uri, STATISTICS_FILE))

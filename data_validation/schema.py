@@ -1,32 +1,45 @@
-"""The schema of examples as a TensorFlow Metadata proto, and what breaks it."""
+"""The schema of examples as a TensorFlow Metadata proto: from the feature list, inferred, relaxed."""
 
 from __future__ import annotations
 
-from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
+from typing import TypeAlias
 
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
+
+from components.common import storage
+from components.common.errors import InputError
 from components.common.examples import LABELS, NEGATIVE_KEPT
 from components.common.features import CLOCK_FEATURES, FeatureConfig, sequence_column
 from data_validation.config import ValidationConfig
 
-_LARGEST = 2**63 - 1
+# Labels are known in training, not when serving.
+TRAINING_ENVIRONMENT, SERVING_ENVIRONMENT = "TRAINING", "SERVING"
+MAX_STRING_DOMAIN = 100
+_TRUE, _FALSE = {"TRUE", "true", "SET", "set", "1", ""}, {"FALSE", "false", "CLEAR", "clear", "0"}
+_Feature: TypeAlias = statistics_pb2.FeatureNameStatistics
 
 
 def contract_schema(features: FeatureConfig, config: ValidationConfig) -> schema_pb2.Schema:
     """The schema that the feature list implies: names, types, presence, value counts, domains, drift limits."""
-    schema = schema_pb2.Schema()
+    schema = schema_pb2.Schema(default_environment=[TRAINING_ENVIRONMENT, SERVING_ENVIRONMENT])
     for name in features.categorical_names:
         feature = _required(schema, name, schema_pb2.INT)
-        feature.int_domain.min = 0
+        feature.int_domain.min, feature.int_domain.is_categorical = 0, True
         if name not in CLOCK_FEATURES:
             feature.drift_comparator.infinity_norm.threshold = config.max_drift
+            feature.skew_comparator.infinity_norm.threshold = config.max_drift
     for name in features.dense_names:
         feature = _required(schema, name, schema_pb2.FLOAT)
         if name not in features.numbers:
             feature.float_domain.min = 0.0
         feature.float_domain.disallow_nan = feature.float_domain.disallow_inf = True
+        for comparator in (feature.drift_comparator, feature.skew_comparator):
+            comparator.jensen_shannon_divergence.threshold = config.max_divergence
+            comparator.jensen_shannon_divergence.source.type = schema_pb2.HistogramSelection.QUANTILES
     for name in features.sequence_names:
         feature = _required(schema, sequence_column(name), schema_pb2.INT)
-        feature.int_domain.min = 0
+        feature.int_domain.min, feature.int_domain.is_categorical = 0, True
         feature.value_count.min, feature.value_count.max = 0, features.sequence.length
     for name in LABELS:
         feature = _required(schema, name, schema_pb2.INT)
@@ -35,6 +48,9 @@ def contract_schema(features: FeatureConfig, config: ValidationConfig) -> schema
     _required(schema, "conversion_value", schema_pb2.FLOAT)
     for name in ("label_mature", NEGATIVE_KEPT):
         _required(schema, name, schema_pb2.INT).int_domain.max = 1
+    for feature in schema.feature:
+        if feature.name in (*LABELS, "conversion_value", "label_mature", NEGATIVE_KEPT):
+            feature.not_in_environment.append(SERVING_ENVIRONMENT)
     return schema
 
 
@@ -45,130 +61,165 @@ def _required(schema: schema_pb2.Schema, name: str, kind: schema_pb2.FeatureType
     return feature
 
 
-def validate_statistics(
-    statistics: statistics_pb2.DatasetFeatureStatisticsList,
-    schema: schema_pb2.Schema,
-    config: ValidationConfig,
-    num_impressions: int,
-    previous: statistics_pb2.DatasetFeatureStatisticsList | None = None,
-) -> anomalies_pb2.Anomalies:
-    """Compare statistics with a schema and with the day before.
+def infer_schema(
+    statistics: statistics_pb2.DatasetFeatureStatisticsList, max_string_domain: int = MAX_STRING_DOMAIN
+) -> schema_pb2.Schema:
+    """The schema that statistics suggest, by the rules of TensorFlow Data Validation's `infer_schema`.
 
-    Label densities are shares of `num_impressions`, the day's impressions before down-sampling.
-
-    Returns:
-        Anomalies by column; those of severity ERROR stop a run, those of severity WARNING show in the report.
+    A column that is always there with one number of values has a shape, others a value count; few different strings
+    are a domain; integers 0 and 1 are booleans; strings that are all integers are an integer domain.
     """
-    anomalies = anomalies_pb2.Anomalies()
-    anomalies.baseline.CopyFrom(schema)
+    schema = schema_pb2.Schema()
+    for found in statistics.datasets[0].features:
+        add_feature(schema, found, max_string_domain)
+    return schema
+
+
+def add_feature(schema: schema_pb2.Schema, found: _Feature, max_string_domain: int = MAX_STRING_DOMAIN) -> None:
+    """Add what one column's statistics suggest."""
+    kinds = {_Feature.INT: schema_pb2.INT, _Feature.FLOAT: schema_pb2.FLOAT}
+    feature = schema.feature.add(name=found.path.step[0], type=kinds.get(found.type, schema_pb2.BYTES))
+    common = common_statistics(found)
+    feature.presence.min_count = min(common.num_non_missing, 1)
+    if not common.num_missing:
+        feature.presence.min_fraction = 1.0
+    if common.num_non_missing:
+        _infer_lengths(feature, common)
+    if found.type == _Feature.INT and found.HasField("num_stats"):
+        if found.num_stats.min >= 0 and found.num_stats.max == 1:
+            feature.bool_domain.SetInParent()
+    elif found.type == _Feature.INT:
+        feature.int_domain.is_categorical = True
+    elif found.HasField("string_stats"):
+        _infer_strings(schema, feature, found, max_string_domain)
+
+
+def _infer_lengths(feature: schema_pb2.Feature, common: statistics_pb2.CommonStatistics) -> None:
+    low, high = common.min_num_values, common.max_num_values
+    if low == high and low > 0 and not common.num_missing:
+        feature.shape.dim.add(size=low)
+    elif low == high and low > 0:
+        feature.value_count.min = feature.value_count.max = low
+    elif low > 0:
+        feature.value_count.min = 1
+
+
+def _infer_strings(
+    schema: schema_pb2.Schema, feature: schema_pb2.Feature, found: _Feature, max_string_domain: int
+) -> None:
+    labels = [bucket.label for bucket in found.string_stats.rank_histogram.buckets]
+    true, false = [label for label in labels if label in _TRUE], [label for label in labels if label in _FALSE]
+    if labels and len(true) <= 1 and len(false) <= 1 and len(true) + len(false) == len(labels):
+        feature.bool_domain.true_value, feature.bool_domain.false_value = "".join(true), "".join(false)
+    elif labels and all(_is_integer(label) for label in labels):
+        feature.int_domain.SetInParent()
+    elif 1 <= len(labels) <= max_string_domain:
+        feature.domain = feature.name
+        schema.string_domain.add(name=feature.name, value=sorted(labels, key=str.encode))
+
+
+def _is_integer(label: str) -> bool:
+    return label.removeprefix("-").isdecimal() and label.isascii() and -(2**63) <= int(label) < 2**63
+
+
+def common_statistics(found: _Feature) -> statistics_pb2.CommonStatistics:
+    """Presence and value counts of a column of any kind."""
+    return found.num_stats.common_stats if found.HasField("num_stats") else found.string_stats.common_stats
+
+
+def string_domain(schema: schema_pb2.Schema, feature: schema_pb2.Feature) -> schema_pb2.StringDomain | None:
+    """The strings that a feature may have, its own or one that it names."""
+    if feature.HasField("string_domain"):
+        return feature.string_domain
+    return next((domain for domain in schema.string_domain if domain.name == feature.domain), None)
+
+
+def update_schema(
+    schema: schema_pb2.Schema, statistics: statistics_pb2.DatasetFeatureStatisticsList
+) -> schema_pb2.Schema:
+    """A copy that is relaxed just enough for the statistics to fit; to be reviewed before it is used.
+
+    Ranges and domains are widened, presence is lowered, new columns are added and absent ones marked as deprecated.
+    Types are never changed; comparators stay.
+    """
+    updated = schema_pb2.Schema()
+    updated.CopyFrom(schema)
     found = {feature.path.step[0]: feature for feature in statistics.datasets[0].features}
-    num_examples = statistics.datasets[0].num_examples
-    before = {feature.path.step[0]: feature for feature in previous.datasets[0].features} if previous else {}
-    if not num_examples:
-        _report(anomalies, "(all)", "Low number of examples", "there are no examples on this day")
-        return anomalies
-    for expected in schema.feature:
-        if expected.name not in found:
-            _report(anomalies, expected.name, "Column dropped", "the column is absent from the examples")
-            continue
-        _check_feature(anomalies, expected, found[expected.name], num_examples)
-        if expected.name in before:
-            _check_drift(anomalies, expected, found[expected.name], before[expected.name])
-    for name in sorted(set(found) - {feature.name for feature in schema.feature}):
-        _report(anomalies, name, "New column", "the column is not in the schema")
-    for name, density in config.label_density.items():
-        stats = found[name].num_stats
-        share = (num_examples - stats.num_zeros) / max(num_impressions, 1)
-        if not density.at_least <= share <= density.at_most:
-            _report(
-                anomalies,
-                name,
-                "Label density out of range",
-                f"{share:.4f} of the rows are positive, expected {density.at_least} to {density.at_most}",
-            )
-    return anomalies
+    for feature in updated.feature:
+        if feature.name in found:
+            _relax(updated, feature, found[feature.name])
+        else:
+            feature.lifecycle_stage = schema_pb2.DEPRECATED
+    known = {feature.name for feature in updated.feature}
+    for name, statistic in found.items():
+        if name not in known:
+            add_feature(updated, statistic)
+    return updated
 
 
-def _check_feature(
-    anomalies: anomalies_pb2.Anomalies,
-    expected: schema_pb2.Feature,
-    found: statistics_pb2.FeatureNameStatistics,
-    num_examples: int,
-) -> None:
-    is_float = found.type == statistics_pb2.FeatureNameStatistics.FLOAT
-    if is_float != (expected.type == schema_pb2.FLOAT):
-        _report(anomalies, expected.name, "Unexpected data type", "integers and floats are mixed up")
-        return
-    common = found.num_stats.common_stats if found.HasField("num_stats") else found.string_stats.common_stats
-    if common.num_non_missing < expected.presence.min_fraction * num_examples:
-        _report(anomalies, expected.name, "Column missing values", f"{common.num_missing} of {num_examples} are null")
-    if expected.HasField("value_count") and common.max_num_values > expected.value_count.max:
-        _report(
-            anomalies,
-            expected.name,
-            "Unexpected number of values",
-            f"up to {common.max_num_values} values, at most {expected.value_count.max} expected",
-        )
-    if not found.HasField("num_stats"):
-        return
-    stats = found.num_stats
-    not_finite = sum(histogram.num_nan for histogram in stats.histograms)
-    if not_finite:
-        _report(anomalies, expected.name, "Invalid values", f"{not_finite} values are not finite")
-    domain = expected.float_domain if expected.HasField("float_domain") else expected.int_domain
-    has_domain = expected.HasField("float_domain") or expected.HasField("int_domain")
-    lowest = domain.min if has_domain and domain.HasField("min") else float("-inf")
-    highest = domain.max if has_domain and domain.HasField("max") else float("inf")
-    if stats.min < lowest or stats.max > highest:
-        _report(
-            anomalies,
-            expected.name,
-            "Out-of-range values",
-            f"found {stats.min:g} to {stats.max:g}, expected {lowest:g} to {highest:g}",
-        )
+def _relax(schema: schema_pb2.Schema, feature: schema_pb2.Feature, found: _Feature) -> None:
+    common = common_statistics(found)
+    total = common.num_non_missing + common.num_missing
+    if feature.presence.min_fraction > common.num_non_missing / max(total, 1):
+        feature.presence.ClearField("min_fraction")
+    feature.presence.min_count = min(feature.presence.min_count, common.num_non_missing)
+    sizes = {dim.size for dim in feature.shape.dim}
+    if feature.HasField("shape") and (common.num_missing or {common.min_num_values, common.max_num_values} != sizes):
+        feature.ClearField("shape")
+        _infer_lengths(feature, common)
+    if feature.HasField("value_count"):
+        feature.value_count.min = min(feature.value_count.min, common.min_num_values)
+        if feature.value_count.HasField("max"):
+            feature.value_count.max = max(feature.value_count.max, common.max_num_values)
+    domain = string_domain(schema, feature)
+    if domain is not None:
+        labels = {bucket.label for bucket in found.string_stats.rank_histogram.buckets}
+        domain.value.extend(sorted(labels - set(domain.value), key=str.encode))
+    lowest, highest = value_range(found)
+    if feature.HasField("bool_domain") and not 0 <= lowest <= highest <= 1:
+        feature.ClearField("bool_domain")
+    for name in ("int_domain", "float_domain"):
+        limits = getattr(feature, name)
+        if feature.HasField(name) and limits.HasField("min"):
+            limits.min = min(limits.min, type(limits.min)(lowest))
+        if feature.HasField(name) and limits.HasField("max"):
+            limits.max = max(limits.max, type(limits.max)(highest))
 
 
-def _check_drift(
-    anomalies: anomalies_pb2.Anomalies,
-    expected: schema_pb2.Feature,
-    found: statistics_pb2.FeatureNameStatistics,
-    before: statistics_pb2.FeatureNameStatistics,
-) -> None:
-    limit = expected.drift_comparator.infinity_norm.threshold
-    if not limit or not found.HasField("string_stats") or not before.HasField("string_stats"):
-        return
-    shares = []
-    for feature in (found, before):
-        total = max(feature.string_stats.common_stats.tot_num_values, 1)
-        shares.append({top.value: top.frequency / total for top in feature.string_stats.top_values})
-    distance = max(abs(shares[0].get(v, 0.0) - shares[1].get(v, 0.0)) for v in shares[0].keys() | shares[1].keys())
-    info = anomalies.drift_skew_info.add()
-    info.path.step.append(expected.name)
-    info.drift_measurements.add(type=anomalies_pb2.DriftSkewInfo.Measurement.L_INFTY, value=distance, threshold=limit)
-    if distance > limit:
-        text = f"L-infinity distance {distance:.3f} to the day before, at most {limit} expected"
-        _report(anomalies, expected.name, "High drift", text, anomalies_pb2.AnomalyInfo.WARNING)
+def value_range(found: _Feature) -> tuple[float, float]:
+    """Smallest and largest number; of categorical integers, among the thousand most frequent."""
+    if found.HasField("num_stats"):
+        return found.num_stats.min, found.num_stats.max
+    labels = [b.label for b in found.string_stats.rank_histogram.buckets if _is_integer(b.label)]
+    numbers = [int(label) for label in labels] or [0]
+    return min(numbers), max(numbers)
 
 
-def _report(
-    anomalies: anomalies_pb2.Anomalies,
-    column: str,
-    short: str,
-    text: str,
-    severity: anomalies_pb2.AnomalyInfo.Severity = anomalies_pb2.AnomalyInfo.ERROR,
-) -> None:
-    info = anomalies.anomaly_info[column]
-    if info.short_description:
-        info.short_description, info.description = "Multiple errors", f"{info.description}; {text}"
-        info.severity = max(info.severity, severity)
-    else:
-        info.short_description, info.description, info.severity = short, text, severity
+def parse_schema(text: str, where: str) -> schema_pb2.Schema:
+    """A schema from its text format.
+
+    Raises:
+        InputError: If the text is no schema; `where` names its source.
+    """
+    try:
+        return text_format.Parse(text, schema_pb2.Schema())
+    except text_format.ParseError as error:
+        raise InputError(
+            f"{where}: not a schema in text format ({error}); write one with afterclick schema infer"
+        ) from error
 
 
-def stopping(anomalies: anomalies_pb2.Anomalies) -> dict[str, str]:
-    """The anomalies that stop a run: column to description."""
-    return {
-        column: f"{info.short_description}: {info.description}"
-        for column, info in sorted(anomalies.anomaly_info.items())
-        if info.severity == anomalies_pb2.AnomalyInfo.ERROR
-    }
+def read_schema(uri: str) -> schema_pb2.Schema:
+    """Read a `.pbtxt` file.
+
+    Raises:
+        InputError: If it is absent or no schema.
+    """
+    if not storage.exists(uri):
+        raise InputError(f"{uri}: no such file; write one with afterclick schema infer")
+    return parse_schema(storage.read_bytes(uri).decode(), uri)
+
+
+def write_schema(uri: str, schema: schema_pb2.Schema) -> None:
+    """Write a `.pbtxt` file."""
+    storage.write_bytes(uri, text_format.MessageToString(schema).encode())

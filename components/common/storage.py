@@ -142,14 +142,24 @@ def read_parquet(uri: str, columns: list[str] | None = None) -> pa.Table:
         return file.read(columns=columns)
 
 
-def read_parquet_batches(uri: str, num_rows: int) -> Iterator[pa.Table]:
+def parquet_columns(uri: str) -> list[str]:
+    """The columns of a Parquet file.
+
+    Raises:
+        InputError: If the file is absent, truncated or no Parquet file.
+    """
+    with _open_parquet(uri) as file:
+        return list(file.schema_arrow.names)
+
+
+def read_parquet_batches(uri: str, num_rows: int, columns: list[str] | None = None) -> Iterator[pa.Table]:
     """Read one Parquet file in pieces of at most `num_rows` rows; a file without rows gives nothing.
 
     Raises:
         InputError: If the file is absent, truncated or no Parquet file.
     """
     with _open_parquet(uri) as file:
-        for batch in file.iter_batches(batch_size=num_rows):
+        for batch in file.iter_batches(batch_size=num_rows, columns=columns):
             yield pa.table(batch)
 
 

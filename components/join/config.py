@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
+from components.common.beam import LOCAL_RUNNER, BeamOptions
 from components.common.config import Config
 
 
@@ -17,15 +18,4 @@ class JoinConfig(Config):
     )
     rows_per_shard: int = Field(500_000, ge=1, description="log rows of some users that a worker joins at once")
     rows_per_file: int = Field(250_000, ge=1, description="impressions of a day per file of examples")
-    beam_options: tuple[str, ...] = Field(("--runner=FnApiRunner",), description="options of any Beam runner")
-
-    @field_validator("beam_options")
-    @classmethod
-    def _check_options(cls, options: tuple[str, ...]) -> tuple[str, ...]:
-        if any("multi_threading" in option for option in options):
-            raise ValueError("Beam's multi_threading mode loses rows; use multi_processing")
-        if any(name in option for option in options for name in ("DaskRunner", "BundleBasedDirectRunner")):
-            raise ValueError("this Beam runner gives wrong results; use FnApiRunner, Flink, Dataflow or Spark")
-        if not any(option.startswith("--runner=") for option in options):
-            raise ValueError("name a runner, e.g. --runner=FnApiRunner")
-        return options
+    beam_options: BeamOptions = LOCAL_RUNNER
