@@ -48,7 +48,7 @@ def validate_logs(
     manifests = {}
     for done, day in enumerate(days, start=1):
         for table in TABLES:
-            manifests[table, day] = _clean_day(store, dataset, table, day, as_of)
+            manifests[table, day] = _clean_day(store, dataset, config, table, day, as_of)
         progress.update(done, str(day))
     places = {f"{table} of {day}": _identifier_schema(manifest) for (table, day), manifest in manifests.items()}
     _check_types(places, storage.join_uri(store.root, "clean_logs"))
@@ -68,7 +68,9 @@ def validate_logs(
     return storage.read_bytes(storage.join_uri(verdict_uri, _PAGE)).decode()
 
 
-def _clean_day(store: Store, dataset: DatasetConfig, table_name: str, day: date, as_of: date) -> Manifest:
+def _clean_day(
+    store: Store, dataset: DatasetConfig, config: ValidationConfig, table_name: str, day: date, as_of: date
+) -> Manifest:
     source_uri = store.delivered_logs(table_name, day)
     delivered = find_manifest(source_uri, LOGS_KIND)
     if delivered is None:
@@ -78,7 +80,8 @@ def _clean_day(store: Store, dataset: DatasetConfig, table_name: str, day: date,
     inputs = {f"{table_name}/{entry.name}": entry.sha256 for entry in delivered.files}
     impressions = _impressions_before(store, dataset, day) if table_name == ACTIONS else {}
     inputs |= {uri: manifest.content_digest for uri, manifest in impressions.items()}
-    settings = {"dataset": dataset.model_dump(mode="json")}
+    max_user_rows = config.max_user_rows_per_day
+    settings = {"dataset": dataset.model_dump(mode="json"), "max_user_rows_per_day": max_user_rows}
     uri = store.clean_logs(table_name, day)
     if is_current(uri, CLEAN_LOGS_KIND, inputs, settings):
         return read_manifest(uri, CLEAN_LOGS_KIND)
@@ -91,7 +94,8 @@ def _clean_day(store: Store, dataset: DatasetConfig, table_name: str, day: date,
         f"impressions of {name.rsplit('=', 1)[-1]}": part.schema for name, part in zip(impressions, times, strict=True)
     }
     _check_types({**shown, f"{table_name} of {day}": table.schema}, storage.join_uri(store.root, "logs"))
-    rows = sort_rows(table, table_name, dataset, day, as_of, pa.concat_tables(times) if times else None)
+    shown_before = pa.concat_tables(times) if times else None
+    rows = sort_rows(table, table_name, dataset, day, as_of, max_user_rows, shown_before)
     counts = {"delivered": table.num_rows, "rows": rows.clean.num_rows, "quarantined": rows.rejected.num_rows}
     counts |= {f"quarantined_{reason}": count for reason, count in rows.reasons.items()}
     storage.remove(store.quarantine(table_name, day))
@@ -163,7 +167,7 @@ def _check_expectations(
     config: ValidationConfig,
     manifests: dict[tuple[str, date], Manifest],
 ) -> str:
-    from data_validation.expectations import check_logs, expectations_page
+    from data_validation.expectations import check_logs
 
     volumes = [
         {
@@ -175,7 +179,7 @@ def _check_expectations(
         for (table, day), manifest in manifests.items()
     ]
     samples = {table: _sample(store, table, dataset, manifests, config.sample_rows) for table in TABLES}
-    found = check_logs(samples, pd.DataFrame(volumes), dataset, config)
+    found, page = check_logs(samples, pd.DataFrame(volumes), dataset, config)
     failures = [item for item in found if not item.met]
     if failures:
         worst = "; ".join(f"{item.suite}: {item.name} of {item.column}: {item.observed}" for item in failures)
@@ -186,11 +190,13 @@ def _check_expectations(
                     reasons[name.removeprefix("quarantined_")] = (
                         reasons.get(name.removeprefix("quarantined_"), 0) + count
                     )
+        storage.write_bytes(store.failed_expectations(), page.encode())
         raise InputError(
             f"the logs do not meet {len(failures)} expectations: {worst}. Rows in quarantine by reason: {reasons}, see "
-            f"{storage.join_uri(store.root, 'quarantine')}; correct the delivery, or the limits under validation"
+            f"{storage.join_uri(store.root, 'quarantine')} and {store.failed_expectations()}; correct the delivery, or "
+            "the limits under validation"
         )
-    return expectations_page(found)
+    return page
 
 
 def _sample(

@@ -71,6 +71,7 @@ def conform(table: pa.Table, table_name: str, dataset: DatasetConfig, uri: str) 
         if pa.types.is_null(found):
             arrays[column.name] = pa.nulls(table.num_rows)
             continue
+        _check_text(table[column.name], column.name, table_name, uri)
         try:
             # Nanoseconds are cut to microseconds; everything else must fit.
             arrays[column.name] = table[column.name].cast(arrow_type(column, found), safe=column.kind != "timestamp")
@@ -90,6 +91,16 @@ def conform(table: pa.Table, table_name: str, dataset: DatasetConfig, uri: str) 
     return conformed
 
 
+def _check_text(values: pa.ChunkedArray, column: str, table_name: str, uri: str) -> None:
+    try:
+        values.validate(full=True)
+    except pa.ArrowInvalid as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{uri}: column {column!r} of {table_name} is damaged ({reason}); write it as UTF-8 at the source"
+        ) from error
+
+
 def with_null_columns(table: pa.Table, table_name: str, dataset: DatasetConfig) -> pa.Table:
     """Give columns that hold nothing their type, where the contract has one; empty identifiers stay untyped."""
     for position, column in enumerate(dataset.columns(table_name)):
@@ -104,6 +115,7 @@ def sort_rows(
     dataset: DatasetConfig,
     day: date,
     as_of: date,
+    max_user_rows: int,
     impression_times: pa.Table | None = None,
 ) -> SortedLog:
     """Separate good rows from bad ones; a row that fails several checks has the first reason.
@@ -114,6 +126,7 @@ def sort_rows(
         dataset: The contract.
         day: The folder's day; rows of other days are rejected.
         as_of: Rows from this day on lie in the future.
+        max_user_rows: A user with more good rows than this is no person; all of them are rejected.
         impression_times: For actions: `impression_id`, `timestamp` and `user_id` of the impressions they may name.
     """
     reason = np.full(table.num_rows, "", dtype=object)
@@ -125,6 +138,9 @@ def sort_rows(
     moment = table["timestamp"].cast(pa.int64()).to_numpy()[good]
     repeated = _repeated(hash_identifiers(table[identifier])[good], moment)
     reason[good[repeated]] = f"duplicate_{identifier}"
+    good = np.flatnonzero(reason == "")
+    _, user_of, rows_of = np.unique(hash_identifiers(table["user_id"])[good], return_inverse=True, return_counts=True)
+    reason[good[rows_of[user_of] > max_user_rows]] = "user_over_daily_cap"
     good = reason == ""
     contract = [column.name for column in dataset.columns(table_name)]
     rejected = table.append_column("reason", pa.array(reason, pa.string())).filter(pa.array(~good))
@@ -144,6 +160,8 @@ def _checks(
     for column in dataset.columns(table_name):
         if column.required:
             yield f"missing_{column.name}", table[column.name].is_null().to_numpy()
+            if pa.types.is_string(table.schema.field(column.name).type):
+                yield f"empty_{column.name}", pc.fill_null(pc.equal(table[column.name], ""), False).to_numpy()
     for column in dataset.columns(table_name):
         if column.kind == "number":
             finite = pc.fill_null(pc.is_finite(table[column.name]), True)

@@ -62,6 +62,10 @@ class Store:
         """The findings on the logs of a span of days."""
         return join_uri(self.root, "log_verdicts", f"{first}..{last}")
 
+    def failed_expectations(self) -> str:
+        """The page of the last logs that were refused."""
+        return join_uri(self.root, "log_verdicts", "refused.html")
+
     def examples(self, split: str, day: date) -> str:
         """One day of labelled examples."""
         return self._day("examples", split, day=day)

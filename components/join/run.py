@@ -54,11 +54,34 @@ def join_days(store_uri: str, job: JoinJob) -> dict[str, int]:
         return {}
     first, last = missing[0], missing[-1]
     counts = _run_pipeline(store, replace(job, first_day=first, last_day=last), clean, outputs)
+    for table in TABLES:
+        counts[f"{table}_quarantined"] = sum(
+            clean[day][table].counts.get("quarantined", 0) for day in job.dataset.open_days(first, last)
+        )
     lost = [str(day) for day in days if not _is_done(store, job, day, outputs[day])]
     if lost:
         raise RuntimeError(f"join: the Beam runner returned without writing {lost}; use another runner")
-    log_line("join", f"{first}..{last}: " + ", ".join(f"{name}={value}" for name, value in counts.items()))
+    log_line("join", f"{first}..{last}: {_reconciled(counts)}")
     return counts
+
+
+def _reconciled(counts: dict[str, int]) -> str:
+    """Where every delivered row went.
+
+    Raises:
+        RuntimeError: If the parts do not add up.
+    """
+    texts = []
+    for table, parts in (
+        (IMPRESSIONS, ("kept", "sampled_out", "duplicate", "quarantined")),
+        (ACTIONS, ("attributed", "unattributed", "duplicate", "quarantined")),
+    ):
+        total = counts[table] + counts[f"{table}_quarantined"]
+        if total != sum(counts[f"{table}_{part}"] for part in parts):
+            raise RuntimeError(f"join: {table} do not reconcile: {counts}; use another Beam runner")
+        listed = " + ".join(f"{counts[f'{table}_{part}']} {part.replace('_', ' ')}" for part in parts)
+        texts.append(f"{total} {table} = {listed}")
+    return ", ".join(texts)
 
 
 def _clean_manifests(store: Store, job: JoinJob) -> dict[date, dict[str, Manifest]]:

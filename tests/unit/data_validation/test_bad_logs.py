@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -18,6 +16,7 @@ from components.common.manifests import read_manifest
 from components.make_logs.run import make_logs
 from data_validation.config import ValidationConfig
 from data_validation.logs import validate_logs
+from tests.unit.data_validation.corrupt import CASES, at_row, with_column
 from tests.unit.join.logs import DATASET, HOUR, actions, impressions
 
 DAY = date(2026, 3, 2)
@@ -90,105 +89,53 @@ def delivery(tmp_path):
     return Delivery(tmp_path)
 
 
-def with_column(table, name, values):
-    return table.set_column(table.column_names.index(name), name, values)
-
-
-def shifted(table, name, row, value):
-    values = table[name].to_pylist()
-    values[row] = value
-    return with_column(table, name, pa.array(values, table.schema.field(name).type))
-
-
 def on(target_table, change):
     """An edit of the newer day of one log."""
     return lambda name, day, table: change(table) if name == target_table and day == DAY else table
 
 
-def moment(hours):
-    return pa.scalar(START + int(hours * HOUR), pa.int64()).cast(pa.timestamp("us", tz="UTC")).as_py()
-
-
 def test_good_logs_pass_whole(delivery):
     delivery.write()
     page = delivery.validate(ValidationConfig())
-    assert "not met" not in page and "expect_column_values_to_be_unique" in page
+    assert "values must be unique" in page and "unexpected values found" not in page
     assert delivery.counts(IMPRESSIONS) == {"delivered": 24, "rows": 24, "quarantined": 0}
     assert not storage.exists(delivery.store.quarantine(IMPRESSIONS, DAY))
 
 
-@pytest.mark.parametrize(
-    ("table", "change", "reason"),
-    [
-        (IMPRESSIONS, lambda t: shifted(t, "user_id", 3, None), "missing_user_id"),
-        (IMPRESSIONS, lambda t: shifted(t, "timestamp", 3, None), "missing_timestamp"),
-        (IMPRESSIONS, lambda t: shifted(t, "impression_id", 3, 24), "duplicate_impression_id"),
-        (IMPRESSIONS, lambda t: shifted(t, "timestamp", 3, moment(48.5)), "timestamp_in_the_future"),
-        (IMPRESSIONS, lambda t: shifted(t, "timestamp", 3, moment(1)), "timestamp_of_another_day"),
-        (ACTIONS, lambda t: shifted(t, "action_id", 3, 24), "duplicate_action_id"),
-        (ACTIONS, lambda t: shifted(t, "dwell_seconds", 3, float("nan")), "not_finite_dwell_seconds"),
-        (ACTIONS, lambda t: shifted(t, "value", 3, float("inf")), "not_finite_value"),
-        (ACTIONS, lambda t: shifted(t, "action_type", 3, "purchase"), "unknown_action_type"),
-        (ACTIONS, lambda t: shifted(t, "source", 3, "instore"), "unknown_source"),
-        (ACTIONS, lambda t: shifted(t, "impression_id", 3, None), "onsite_without_impression_id"),
-        (ACTIONS, lambda t: shifted(t, "timestamp", 3, moment(24)), "before_its_impression"),
-        (ACTIONS, lambda t: shifted(t, "user_id", 3, 99), "not_its_impressions_user"),
-    ],
-)
-def test_bad_row_goes_to_quarantine_with_reason_file_and_row(delivery, table, change, reason):
-    delivery.write(on(table, change))
-    delivery.validate()
-    counts = delivery.counts(table)
-    assert counts == {"delivered": 24, "rows": 23, "quarantined": 1, f"quarantined_{reason}": 1}
-    rejected = delivery.quarantined(table).to_pylist()
-    assert [(row["reason"], row["file"], row["row"]) for row in rejected] == [(reason, "rows.parquet", 3)]
+@pytest.mark.parametrize("case", [case for case in CASES if case.reason], ids=lambda case: case.title)
+def test_bad_row_goes_to_quarantine_with_reason_file_and_row(delivery, case):
+    delivery.write(on(case.table, case.change))
+    delivery.validate(PLENTY.model_copy(update={"max_user_rows_per_day": 15}))
+    kept, bad = 24 - case.num_rows, case.num_rows
+    assert delivery.counts(case.table) == {
+        "delivered": 24,
+        "rows": kept,
+        "quarantined": bad,
+        f"quarantined_{case.reason}": bad,
+    }
+    rejected = delivery.quarantined(case.table).to_pylist()
+    assert {(row["reason"], row["file"]) for row in rejected} == {(case.reason, "rows.parquet")}
+    assert [row["row"] for row in rejected] == ([3] if bad == 1 else list(range(bad)))
 
 
-@pytest.mark.parametrize(
-    ("table", "change", "message"),
-    [
-        (IMPRESSIONS, lambda t: t.drop_columns("user_id"), r"no column 'user_id'"),
-        (IMPRESSIONS, lambda t: t.drop_columns("brand"), r"no column 'brand'"),
-        (ACTIONS, lambda t: t.drop_columns("brand"), r"no column 'brand'"),
-        (ACTIONS, lambda t: t.drop_columns("impression_id"), r"24 actions are onsite, but there is no column"),
-        (
-            IMPRESSIONS,
-            lambda t: with_column(t, "timestamp", pc.cast(t["timestamp"], pa.string())),
-            r"column 'timestamp' of impressions is string, expected a timestamp",
-        ),
-        (
-            IMPRESSIONS,
-            lambda t: with_column(t, "item_id", pa.array(np.ones(24))),
-            r"column 'item_id' of impressions is double, expected an integer or a string",
-        ),
-        (
-            ACTIONS,
-            lambda t: with_column(t, "value", pa.array(["1"] * 24)),
-            r"column 'value' of actions is string, expected a number",
-        ),
-        (
-            IMPRESSIONS,
-            lambda t: with_column(t, "item_id", pa.array(np.full(24, 2**64 - 1, dtype=np.uint64))),
-            r"rows.parquet: column 'item_id' of impressions is uint64 and does not fit int64",
-        ),
-        (
-            ACTIONS,
-            lambda t: with_column(t, "user_id", pc.cast(t["user_id"], pa.string())),
-            r"column 'user_id' is int64 in .* and string in actions of 2026-03-02",
-        ),
-        (
-            ACTIONS,
-            lambda t: with_column(t, "impression_id", pc.cast(t["impression_id"], pa.string())),
-            r"column 'impression_id' is int64 in .* and string in actions of 2026-03-02",
-        ),
-        (IMPRESSIONS, lambda t: t.slice(0, 0), r"2026-03-02"),
-        (IMPRESSIONS, lambda t: None, r"no Parquet files; deliver the impressions of 2026-03-02"),
-    ],
-)
-def test_unusable_day_stops_the_run_with_a_clear_error(delivery, table, change, message):
-    delivery.write(on(table, change))
-    with pytest.raises(InputError, match=message):
+@pytest.mark.parametrize("case", [case for case in CASES if case.error], ids=lambda case: case.title)
+def test_unusable_day_stops_the_run_with_a_clear_error(delivery, case):
+    delivery.write(on(case.table, case.change))
+    with pytest.raises(InputError, match=case.error):
         delivery.validate()
+
+
+def test_documentation_lists_every_case_with_its_outcome():
+    rows = [line.strip("| \n").split(" | ") for line in open("docs/bad_input.md") if line.startswith("| ")]
+    outcomes = {row[0]: row[2] for row in rows[1:] if len(row) == 3}
+    for case in CASES:
+        assert outcomes.pop(case.title) == (f"quarantine: `{case.reason}`" if case.reason else "stops")
+    # The others are deliveries as a whole, which tests of their own take apart.
+    assert sorted(outcomes) == [
+        "a file is cut off",
+        "a file is no Parquet",
+        "more rows are bad than max_quarantined_share",
+    ]
 
 
 def test_truncated_file_is_named(delivery):
@@ -199,21 +146,28 @@ def test_truncated_file_is_named(delivery):
         delivery.validate()
 
 
+def test_file_that_is_no_parquet_is_named(delivery):
+    delivery.write()
+    delivery.path(ACTIONS, DAY).write_text("action_id,timestamp\n1,2026-03-02\n")
+    with pytest.raises(InputError, match=r"event_date=2026-03-02/rows\.parquet: not a readable Parquet file"):
+        delivery.validate()
+
+
 def test_share_of_bad_rows_above_the_limit_stops_the_run(delivery):
-    delivery.write(on(IMPRESSIONS, lambda t: shifted(t, "user_id", 3, None)))
+    delivery.write(on(IMPRESSIONS, at_row("user_id", None)))
     with pytest.raises(InputError, match=r"quarantined_share.*2026-03-02.*missing_user_id"):
         delivery.validate(ValidationConfig(max_quarantined_share=0.01))
 
 
 def test_run_that_was_stopped_is_stopped_again(delivery):
-    delivery.write(on(IMPRESSIONS, lambda t: shifted(t, "user_id", 3, None)))
+    delivery.write(on(IMPRESSIONS, at_row("user_id", None)))
     for _ in range(2):
         with pytest.raises(InputError, match="expectations"):
             delivery.validate(ValidationConfig(max_quarantined_share=0.01))
 
 
 def test_corrected_delivery_replaces_the_day(delivery):
-    delivery.write(on(IMPRESSIONS, lambda t: shifted(t, "user_id", 3, None)))
+    delivery.write(on(IMPRESSIONS, at_row("user_id", None)))
     delivery.validate()
     delivery.write()
     delivery.validate(ValidationConfig())
@@ -230,7 +184,7 @@ def test_absent_optional_columns_become_nulls(delivery):
 
 def test_good_row_is_not_lost_as_the_double_of_a_bad_one(delivery):
     def double(table):
-        bad = shifted(table.slice(3, 1), "user_id", 0, None)
+        bad = at_row("user_id", None, row=0)(table.slice(3, 1))
         return pa.concat_tables([bad, table])
 
     delivery.write(on(IMPRESSIONS, double))

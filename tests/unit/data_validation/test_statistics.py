@@ -60,9 +60,8 @@ def test_any_order_of_merging_gives_the_same_bytes_as_one_table(order):
     ):
         # A batch's own mean is rounded once; all else is exact.
         for field in ("mean", "std_dev"):
-            assert getattr(found_feature.num_stats, field) == pytest.approx(
-                getattr(feature.num_stats, field), rel=1e-12
-            )
+            wanted = getattr(feature.num_stats, field)
+            assert getattr(found_feature.num_stats, field) == pytest.approx(wanted, rel=1e-12)
             found_feature.num_stats.ClearField(field)
             feature.num_stats.ClearField(field)
         assert found_feature == feature
@@ -81,13 +80,8 @@ def test_beam_gives_the_same_bytes_for_any_split_into_files(tmp_path):
     files = {"one": [str(tmp_path / "one-0.parquet")], "many": [str(tmp_path / f"many-{i}.parquet") for i in range(4)]}
     write_statistics(files, str(tmp_path / "out"), CATEGORICAL, frozenset({"flag"}), LOCAL_RUNNER)
     one, many = (read_statistics(str(tmp_path / "out" / f"{name}.pb")) for name in ("one", "many"))
-    assert [feature.path.step[0] for feature in one.datasets[0].features] == [
-        "count",
-        "item",
-        "name",
-        "price",
-        "recent",
-    ]
+    described = [feature.path.step[0] for feature in one.datasets[0].features]
+    assert described == ["count", "item", "name", "price", "recent"]
     for statistics in (one, many):
         statistics.datasets[0].name = ""
         for feature in statistics.datasets[0].features:
