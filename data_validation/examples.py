@@ -111,7 +111,7 @@ def _judge(
     split: str,
     statistics: statistics_pb2.DatasetFeatureStatisticsList,
 ) -> anomalies_pb2.Anomalies:
-    anomalies = judge_day(store, schema, config, day, split, statistics)
+    anomalies = judge_day(store, schema, config, day, statistics, previous_statistics(store, day, split))
     problems = stopping(anomalies)
     if problems:
         listed = "; ".join(f"{column}: {text}" for column, text in problems.items())
@@ -124,11 +124,10 @@ def judge_day(
     schema: schema_pb2.Schema,
     config: ValidationConfig,
     day: date,
-    split: str,
     statistics: statistics_pb2.DatasetFeatureStatisticsList,
+    previous: statistics_pb2.DatasetFeatureStatisticsList | None,
 ) -> anomalies_pb2.Anomalies:
     """All anomalies of one day: schema, drift to the day before, label densities and volume."""
-    previous = previous_statistics(store, day, split)
     anomalies = validate_statistics(
         statistics, schema, previous, environment=TRAINING_ENVIRONMENT, severities=config.severity_of_types()
     )

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from enum import StrEnum
-from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from components.common.days import parse_day, utc_today
+from pipelines import schema_cli
+from pipelines.command import DEMO_STORE, ConfigOption, DebugOption, StoreOption, clear_errors, console, say
 from pipelines.terminal import RunDisplay, ledger_table, summary_lines
 
 app = typer.Typer(
@@ -26,16 +25,7 @@ app = typer.Typer(
     "YAML file for your own logs and [bold]afterclick run[/bold] it; "
     "[bold]afterclick show[/bold] says what is served and why.",
 )
-_console = Console()
-
-ConfigOption = Annotated[
-    str, typer.Option("--config", "-c", help="A YAML file, or the name of a shipped configuration.")
-]
-StoreOption = Annotated[
-    str, typer.Option("--store", "-s", help="Folder or fsspec URI that holds everything: logs, examples, registry.")
-]
-DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-_DEMO_STORE = "runs/demo"
+app.add_typer(schema_cli.app, name="schema")
 
 
 class Channel(StrEnum):
@@ -45,29 +35,10 @@ class Channel(StrEnum):
     EXPERIMENT = "EXPERIMENT"
 
 
-def _clear_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Show an error as one line, unless `--debug` asks for the traceback."""
-
-    @wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except (ValueError, OSError, RuntimeError) as error:
-            if kwargs.get("debug"):
-                raise
-            Console(stderr=True).print(f"[bold red]error:[/bold red] {error}", soft_wrap=True, highlight=False)
-            raise typer.Exit(1) from error
-        except KeyboardInterrupt as error:
-            Console(stderr=True).print("stopped; the same command goes on from here")
-            raise typer.Exit(130) from error
-
-    return wrapped
-
-
 @app.command()
-@_clear_errors
+@clear_errors
 def demo(
-    store: StoreOption = _DEMO_STORE,
+    store: StoreOption = DEMO_STORE,
     days: Annotated[int, typer.Option(min=1, help="Days of daily training after the batch.")] = 5,
     config: ConfigOption = "complete_journey",
     debug: DebugOption = False,
@@ -79,13 +50,12 @@ def demo(
     started = time.monotonic()
     _run(config, store, None, days)
     _show_summary(store)
-    for line in summary_lines(store, "demo"):
-        _console.print(line, highlight=False, soft_wrap=True)
-    _console.print(f"demo.seconds: {time.monotonic() - started:.0f}", highlight=False)
+    say(*summary_lines(store, "demo"))
+    console.print(f"demo.seconds: {time.monotonic() - started:.0f}", highlight=False)
 
 
 @app.command()
-@_clear_errors
+@clear_errors
 def run(
     config: ConfigOption,
     store: StoreOption,
@@ -104,8 +74,7 @@ def run(
     """Run what is due: the batch if it is not finished, then each day whose labels are final."""
     _run(config, store, as_of or None, max_days)
     _show_summary(store)
-    for line in summary_lines(store, "run"):
-        _console.print(line, highlight=False, soft_wrap=True)
+    say(*summary_lines(store, "run"))
 
 
 def _run(config_name: str, store: str, as_of: str | None, max_days: int | None) -> None:
@@ -114,22 +83,22 @@ def _run(config_name: str, store: str, as_of: str | None, max_days: int | None) 
 
     config = load_config(config_name)
     known_on = parse_day(as_of, "--as-of") if as_of else newest_as_of(config, utc_today())
-    with RunDisplay(_console) as display:
+    with RunDisplay(console) as display:
         runs = run_schedule(config, store, known_on, max_days, display.begin_run, display.events)
         count = 0
         for pipeline, outputs in runs:
             count += 1
             display.end_run(pipeline, outputs)
         if not count:
-            _console.print("nothing is due: every run is finished", highlight=False)
+            console.print("nothing is due: every run is finished", highlight=False)
 
 
 def _show_summary(store: str) -> None:
-    _console.print(ledger_table(store))
+    console.print(ledger_table(store))
 
 
 @app.command()
-@_clear_errors
+@clear_errors
 def compile(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the YAML files.")] = Path(
         "build/pipelines"
@@ -149,17 +118,17 @@ def compile(
     if store:
         parameters["store_uri"] = store
     for path in compile_pipelines(output, parameters, image_prefix):
-        _console.print(str(path), highlight=False, soft_wrap=True)
+        say(str(path))
 
 
 @app.command()
-@_clear_errors
+@clear_errors
 def predict(
     examples: Annotated[
         str,
         typer.Argument(help="Parquet file of examples, as in STORE/examples/evaluation; its newest if not given."),
     ] = "",
-    store: StoreOption = _DEMO_STORE,
+    store: StoreOption = DEMO_STORE,
     channel: Annotated[
         Channel, typer.Option(help="Production, or the blessed candidate under `gate.on_blessing: experiment`.")
     ] = Channel.CURRENT,
@@ -177,13 +146,13 @@ def predict(
         return
     from pipelines.terminal import predictions_table
 
-    _console.print(predictions_table(version, rows))
+    console.print(predictions_table(version, rows))
 
 
 @app.command()
-@_clear_errors
+@clear_errors
 def show(
-    store: StoreOption = _DEMO_STORE,
+    store: StoreOption = DEMO_STORE,
     as_json: Annotated[bool, typer.Option("--json", help="Everything as one JSON object, for scripts.")] = False,
     debug: DebugOption = False,
 ) -> None:
@@ -195,8 +164,7 @@ def show(
         print(json.dumps(describe_store(store), indent=2))
         return
     _show_summary(store)
-    for line in summary_lines(store, "show"):
-        _console.print(line, highlight=False, soft_wrap=True)
+    say(*summary_lines(store, "show"))
 
 
 def main() -> None:

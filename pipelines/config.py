@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import posixpath
 from importlib.resources import files
 from typing import Any
 
+from google.protobuf import text_format
 from pydantic import Field, model_validator
 
 from components.common import storage
@@ -20,6 +22,7 @@ from components.make_logs.config import CompleteJourneySource, ParquetSource, Si
 from components.schedule.config import ScheduleConfig
 from components.train.config import TrainConfig
 from data_validation.config import ValidationConfig
+from data_validation.schema import read_schema
 
 
 class ArmsConfig(Config):
@@ -73,7 +76,8 @@ class RunConfig(Config):
 def load_config(name_or_uri: str) -> RunConfig:
     """Load a configuration: a file, or the name of one that is shipped, such as `complete_journey`.
 
-    In the file a section `train` holds what both arms share; `arms.control` and `arms.candidate` hold what differs.
+    In the file a section `train` holds what both arms share; `arms.control` and `arms.candidate` hold what differs;
+    `validation.reviewed_schema` names a file beside it.
 
     Raises:
         InputError: Naming the file and every offending field.
@@ -89,7 +93,20 @@ def load_config(name_or_uri: str) -> RunConfig:
     if not isinstance(shared, dict) or not isinstance(arms, dict):
         raise InputError(f"{uri}: train and arms must be mappings")
     values["arms"] = {name: _merge(shared, recipe or {}) for name, recipe in arms.items()}
+    _read_schema(values, uri)
     return RunConfig.parse(values, uri)
+
+
+def _read_schema(values: dict[str, Any], uri: str) -> None:
+    """Put the text of the file that `validation.reviewed_schema` names, beside the configuration, in its place."""
+    validation = values.get("validation")
+    if not isinstance(validation, dict) or not isinstance(validation.get("reviewed_schema"), str):
+        return
+    name = validation["reviewed_schema"]
+    schema_uri = (
+        name if "://" in name or name.startswith("/") else storage.join_uri(posixpath.dirname(uri) or ".", name)
+    )
+    validation["reviewed_schema"] = text_format.MessageToString(read_schema(schema_uri))
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

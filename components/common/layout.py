@@ -70,6 +70,10 @@ class Store:
         """One day of labelled examples."""
         return self._day("examples", split, day=day)
 
+    def example_days(self, split: str) -> list[date]:
+        """The days that have examples of a split."""
+        return _days(join_uri(self.root, "examples", split), _DAY_PREFIX)
+
     def scratch(self, name: str) -> str:
         """Intermediate files of one run of a step."""
         return join_uri(self.root, "scratch", name)

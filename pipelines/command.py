@@ -1,0 +1,46 @@
+"""What the commands share: options, output, and errors as one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+console = Console()
+
+ConfigOption = Annotated[
+    str, typer.Option("--config", "-c", help="A YAML file, or the name of a shipped configuration.")
+]
+StoreOption = Annotated[
+    str, typer.Option("--store", "-s", help="Folder or fsspec URI that holds everything: logs, examples, registry.")
+]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+DEMO_STORE = "runs/demo"
+
+
+def say(*lines: str) -> None:
+    """Print lines as they are."""
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def clear_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Show an error as one line, unless `--debug` asks for the traceback."""
+
+    @wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except (ValueError, OSError, RuntimeError) as error:
+            if kwargs.get("debug"):
+                raise
+            Console(stderr=True).print(f"[bold red]error:[/bold red] {error}", soft_wrap=True, highlight=False)
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt as error:
+            Console(stderr=True).print("stopped; the same command goes on from here")
+            raise typer.Exit(130) from error
+
+    return wrapped
