@@ -39,8 +39,9 @@ study-demo: $(VENV)/.dev  ## AUC of other settings on the demo's examples, about
 study-join: $(VENV)/.dev  ## the join on ten thousand random small logs against two slower ways of writing it
 	AFTERCLICK_RANDOM_LOGS=10000 $(BIN)/python -m pytest -q -n 2 tests/unit/join/test_oracle.py
 
-bench-join: $(VENV)/.dev  ## the join against DuckDB on 10 million impressions, about five minutes
+bench-join: $(VENV)/.dev  ## the join against DuckDB on 10 million impressions, statistics and expectations, ten minutes
 	@$(BIN)/python -W ignore -m tests.benchmarks.join 2>/dev/null
+	@$(BIN)/python -W ignore -m tests.benchmarks.statistics
 
 lock:  ## resolve requirements/*.lock again
 	requirements/lock.sh
