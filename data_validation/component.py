@@ -26,9 +26,18 @@ def validate_logs(
 
 @step
 def validate_examples(
-    store_uri: str, dataset: dict, features: dict, validation: dict, first_day: str, last_day: str
+    store_uri: str,
+    dataset: dict,
+    features: dict,
+    validation: dict,
+    first_day: str,
+    last_day: str,
+    statistics: Output[HTML],
 ) -> dict:
     """Check the examples of `first_day`..`last_day` against their schema; returns warnings by day."""
     from data_validation import run
 
-    return run.main_examples(store_uri, dataset, features, validation, (first_day, last_day))
+    warnings, page = run.main_examples(store_uri, dataset, features, validation, (first_day, last_day))
+    with open(statistics.path, "w") as stream:
+        stream.write(page)
+    return warnings

@@ -42,7 +42,7 @@ def jensen_shannon(found: _Feature, other: _Feature, source: int = 0) -> float |
     sides = [_histogram(feature, quantiles) for feature in (found, other)]
     if sides[0] is None or sides[1] is None:
         return None
-    first, second = _common_cells(sides[0], sides[1])
+    first, second, _ = common_cells(sides[0], sides[1])
     return None if not first.sum() or not second.sum() else _divergence(first / first.sum(), second / second.sum())
 
 
@@ -72,10 +72,13 @@ def _histogram(feature: _Feature, quantiles: bool) -> statistics_pb2.Histogram |
     return next((h for h in feature.num_stats.histograms if h.type == wanted), None)
 
 
-def _common_cells(first: statistics_pb2.Histogram, second: statistics_pb2.Histogram) -> tuple[np.ndarray, np.ndarray]:
-    """Counts of both sides on one grid: all edges of both, then single values, then infinities and NaN.
+def common_cells(
+    first: statistics_pb2.Histogram, second: statistics_pb2.Histogram
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Counts of both sides on one grid, and the grid's edges.
 
-    A bucket's count is spread evenly over the cells that it covers; a bucket without width is a single value.
+    The grid is made of all edges of both; behind its cells come single values and NaN. A bucket's count is spread
+    evenly over the cells that it covers; a bucket without width is a single value.
     """
     sides = [_split(histogram) for histogram in (first, second)]
     grid = np.unique(np.concatenate([edges.ravel() for edges, _, _ in sides]))
@@ -87,7 +90,7 @@ def _common_cells(first: statistics_pb2.Histogram, second: statistics_pb2.Histog
             start, stop = np.searchsorted(grid, [low, high])
             cells[start:stop] += np.diff(grid[start : stop + 1]) / (high - low) * count
         rows.append(np.concatenate([cells, [single.get(point, 0.0) for point in points], [histogram.num_nan]]))
-    return rows[0], rows[1]
+    return rows[0], rows[1], grid
 
 
 def _split(histogram: statistics_pb2.Histogram) -> tuple[np.ndarray, np.ndarray, dict[float, float]]:

@@ -21,8 +21,10 @@ from data_validation.anomalies import Report, stopping, validate_statistics, vol
 from data_validation.config import ValidationConfig
 from data_validation.schema import TRAINING_ENVIRONMENT, contract_schema, parse_schema
 from data_validation.statistics import read_statistics, write_statistics
+from data_validation.statistics_page import statistics_page
 
 STATISTICS_FILE = "statistics.pb"
+ANOMALIES_FILE = "anomalies.pbtxt"
 NOT_DESCRIBED = frozenset({"impression_id", "timestamp", USER_HASH})
 
 
@@ -155,6 +157,25 @@ def _impressions_before(store: Store, day: date, num_days: int) -> list[int]:
     return [manifest.counts["rows"] for manifest in manifests if manifest is not None and manifest.counts["rows"]]
 
 
+def write_page(store_uri: str, day: date) -> str:
+    """Write the page of a day's statistics beside the reports; returns it."""
+    store = Store(store_uri)
+    uri = store.example_statistics(day)
+    split = read_manifest(uri, EXAMPLE_STATISTICS_KIND).details["split"]
+    anomalies = text_format.Parse(
+        storage.read_bytes(storage.join_uri(uri, ANOMALIES_FILE)).decode(), anomalies_pb2.Anomalies()
+    )
+    page = statistics_page(
+        read_statistics(storage.join_uri(uri, STATISTICS_FILE)),
+        f"Examples of {day}",
+        previous_statistics(store, day, split),
+        "the day before",
+        anomalies,
+    )
+    storage.write_bytes(store.report(f"statistics-{day}"), page.encode())
+    return page
+
+
 def _write(
     store: Store,
     day: date,
@@ -167,7 +188,7 @@ def _write(
         content = statistics.SerializeToString(deterministic=True)
         storage.write_bytes(storage.join_uri(staged, STATISTICS_FILE), content)
         text = text_format.MessageToString(anomalies)
-        storage.write_bytes(storage.join_uri(staged, "anomalies.pbtxt"), text.encode())
+        storage.write_bytes(storage.join_uri(staged, ANOMALIES_FILE), text.encode())
 
     details = {"warnings": warnings(anomalies), "split": split}
     write_artifact(store.example_statistics(day), Manifest(**{**manifest.model_dump(), "details": details}), write)

@@ -8,7 +8,7 @@ from typing import Any
 from components.common.events import DatasetConfig
 from components.common.features import FeatureConfig
 from data_validation.config import ValidationConfig
-from data_validation.examples import validate_examples
+from data_validation.examples import validate_examples, write_page
 from data_validation.logs import validate_logs
 
 
@@ -33,12 +33,10 @@ def main_examples(
     features: dict[str, Any],
     validation: dict[str, Any],
     days: tuple[str, str],
-) -> dict[str, list[str]]:
-    """`validate_examples` from plain values."""
+) -> tuple[dict[str, list[str]], str]:
+    """`validate_examples` from plain values; also returns the page of the last day's statistics."""
     first, last = (date.fromisoformat(day) for day in days)
-    return validate_examples(
-        store_uri,
-        FeatureConfig.parse(features, "features"),
-        ValidationConfig.parse(validation, "validation"),
-        DatasetConfig.parse(dataset, "dataset").open_days(first, last),
-    )
+    checked = DatasetConfig.parse(dataset, "dataset").open_days(first, last)
+    limits = ValidationConfig.parse(validation, "validation")
+    warnings = validate_examples(store_uri, FeatureConfig.parse(features, "features"), limits, checked)
+    return warnings, write_page(store_uri, checked[-1])

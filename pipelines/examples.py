@@ -66,4 +66,4 @@ def prepare_examples(
             last_day=last_day,
         ).after(joined)
     )
-    return checked.output
+    return checked.outputs["Output"]
