@@ -23,7 +23,7 @@ def test_page_compares_two_data_sets():
     assert "&lt;b&gt;" in page and "<b>:" not in page
     assert "L∞ 0.700" in page and re.search(r"JS 0\.1\d\d", page)
     assert page.count("<polyline") == 3
-    assert "http" not in page
+    assert "default-src 'none'" in page and "src=" not in page and "href=" not in page
 
 
 def test_last_day_s_page_lies_beside_the_reports(joined):
