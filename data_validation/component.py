@@ -32,12 +32,14 @@ def validate_examples(
     validation: dict,
     first_day: str,
     last_day: str,
+    early_days: list,
     statistics: Output[HTML],
 ) -> dict:
-    """Check the examples of `first_day`..`last_day` against their schema; returns warnings by day."""
+    """Check the examples of `first_day`..`last_day` and early ones against their schema; returns warnings by day."""
     from data_validation import run
 
-    warnings, page = run.main_examples(store_uri, dataset, features, validation, (first_day, last_day))
+    days = (first_day, last_day)
+    warnings, page = run.main_examples(store_uri, dataset, features, validation, days, early_days)
     with open(statistics.path, "w") as stream:
         stream.write(page)
     return warnings

@@ -12,7 +12,7 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_p
 from components.common import storage
 from components.common.errors import InputError
 from components.common.events import IMPRESSIONS
-from components.common.examples import EVALUATION, TRAINING, USER_HASH
+from components.common.examples import EARLY, EVALUATION, TRAINING, USER_HASH
 from components.common.features import FeatureConfig
 from components.common.layout import CLEAN_LOGS_KIND, EXAMPLE_STATISTICS_KIND, EXAMPLES_KIND, Store
 from components.common.manifests import Manifest, find_manifest, is_current, read_manifest, write_artifact
@@ -51,8 +51,9 @@ def example_files(store: Store, split: str, day: date) -> list[str]:
 
 
 def described_split(store: Store, day: date) -> str:
-    """The split whose statistics are taken: evaluation examples where a day has them, training examples otherwise."""
-    return EVALUATION if find_manifest(store.examples(EVALUATION, day), EXAMPLES_KIND) else TRAINING
+    """The split whose statistics are taken: evaluation examples where a day has them, else training, else early."""
+    splits = (EVALUATION, TRAINING, EARLY)
+    return next((split for split in splits if find_manifest(store.examples(split, day), EXAMPLES_KIND)), TRAINING)
 
 
 def validate_examples(
@@ -137,7 +138,8 @@ def judge_day(
     report.anomalies.CopyFrom(anomalies)
     num_impressions = read_manifest(store.clean_logs(IMPRESSIONS, day), CLEAN_LOGS_KIND).counts["rows"]
     found = {feature.path.step[0]: feature.num_stats for feature in statistics.datasets[0].features}
-    for name, density in config.label_density.items():
+    densities = {} if described_split(store, day) == EARLY else config.label_density
+    for name, density in densities.items():
         stats = found[name]
         share = (stats.common_stats.tot_num_values - stats.num_zeros) / max(num_impressions, 1)
         if not density.at_least <= share <= density.at_most:

@@ -33,10 +33,13 @@ def main_examples(
     features: dict[str, Any],
     validation: dict[str, Any],
     days: tuple[str, str],
+    early_days: list[str],
 ) -> tuple[dict[str, list[str]], str]:
-    """`validate_examples` from plain values; also returns the page of the last day's statistics."""
+    """`validate_examples` from plain values; also returns the page of the statistics of the last of `days`."""
     first, last = (date.fromisoformat(day) for day in days)
     checked = DatasetConfig.parse(dataset, "dataset").open_days(first, last)
     limits = ValidationConfig.parse(validation, "validation")
-    warnings = validate_examples(store_uri, FeatureConfig.parse(features, "features"), limits, checked)
+    early = [date.fromisoformat(day) for day in early_days]
+    asked = sorted({*checked, *early})
+    warnings = validate_examples(store_uri, FeatureConfig.parse(features, "features"), limits, asked)
     return warnings, write_page(store_uri, checked[-1])

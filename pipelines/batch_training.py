@@ -55,6 +55,7 @@ def batch_training(
             last_day=days.outputs["event_date"],
             as_of=days.outputs["as_of"],
             evaluate_from=days.outputs["event_date"],
+            early_days=days.outputs["early_days"],
         )
         trained = [
             on_cluster(

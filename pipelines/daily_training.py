@@ -1,11 +1,11 @@
-"""Daily training: score the next day with what is known, release, then train both arms on it."""
+"""Daily training: score the next day with what is known, release, then train both arms on."""
 
 from kfp import dsl
 
 from components.evaluate.component import evaluate
 from components.report.component import report
 from components.schedule.component import nothing_due, pick_days
-from components.train.component import train_day
+from components.train.component import train_days
 from pipelines.batch_training import Outcome
 from pipelines.examples import prepare_examples
 from pipelines.release import release
@@ -44,6 +44,7 @@ def daily_training(
             last_day=days.outputs["event_date"],
             as_of=days.outputs["as_of"],
             evaluate_from=days.outputs["event_date"],
+            early_days=days.outputs["early_days"],
         )
         scored = on_cluster(
             evaluate(
@@ -64,13 +65,14 @@ def daily_training(
         ).after(scored)
         trained = [
             on_cluster(
-                train_day(
+                train_days(
                     store_uri=store_uri,
                     arm=arm,
                     dataset=dataset,
                     features=features,
                     train=recipe,
-                    event_date=days.outputs["event_date"],
+                    days=days.outputs["train_days"],
+                    early_days=days.outputs["early_days"],
                 ).after(scored),
                 f"train {arm}",
             )

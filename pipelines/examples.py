@@ -21,6 +21,7 @@ def prepare_examples(
     last_day: str,
     as_of: str,
     evaluate_from: str,
+    early_days: list,
 ) -> dict:
     """Make logs, validate, join, validate."""
     logs = on_cluster(
@@ -54,6 +55,7 @@ def prepare_examples(
             last_day=last_day,
             as_of=as_of,
             evaluate_from=evaluate_from,
+            early_days=early_days,
         ).after(clean)
     )
     checked = on_cluster(
@@ -64,6 +66,7 @@ def prepare_examples(
             validation=validation,
             first_day=first_day,
             last_day=last_day,
+            early_days=early_days,
         ).after(joined)
     )
     return checked.outputs["Output"]

@@ -159,7 +159,7 @@ def run_schedule(
             on_run(BATCH, scored)
             yield BATCH, run_pipeline(BATCH, config, store_uri, _night(config, as_of, scored), events)
         while max_days is None or len(store.closed_days(DAILY)) < max_days:
-            due = pick_day(store, config.dataset, as_of)
+            due = pick_day(store, config.dataset, config.schedule, as_of)
             if not due.due:
                 return
             on_run(DAILY, due.event_date)

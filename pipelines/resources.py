@@ -40,7 +40,7 @@ STEPS: dict[str, Resources] = {
     "join-examples": Resources(BEAM_IMAGE, "4", "16Gi"),
     "validate-examples": Resources(BEAM_IMAGE, "2", "8Gi"),
     "train-batch": Resources(TRAIN_IMAGE, "8", "64Gi", gpus=1, retries=3),
-    "train-day": Resources(TRAIN_IMAGE, "8", "64Gi", gpus=1, retries=3),
+    "train-days": Resources(TRAIN_IMAGE, "8", "64Gi", gpus=1, retries=3),
     "evaluate": Resources(TRAIN_IMAGE, "8", "32Gi", gpus=1),
     "gate": Resources(TRAIN_IMAGE, "500m", "2Gi"),
     "export": Resources(TRAIN_IMAGE, "4", "32Gi"),

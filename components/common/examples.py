@@ -14,6 +14,8 @@ from components.common.manifests import Manifest, read_manifest
 
 TRAINING = "training"
 EVALUATION = "evaluation"
+# Training examples of a day whose labels could still change.
+EARLY = "early"
 LABELS = ("clicked", "good_clicked", "add_to_carts", "checkouts")
 NEGATIVE_KEPT = "negative_kept"
 USER_HASH = "user_hash"

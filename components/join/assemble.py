@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from components.common.days import MICROSECONDS_PER_DAY, microseconds
 from components.common.events import ACTION_TYPES, IMPRESSIONS, DatasetConfig
-from components.common.examples import NEGATIVE_KEPT, USER_HASH, example_schema, labelled_schema
+from components.common.examples import EVALUATION, NEGATIVE_KEPT, TRAINING, USER_HASH, example_schema, labelled_schema
 from components.common.features import (
     NUM_GAP_BUCKETS,
     FeatureConfig,
@@ -39,6 +39,7 @@ class JoinJob:
         last_day: Last day of examples.
         as_of: Only events before the start of this day are seen.
         evaluate_from: From this day on, impressions that sampling drops are made into examples as well.
+        training_split: Where training examples go: `EARLY` for a day whose labels can still change.
     """
 
     dataset: DatasetConfig
@@ -48,11 +49,16 @@ class JoinJob:
     last_day: date
     as_of: date
     evaluate_from: date
+    training_split: str = TRAINING
 
     @property
     def history_days(self) -> int:
         """Log days before an impression's day that its example depends on."""
         return self.features.history_days if self.features else 0
+
+    def splits(self, day: date) -> tuple[str, ...]:
+        """The splits that a day's examples are written to, that of training last."""
+        return (EVALUATION, self.training_split) if day >= self.evaluate_from else (self.training_split,)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from components.common.days import MICROSECONDS_PER_DAY, microseconds
 from components.common.digests import digest_bytes
 from components.common.errors import InputError
 from components.common.events import ACTIONS, IMPRESSIONS, DatasetConfig, arrow_type
-from components.common.examples import EVALUATION, LABELS, NEGATIVE_KEPT, TRAINING
+from components.common.examples import EVALUATION, LABELS, NEGATIVE_KEPT
 from components.common.hashing import hash_identifiers
 from components.common.layout import EXAMPLES_KIND, Store
 from components.common.manifests import Manifest, write_artifact
@@ -86,10 +86,6 @@ class JoinPlan:
     def scratch(self, *parts: str) -> str:
         """A file between the stages."""
         return storage.join_uri(self.scratch_uri, *parts)
-
-    def splits(self, day: date) -> tuple[str, ...]:
-        """The splits that a day has."""
-        return (TRAINING, EVALUATION) if day >= self.job.evaluate_from else (TRAINING,)
 
 
 @dataclass(frozen=True)
@@ -235,8 +231,8 @@ class WriteExamples(beam.DoFn):
         table = pa.concat_tables(parts or [shards.read_arrow(pieces[0].uri).slice(0, 0)]).combine_chunks()
         table = table.take(pa.array(np.argsort(hash_identifiers(table["impression_id"]))))
         seen = sum(piece.num_impressions for piece in pieces), sum(piece.num_duplicates for piece in pieces)
-        for split in self._plan.splits(date.fromisoformat(day)):
-            rows = table.filter(pa.array(_kept(table))) if split == TRAINING else table
+        for split in self._plan.job.splits(date.fromisoformat(day)):
+            rows = table if split == EVALUATION else table.filter(pa.array(_kept(table)))
             uri = self._plan.scratch(f"{split}-{day}", f"{number:05d}.parquet")
             storage.write_parquet(uri, rows)
             counts = {"rows": rows.num_rows} | {name: int((rows[name].to_numpy() > 0).sum()) for name in LABELS}
@@ -271,9 +267,9 @@ class FinishDay(beam.DoFn):
                 f"join: {received} impressions and actions reached the join, {self._plan.expected} were read; use "
                 "another Beam runner"
             )
-        splits = self._plan.splits(day)
-        self._check_impressions(day, [file for file in files if file.split == TRAINING])
-        for split in (name for name in (EVALUATION, TRAINING) if name in splits):
+        splits = self._plan.job.splits(day)
+        self._check_impressions(day, [file for file in files if file.split == splits[-1]])
+        for split in splits:
             self._write(split, day, [file for file in files if file.split == split])
         yield str(day)
 

@@ -13,8 +13,10 @@ def join_examples(
     last_day: str,
     as_of: str,
     evaluate_from: str,
+    early_days: list,
 ) -> dict:
-    """Make labelled examples of `first_day`..`last_day`; returns what was counted."""
+    """Make labelled examples of `first_day`..`last_day`, and early ones of other days; returns what was counted."""
     from components.join import run
 
-    return run.main(store_uri, dataset, features, join, (first_day, last_day), as_of, evaluate_from)
+    days = (first_day, last_day)
+    return run.main(store_uri, dataset, features, join, days, as_of, evaluate_from, early_days)

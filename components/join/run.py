@@ -16,7 +16,7 @@ from components.common import storage
 from components.common.digests import digest_json
 from components.common.errors import InputError
 from components.common.events import ACTIONS, IMPRESSIONS, TABLES, DatasetConfig
-from components.common.examples import EVALUATION, TRAINING
+from components.common.examples import EARLY
 from components.common.features import FeatureConfig
 from components.common.layout import CLEAN_LOGS_KIND, EXAMPLES_KIND, Store
 from components.common.manifests import Manifest, is_current, read_manifest
@@ -39,7 +39,7 @@ def join_days(store_uri: str, job: JoinJob) -> dict[str, int]:
     Raises:
         InputError: If a label could still change after `as_of`, or clean logs are missing.
     """
-    if job.as_of <= job.dataset.mature_on(job.last_day):
+    if job.training_split != EARLY and job.as_of <= job.dataset.mature_on(job.last_day):
         raise InputError(
             f"as_of = {job.as_of}: labels of {job.last_day} are final from "
             f"{job.dataset.mature_on(job.last_day) + timedelta(days=1)} on; join it then"
@@ -94,7 +94,7 @@ def _clean_manifests(store: Store, job: JoinJob) -> dict[date, dict[str, Manifes
 
 
 def _day_output(job: JoinJob, clean: dict[date, dict[str, Manifest]], day: date) -> DayOutput:
-    read = job.dataset.days_read(day, day, job.history_days)
+    read = [read_day for read_day in job.dataset.days_read(day, day, job.history_days) if read_day < job.as_of]
     digests = [[table, str(d), clean[d][table].content_digest] for d in read for table in TABLES]
     num_impressions = clean[day][IMPRESSIONS].counts["rows"]
     settings = {
@@ -107,9 +107,9 @@ def _day_output(job: JoinJob, clean: dict[date, dict[str, Manifest]], day: date)
 
 
 def _is_done(store: Store, job: JoinJob, day: date, output: DayOutput) -> bool:
-    splits = (TRAINING, EVALUATION) if day >= job.evaluate_from else (TRAINING,)
     return all(
-        is_current(store.examples(split, day), EXAMPLES_KIND, output.inputs, output.settings) for split in splits
+        is_current(store.examples(split, day), EXAMPLES_KIND, output.inputs, output.settings)
+        for split in job.splits(day)
     )
 
 
@@ -149,6 +149,16 @@ def _run_pipeline(
     return {name: int(values[name]) for name in sorted(values)}
 
 
+def join_early(store_uri: str, job: JoinJob, days: list[date]) -> None:
+    """Make training examples of days as they stand when each of them ends, before their labels are final."""
+    for day in days:
+        known = day + timedelta(days=1)
+        join_days(
+            store_uri,
+            replace(job, first_day=day, last_day=day, as_of=known, evaluate_from=known, training_split=EARLY),
+        )
+
+
 def main(
     store_uri: str,
     dataset: dict[str, Any],
@@ -157,8 +167,9 @@ def main(
     days: tuple[str, str],
     as_of: str,
     evaluate_from: str,
+    early_days: list[str],
 ) -> dict[str, int]:
-    """`join_days` from plain values; `days` is the first and the last."""
+    """`join_days` from plain values, where `days` is the first and the last; and `join_early` of `early_days`."""
     feature_list = FeatureConfig.parse(features, "features")
     job = JoinJob(
         dataset=DatasetConfig.parse(dataset, "dataset"),
@@ -170,4 +181,6 @@ def main(
         evaluate_from=date.fromisoformat(evaluate_from),
     )
     feature_list.check_against(job.dataset)
-    return join_days(store_uri, job)
+    counts = join_days(store_uri, job)
+    join_early(store_uri, job, [date.fromisoformat(day) for day in early_days])
+    return counts

@@ -9,7 +9,7 @@ from typing import Any
 
 from components.common import storage
 from components.common.events import TABLES, DatasetConfig
-from components.common.examples import EVALUATION, TRAINING
+from components.common.examples import EARLY, EVALUATION, LABELS, TRAINING
 from components.common.layout import (
     CLEAN_LOGS_KIND,
     EXAMPLE_STATISTICS_KIND,
@@ -33,7 +33,18 @@ from components.common.release import (
 
 @dataclass(frozen=True)
 class DayVolume:
-    """One day of data: clean log rows, rows in quarantine by reason, and examples."""
+    """One day of data.
+
+    Attributes:
+        day: The day.
+        impressions: Clean rows.
+        actions: Clean rows.
+        quarantined: Rows by reason.
+        examples: Rows, if there are any.
+        labels: Share of impressions with a positive label, by label.
+        warnings: What validation says of the examples.
+        moved: Positives by label when the day was trained on early, and in the end.
+    """
 
     day: date
     impressions: int
@@ -42,6 +53,7 @@ class DayVolume:
     examples: int | None
     labels: dict[str, float]
     warnings: list[str]
+    moved: dict[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -110,6 +122,9 @@ def _volume(store: Store, day: date) -> DayVolume:
     counts = examples.counts if examples else {}
     # Positives are never sampled out, so a density over all impressions can be had from training examples too.
     labels = {name: count / max(rows["impressions"], 1) for name, count in counts.items() if name != "rows"}
+    early = find_manifest(store.examples(EARLY, day), EXAMPLES_KIND)
+    final = find_manifest(store.examples(TRAINING, day), EXAMPLES_KIND)
+    moved = {name: (early.counts[name], final.counts[name]) for name in LABELS} if early and final else {}
     statistics = find_manifest(store.example_statistics(day), EXAMPLE_STATISTICS_KIND)
     return DayVolume(
         day=day,
@@ -119,6 +134,7 @@ def _volume(store: Store, day: date) -> DayVolume:
         examples=counts.get("rows"),
         labels=labels,
         warnings=statistics.details["warnings"] if statistics else [],
+        moved=moved,
     )
 
 

@@ -8,6 +8,7 @@ import jinja2
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from components.common.examples import LABELS
 from components.common.ledger import ARMS, LOGISTIC_REGRESSION, SERVED, LedgerRow
 from components.common.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
 from components.report.facts import ReportFacts
@@ -40,6 +41,8 @@ def render(facts: ReportFacts, threshold: float) -> str:
         ledger_rows=_ledger_rows(facts.ledger),
         mean_aucs=_mean_aucs(facts.ledger),
         quarantined=quarantined,
+        labels=LABELS,
+        moved=[(volume.day, volume.moved) for volume in facts.volumes if volume.moved],
         warnings=[(volume.day, text) for volume in facts.volumes for text in volume.warnings],
         days_with_examples=[volume.day for volume in facts.volumes if volume.labels],
     )

@@ -8,14 +8,22 @@ from components.common.step import step
 @step
 def pick_days(store_uri: str, pipeline: str, dataset: dict, schedule: dict, as_of: str) -> NamedTuple(
     "Assignment",
-    [("due", bool), ("first_day", str), ("trained_through", str), ("event_date", str), ("as_of", str)],
+    [
+        ("due", bool),
+        ("first_day", str),
+        ("trained_through", str),
+        ("event_date", str),
+        ("as_of", str),
+        ("train_days", list),
+        ("early_days", list),
+    ],
 ):
     """Choose the days of this run: the batch, or the next day that no run has finished."""
     from components.schedule import run
 
     chosen = run.main_pick(store_uri, pipeline, dataset, schedule, as_of)
     days = (chosen.first_day, chosen.trained_through, chosen.event_date, chosen.as_of)
-    return (chosen.due, *map(str, days))
+    return (chosen.due, *map(str, days), [*map(str, chosen.train_days)], [*map(str, chosen.early_days)])
 
 
 @step

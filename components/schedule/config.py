@@ -1,4 +1,4 @@
-"""Which days make the batch."""
+"""Which days make the batch, and when a day is trained on."""
 
 from __future__ import annotations
 
@@ -14,3 +14,7 @@ class ScheduleConfig(Config):
 
     first_day: date = Field(description="first day of the batch; leave the days before it for histories")
     num_batch_days: int = Field(30, ge=1)
+    train_immature: bool = Field(
+        False,
+        description="train on a day with the labels that are known when it ends, and score it when they are final",
+    )

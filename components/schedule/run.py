@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 from components.common.days import parse_day, utc_today
 from components.common.errors import InputError
 from components.common.events import DatasetConfig
+from components.common.examples import EARLY, TRAINING
 from components.common.layout import Store
 from components.common.progress import log_line
 from components.common.release import BATCH, DAILY
@@ -25,6 +26,8 @@ class Assignment:
         trained_through: Last day that the scored models have seen.
         event_date: The day to score: the one after `trained_through`.
         as_of: Knowledge cut-off of the run.
+        train_days: The days to train on after scoring, one by one; for a batch, all of them together.
+        split: Which of their examples.
     """
 
     due: bool
@@ -32,6 +35,13 @@ class Assignment:
     trained_through: date
     event_date: date
     as_of: date
+    train_days: list[date]
+    split: str = TRAINING
+
+    @property
+    def early_days(self) -> list[date]:
+        """The days that are joined before their labels are final."""
+        return self.train_days if self.split == EARLY else []
 
 
 def pick_batch(store: Store, dataset: DatasetConfig, schedule: ScheduleConfig, as_of: date) -> Assignment:
@@ -48,13 +58,16 @@ def pick_batch(store: Store, dataset: DatasetConfig, schedule: ScheduleConfig, a
             f"as_of = {as_of}: the batch is scored on {scored}, whose labels are final after "
             f"{dataset.mature_on(scored)}; wait, or make schedule.first_day earlier"
         )
-    return Assignment(due, schedule.first_day, last, scored, as_of)
+    days = dataset.open_days(schedule.first_day, last)
+    return Assignment(due, schedule.first_day, last, scored, as_of, days)
 
 
-def pick_day(store: Store, dataset: DatasetConfig, as_of: date) -> Assignment:
+def pick_day(store: Store, dataset: DatasetConfig, schedule: ScheduleConfig, as_of: date) -> Assignment:
     """The next day after the last finished run, if its labels are final.
 
-    Days are taken one by one in order, so a missed night is caught up by the next runs and no day is skipped.
+    Days are taken one by one in order, so a missed night is caught up by the next runs and no day is skipped. With
+    `train_immature` training is ahead of scoring: a run trains up to the last day whose logs the scored day's labels
+    need, which the models have not seen by then either.
 
     Raises:
         InputError: If no batch run is finished.
@@ -66,7 +79,11 @@ def pick_day(store: Store, dataset: DatasetConfig, as_of: date) -> Assignment:
     event_date = dataset.open_day(max(finished), 1) if finished else max(batches)
     before = dataset.open_day(event_date, -1)
     due = as_of > dataset.mature_on(event_date)
-    return Assignment(due, event_date, before, event_date, as_of)
+    if not schedule.train_immature:
+        return Assignment(due, event_date, before, event_date, as_of, [event_date])
+    trained = dataset.mature_on(before) if finished else before
+    ahead = dataset.open_days(trained + timedelta(days=1), dataset.mature_on(event_date))
+    return Assignment(due, event_date, before, event_date, as_of, ahead, EARLY)
 
 
 def main_pick(
@@ -75,9 +92,7 @@ def main_pick(
     """Pick from plain values; an empty `as_of` means today."""
     contract = DatasetConfig.parse(dataset, "dataset")
     known_on = parse_day(as_of, "as_of") if as_of else utc_today()
-    if pipeline == BATCH:
-        chosen = pick_batch(Store(store_uri), contract, ScheduleConfig.parse(schedule, "schedule"), known_on)
-    else:
-        chosen = pick_day(Store(store_uri), contract, known_on)
+    pick = pick_batch if pipeline == BATCH else pick_day
+    chosen = pick(Store(store_uri), contract, ScheduleConfig.parse(schedule, "schedule"), known_on)
     log_line(pipeline, f"{chosen.event_date}: {'due' if chosen.due else 'nothing is due'} as of {known_on}")
     return chosen

@@ -10,12 +10,14 @@ def train_batch(
     """Train a new model on the days `first_day`..`last_day`, shuffled; returns the checkpoint's digest."""
     from components.train import run
 
-    return run.main(store_uri, arm, dataset, features, train, (first_day, last_day), warm_start=False)
+    return run.main_batch(store_uri, arm, dataset, features, train, (first_day, last_day))
 
 
 @step
-def train_day(store_uri: str, arm: str, dataset: dict, features: dict, train: dict, event_date: str) -> str:
-    """Train the arm's latest checkpoint one more day; returns the new checkpoint's digest."""
+def train_days(
+    store_uri: str, arm: str, dataset: dict, features: dict, train: dict, days: list, early_days: list
+) -> str:
+    """Train the arm's checkpoint of the day before on `days`, one by one; returns the newest checkpoint's digest."""
     from components.train import run
 
-    return run.main(store_uri, arm, dataset, features, train, (event_date, event_date), warm_start=True)
+    return run.main_days(store_uri, arm, dataset, features, train, days, early_days)

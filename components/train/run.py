@@ -11,7 +11,7 @@ import torch
 from components.common.digests import digest_json
 from components.common.errors import InputError
 from components.common.events import DatasetConfig
-from components.common.examples import TRAINING, read_examples
+from components.common.examples import EARLY, TRAINING, read_examples
 from components.common.features import FeatureConfig
 from components.common.layout import CHECKPOINT_KIND, Store
 from components.common.manifests import Manifest, is_current
@@ -57,8 +57,16 @@ def train_batch(store_uri: str, arm: str, features: FeatureConfig, config: Train
     return _train(store, state, examples, config.epochs, inputs)
 
 
-def train_day(store_uri: str, arm: str, features: FeatureConfig, config: TrainConfig, day: date, before: date) -> str:
-    """Train one more day, from the arm's checkpoint through `before`.
+def train_day(
+    store_uri: str,
+    arm: str,
+    features: FeatureConfig,
+    config: TrainConfig,
+    day: date,
+    before: date,
+    split: str = TRAINING,
+) -> str:
+    """Train one more day, from the arm's checkpoint through `before`, on the day's examples of a split.
 
     Returns:
         The checkpoint's digest; one that exists for the same parent, examples and recipe is kept.
@@ -70,7 +78,7 @@ def train_day(store_uri: str, arm: str, features: FeatureConfig, config: TrainCo
     parent = find_checkpoint(store, arm, before)
     if parent is None:
         raise InputError(f"{store.checkpoint(arm, before)}: no checkpoint to start {day} from; train {before} first")
-    examples, manifests = _read_days(store, features, [day])
+    examples, manifests = _read_days(store, features, [day], split)
     inputs = {"examples": manifests[0].content_digest, "parent": checkpoint_digest(parent)}
     done = _finished(store, arm, day, inputs, features, config)
     if done:
@@ -83,8 +91,10 @@ def train_day(store_uri: str, arm: str, features: FeatureConfig, config: TrainCo
     return _train(store, state, examples, 1, inputs)
 
 
-def _read_days(store: Store, features: FeatureConfig, days: list[date]) -> tuple[ExampleSet, list[Manifest]]:
-    read = [read_examples(store, TRAINING, day) for day in days]
+def _read_days(
+    store: Store, features: FeatureConfig, days: list[date], split: str = TRAINING
+) -> tuple[ExampleSet, list[Manifest]]:
+    read = [read_examples(store, split, day) for day in days]
     return tensors_of(pa.concat_tables([table for table, _ in read]), features, unsampled=False), [m for _, m in read]
 
 
@@ -138,19 +148,35 @@ def _train(store: Store, state: TrainingState, examples: ExampleSet, epochs: int
     return digest
 
 
-def main(
+def main_batch(
     store_uri: str,
     arm: str,
     dataset: dict[str, Any],
     features: dict[str, Any],
     train: dict[str, Any],
     days: tuple[str, str],
-    warm_start: bool,
 ) -> str:
-    """Train from plain values: `days` as a batch, or the one day in it from the checkpoint of the day before."""
+    """`train_batch` from plain values; `days` is the first and the last."""
+    first, last = (date.fromisoformat(day) for day in days)
     contract = DatasetConfig.parse(dataset, "dataset")
     feature_list, config = FeatureConfig.parse(features, "features"), TrainConfig.parse(train, f"arms.{arm}")
-    first, last = (date.fromisoformat(day) for day in days)
-    if not warm_start:
-        return train_batch(store_uri, arm, feature_list, config, contract.open_days(first, last))
-    return train_day(store_uri, arm, feature_list, config, first, contract.open_day(first, -1))
+    return train_batch(store_uri, arm, feature_list, config, contract.open_days(first, last))
+
+
+def main_days(
+    store_uri: str,
+    arm: str,
+    dataset: dict[str, Any],
+    features: dict[str, Any],
+    train: dict[str, Any],
+    days: list[str],
+    early_days: list[str],
+) -> str:
+    """`train_day` from plain values, day after day; on `early_days` with the labels that were known when they ended."""
+    contract = DatasetConfig.parse(dataset, "dataset")
+    feature_list, config = FeatureConfig.parse(features, "features"), TrainConfig.parse(train, f"arms.{arm}")
+    digest = ""
+    for day in map(date.fromisoformat, days):
+        split = EARLY if str(day) in early_days else TRAINING
+        digest = train_day(store_uri, arm, feature_list, config, day, contract.open_day(day, -1), split)
+    return digest

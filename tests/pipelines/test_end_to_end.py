@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from components.common import storage
 from components.common.layout import Store
 from components.common.ledger import read_ledger
 from components.common.release import read_pointer
+from pipelines.config import load_config
 from tests.conftest import small_values, write_config
 
 AFTERCLICK = [sys.executable, "-m", "pipelines.cli"]
@@ -111,6 +113,18 @@ def test_candidate_below_the_threshold_is_blocked(tmp_path):
     pointer = read_pointer(store)
     assert pointer is not None and pointer.arm == "control"
     assert len(store.versions()) == 1
+
+
+def test_days_are_trained_on_early_and_scored_when_they_are_final(tmp_path):
+    config = config_file(tmp_path, schedule={"train_immature": True})
+    store = Store(str(tmp_path / "store"))
+    afterclick("run", "-c", config, "-s", store.root, "--max-days", "2")
+    scored, ahead = store.closed_days("daily"), store.checkpoint_days("candidate")
+    assert ahead[-1] - scored[-1] == timedelta(days=load_config(config).dataset.maturity_days)
+    row = next(row for row in read_ledger(store) if row.event_date == scored[-1] and row.arm == "candidate")
+    assert row.trained_through == scored[-1] - timedelta(days=1)
+    page = storage.read_bytes(store.newest_report()).decode()
+    assert "How labels moved" in page and str(scored[-1]) in page.split("How labels moved")[1]
 
 
 def test_validation_stops_the_run(tmp_path):

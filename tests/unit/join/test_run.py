@@ -8,11 +8,11 @@ import pytest
 from components.common import storage
 from components.common.days import microseconds
 from components.common.errors import InputError
-from components.common.examples import EVALUATION, NEGATIVE_KEPT, TRAINING, read_examples
+from components.common.examples import EARLY, EVALUATION, NEGATIVE_KEPT, TRAINING, read_examples
 from components.common.layout import LOG_FILE, Store
 from components.common.manifests import Manifest, read_manifest, write_artifact
 from components.join.assemble import JoinJob
-from components.join.run import join_days
+from components.join.run import join_days, join_early
 from components.make_logs.run import make_logs
 from data_validation.logs import validate_logs
 from tests.conftest import copy_clean_logs
@@ -200,3 +200,23 @@ def _with_late_action(table, day):
         field = table.schema.field(name)
         late = late.set_column(table.schema.get_field_index(name), field, pa.array([value]).cast(field.type))
     return pa.concat_tables([table, late])
+
+
+def test_early_examples_hold_what_is_known_when_the_day_ends(joined, logs):
+    """The same rows and features as in the end, fewer positives; joining the day again later changes nothing."""
+    day = joined.batch_days[1]
+    join_early(logs.root, job_of(joined, day, day), [day])
+    early = examples(logs, EARLY, day)
+    assert not early["label_mature"].to_numpy().any()
+    assert not storage.exists(logs.examples(TRAINING, day))
+    join_days(logs.root, job_of(joined, day, day))
+    final = examples(logs, EVALUATION, day)
+    labels = ["clicked", "good_clicked", "add_to_carts", "checkouts", "conversion_value", "label_mature"]
+    kept = final.filter(pa.array(np.isin(final["impression_id"].to_numpy(), early["impression_id"].to_numpy())))
+    assert early.drop(labels).equals(kept.drop(labels))
+    for name in ("clicked", "add_to_carts", "checkouts"):
+        assert (early[name].to_numpy() <= kept[name].to_numpy()).all()
+    assert 0 < early["checkouts"].to_numpy().sum() < kept["checkouts"].to_numpy().sum()
+    digest = read_manifest(logs.examples(EARLY, day), "examples").content_digest
+    join_early(logs.root, job_of(joined, day, day), [day])
+    assert read_manifest(logs.examples(EARLY, day), "examples").content_digest == digest

@@ -36,7 +36,7 @@ def test_immature_batch_says_when(store):
 
 def test_daily_training_needs_a_batch(store):
     with pytest.raises(InputError, match="run batch_training first"):
-        pick_day(store, DATASET, date(2026, 4, 1))
+        pick_day(store, DATASET, SCHEDULE, date(2026, 4, 1))
 
 
 def test_days_are_taken_in_order_and_missed_ones_are_caught_up(store):
@@ -44,10 +44,10 @@ def test_days_are_taken_in_order_and_missed_ones_are_caught_up(store):
     late = date(2026, 4, 1)
     taken = []
     for _ in range(4):
-        chosen = pick_day(store, DATASET, late)
+        chosen = pick_day(store, DATASET, SCHEDULE, late)
         assert chosen.due
         assert chosen.trained_through.day == chosen.event_date.day - 1
-        assert pick_day(store, DATASET, late) == chosen, "an unfinished day is taken again"
+        assert pick_day(store, DATASET, SCHEDULE, late) == chosen, "an unfinished day is taken again"
         taken.append(chosen.event_date.day)
         close(store, "daily", chosen.event_date.day)
     assert taken == [4, 5, 6, 7]
@@ -57,7 +57,7 @@ def test_days_are_taken_in_order_and_missed_ones_are_caught_up(store):
 def test_day_is_due_when_its_labels_are_final(store, as_of, due):
     close(store, "batch", 4)
     assert DATASET.maturity_days == 4
-    assert pick_day(store, DATASET, as_of).due is due
+    assert pick_day(store, DATASET, SCHEDULE, as_of).due is due
 
 
 @pytest.mark.parametrize(("batch_days", "last", "scored"), [(1, 2, 3), (2, 3, 6), (3, 6, 7)])
@@ -68,5 +68,19 @@ def test_closed_days_are_skipped(store, batch_days, last, scored):
     assert (chosen.trained_through.day, chosen.event_date.day) == (last, scored)
     close(store, "batch", 3)
     close(store, "daily", 3)
-    following = pick_day(store, dataset, date(2026, 4, 1))
+    following = pick_day(store, dataset, schedule, date(2026, 4, 1))
     assert (following.trained_through.day, following.event_date.day) == (3, 6)
+
+
+def test_training_is_ahead_of_scoring_when_immature_days_are_trained_on(store):
+    """Labels are final four days later here: three of click-through after one of click."""
+    schedule = SCHEDULE.model_copy(update={"train_immature": True})
+    close(store, "batch", 4)
+    first = pick_day(store, DATASET, schedule, date(2026, 4, 1))
+    assert (first.trained_through.day, first.event_date.day) == (3, 4)
+    assert [day.day for day in first.train_days] == [4, 5, 6, 7, 8] and first.early_days == first.train_days
+    close(store, "daily", 4)
+    following = pick_day(store, DATASET, schedule, date(2026, 4, 1))
+    assert (following.trained_through.day, following.event_date.day) == (4, 5)
+    assert [day.day for day in following.train_days] == [9]
+    assert not pick_day(store, DATASET, schedule, date(2026, 3, 9)).due
