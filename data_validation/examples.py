@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import statistics as numbers
 import uuid
 from datetime import date, timedelta
+from statistics import median
 
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
@@ -147,7 +147,7 @@ def judge_day(
             report.add(name, [("CUSTOM_VALIDATION", "Label density out of range", text)])
     before = _impressions_before(store, day, config.volume.num_days)
     if before:
-        usual, limits = numbers.median(before), config.volume
+        usual, limits = median(before), config.volume
         report.add_to_dataset(volume_problems(num_impressions, usual, limits.at_least, limits.at_most, "impressions"))
     return report.anomalies
 

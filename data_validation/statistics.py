@@ -11,7 +11,9 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from components.common import storage
-from data_validation.accumulators import Categories, ColumnStatistics, Numbers, float_values
+from data_validation.categories import Categories
+from data_validation.columns import ColumnStatistics
+from data_validation.numbers import Numbers, float_values
 
 NUM_TOP_VALUES = 20
 NUM_RANKS = 1000

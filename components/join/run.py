@@ -22,8 +22,9 @@ from components.common.layout import CLEAN_LOGS_KIND, EXAMPLES_KIND, Store
 from components.common.manifests import Manifest, is_current, read_manifest
 from components.common.progress import log_line
 from components.join.assemble import JoinJob
-from components.join.beam_join import METRICS_NAMESPACE, DayOutput, JoinExamples, JoinPlan, LogFile
+from components.join.beam_join import METRICS_NAMESPACE, JoinExamples
 from components.join.config import JoinConfig
+from components.join.plan import DayOutput, JoinPlan, LogFile
 
 
 def join_days(store_uri: str, job: JoinJob) -> dict[str, int]:

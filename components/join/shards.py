@@ -41,9 +41,10 @@ def grouped(table: pa.Table, groups: np.ndarray) -> tuple[pa.Table, list[tuple[i
         return table, []
     small = groups.astype(np.uint16) if groups.max() < 2**16 else groups
     order = np.argsort(small, kind="stable")
-    numbers, starts = np.unique(groups[order], return_index=True)
+    in_order = small[order]
+    starts = np.flatnonzero(np.concatenate([[True], in_order[1:] != in_order[:-1]]))
     stops = [*starts[1:].tolist(), len(groups)]
-    return table.take(pa.array(order)), list(zip(numbers.tolist(), starts.tolist(), stops, strict=True))
+    return table.take(pa.array(order)), list(zip(in_order[starts].tolist(), starts.tolist(), stops, strict=True))
 
 
 def read_group(uri: str, number: int) -> pa.Table:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from components.common.beam import LOCAL_RUNNER
-from data_validation import accumulators
-from data_validation.accumulators import Categories, Numbers
+from data_validation import categories
+from data_validation.categories import Categories
+from data_validation.numbers import Numbers
 from data_validation.statistics import (
     compute_statistics,
     describe_table,
@@ -102,7 +103,7 @@ def test_infinite_values_count_for_the_extremes_only():
 
 
 def test_more_values_than_are_counted_exactly_keep_the_frequent_ones(monkeypatch):
-    monkeypatch.setattr(accumulators, "MAX_DISTINCT", 1000)
+    monkeypatch.setattr(categories, "MAX_DISTINCT", 1000)
     generator = np.random.default_rng(1)
     parts = [np.concatenate([generator.integers(0, 10**9, 3000), np.repeat([5, 6, 7], [90, 80, 70])]) for _ in range(4)]
     truth = len(np.unique(np.concatenate(parts)))

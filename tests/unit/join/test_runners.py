@@ -102,7 +102,7 @@ from components.join import run
 from pipelines.config import load_config
 config, store, first, last, as_of = load_config(sys.argv[1]), *sys.argv[2:]
 parts = [getattr(config, name).model_dump(mode="json") for name in ("dataset", "features", "join")]
-run.main(store, *parts, (first, last), as_of, last)
+run.main(store, *parts, (first, last), as_of, last, [])
 """
 
 

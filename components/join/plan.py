@@ -1,0 +1,82 @@
+"""What one run of the join makes from what, and what passes between its stages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from components.common import storage
+from components.join.assemble import JoinJob
+
+
+@dataclass(frozen=True)
+class LogFile:
+    """One clean Parquet file."""
+
+    table: str
+    uri: str
+
+
+@dataclass(frozen=True)
+class DayOutput:
+    """What the examples of one day are made from.
+
+    Attributes:
+        inputs: Digests for the manifest.
+        settings: Settings for the manifest.
+        num_impressions: Clean impressions of the day, each of which must be accounted for.
+        num_files: Files per split.
+    """
+
+    inputs: dict[str, str]
+    settings: dict[str, Any]
+    num_impressions: int
+    num_files: int
+
+
+@dataclass(frozen=True)
+class JoinPlan:
+    """One run of the join over a store.
+
+    Attributes:
+        job: What to make.
+        store_root: The store.
+        scratch_uri: Where files between the stages go.
+        outputs: What every day is made from, by day.
+        expected: Impressions and actions that are read, all of which must reach the join.
+        num_shards: Groups of users.
+    """
+
+    job: JoinJob
+    store_root: str
+    scratch_uri: str
+    outputs: dict[date, DayOutput]
+    expected: tuple[int, int]
+    num_shards: int
+
+    def scratch(self, *parts: str) -> str:
+        """A file between the stages."""
+        return storage.join_uri(self.scratch_uri, *parts)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One shard's rows for one file of a day's examples, and, with a day's first file, what the shard saw that day."""
+
+    uri: str
+    batch: int | None
+    num_impressions: int = 0
+    num_duplicates: int = 0
+
+
+@dataclass(frozen=True)
+class ExamplesFile:
+    """One finished file of examples, not yet in its place."""
+
+    split: str
+    number: int
+    uri: str
+    counts: dict[str, int]
+    num_impressions: int
+    num_duplicates: int
