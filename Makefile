@@ -40,7 +40,8 @@ study-join: $(VENV)/.dev  ## the join on ten thousand random small logs against 
 	AFTERCLICK_RANDOM_LOGS=10000 $(BIN)/python -m pytest -q -n 2 tests/unit/join/test_oracle.py
 
 bench-join: $(VENV)/.dev  ## the join against DuckDB on 10 million impressions, statistics and expectations, ten minutes
-	@$(BIN)/python -W ignore -m tests.benchmarks.join 2>/dev/null
+	@mkdir -p build/bench
+	@$(BIN)/python -W ignore -m tests.benchmarks.join 2>build/bench/join.log || { tail -20 build/bench/join.log >&2; exit 1; }
 	@$(BIN)/python -W ignore -m tests.benchmarks.statistics
 
 lock:  ## resolve requirements/*.lock again

@@ -125,7 +125,10 @@ def feature_problems(
         yield from _number_problems(expected, found.num_stats)
     else:
         yield from _category_problems(schema, expected, found)
-    lowest, highest = value_range(found)
+    extremes = value_range(found)
+    if extremes is None:
+        return
+    lowest, highest = extremes
     if expected.HasField("bool_domain") and found.type == _Feature.INT and not 0 <= lowest <= highest <= 1:
         name = "BOOL_TYPE_BIG_INT" if highest > 1 else "BOOL_TYPE_SMALL_INT"
         yield name, "Non-boolean values", f"found {lowest:g} to {highest:g}, expected 0 and 1"

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import date, timedelta
 from statistics import median
+from typing import TypeAlias
 
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 
 from components.common import storage
+from components.common.digests import digest_json
 from components.common.errors import InputError
-from components.common.events import IMPRESSIONS
+from components.common.events import IMPRESSIONS, DatasetConfig
 from components.common.examples import EARLY, EVALUATION, TRAINING, USER_HASH
 from components.common.features import FeatureConfig
 from components.common.layout import CLEAN_LOGS_KIND, EXAMPLE_STATISTICS_KIND, EXAMPLES_KIND, Store
@@ -23,6 +27,7 @@ from data_validation.schema import TRAINING_ENVIRONMENT, contract_schema, parse_
 from data_validation.statistics import read_statistics, write_statistics
 from data_validation.statistics_page import statistics_page
 
+_Statistics: TypeAlias = statistics_pb2.DatasetFeatureStatisticsList
 STATISTICS_FILE = "statistics.pb"
 ANOMALIES_FILE = "anomalies.pbtxt"
 NOT_DESCRIBED = frozenset({"impression_id", "timestamp", USER_HASH})
@@ -51,15 +56,27 @@ def example_files(store: Store, split: str, day: date) -> list[str]:
 
 
 def described_split(store: Store, day: date) -> str:
-    """The split whose statistics are taken: evaluation examples where a day has them, else training, else early."""
-    splits = (EVALUATION, TRAINING, EARLY)
-    return next((split for split in splits if find_manifest(store.examples(split, day), EXAMPLES_KIND)), TRAINING)
+    """The split whose statistics are taken: evaluation examples where a day has them, training examples otherwise."""
+    return EVALUATION if find_manifest(store.examples(EVALUATION, day), EXAMPLES_KIND) else TRAINING
 
 
 def validate_examples(
-    store_uri: str, features: FeatureConfig, config: ValidationConfig, days: list[date]
+    store_uri: str,
+    dataset: DatasetConfig,
+    features: FeatureConfig,
+    config: ValidationConfig,
+    days: list[date],
+    early: bool = False,
 ) -> dict[str, list[str]]:
     """Check every day's examples against the schema and the days before.
+
+    Args:
+        store_uri: The store.
+        dataset: The data set; the day before is the open one.
+        features: The feature list.
+        config: The limits.
+        days: Days with examples.
+        early: Check the examples that were made before their labels are final, whose densities have no limits.
 
     Returns:
         Warnings by day.
@@ -69,57 +86,68 @@ def validate_examples(
     """
     store, schema = Store(store_uri), schema_of(features, config)
     settings = {"schema": text_format.MessageToString(schema), "validation": config.model_dump(mode="json")}
-    splits = {day: described_split(store, day) for day in days}
-    inputs = {
-        day: {"examples": read_manifest(store.examples(split, day), EXAMPLES_KIND).content_digest}
-        for day, split in splits.items()
-    }
-    open_days = [
-        day
-        for day in days
-        if not is_current(store.example_statistics(day), EXAMPLE_STATISTICS_KIND, inputs[day], settings)
-    ]
-    if open_days:
-        scratch = store.scratch(f"statistics-{uuid.uuid4().hex[:8]}")
-        files = {str(day): example_files(store, splits[day], day) for day in open_days}
-        write_statistics(files, scratch, categorical_columns(schema), NOT_DESCRIBED, config.beam_options)
-        progress = Progress("validate_examples", len(open_days))
-        for done, day in enumerate(open_days, start=1):
-            statistics = read_statistics(storage.join_uri(scratch, f"{day}.pb"))
-            anomalies = _judge(store, schema, config, day, splits[day], statistics)
-            _write(
-                store,
-                day,
-                splits[day],
-                Manifest(kind=EXAMPLE_STATISTICS_KIND, inputs=inputs[day], settings=settings),
-                statistics,
-                anomalies,
-            )
+    splits = {day: EARLY if early else described_split(store, day) for day in days}
+    found: dict[str, list[str]] = {}
+    progress = Progress("validate_examples", len(days))
+    with _new_statistics(store, schema, config, splits) as statistics_of:
+        for done, day in enumerate(days, start=1):
+            split, uri = splits[day], store.example_statistics(day, early)
+            before = dataset.open_day(day, -1)
+            volumes = _impressions_before(store, day, config.volume.num_days)
+            previous = _previous(store, before, split)
+            inputs = {
+                "examples": read_manifest(store.examples(split, day), EXAMPLES_KIND).content_digest,
+                "day_before": previous.content_digest if previous else "",
+                "volumes": digest_json(volumes),
+            }
+            if not is_current(uri, EXAMPLE_STATISTICS_KIND, inputs, settings):
+                statistics = statistics_of(day)
+                anomalies = judge_day(
+                    store, schema, config, day, statistics, previous_statistics(store, before, split), early
+                )
+                problems = stopping(anomalies)
+                if problems:
+                    storage.remove(uri)
+                    listed = "; ".join(f"{column}: {text}" for column, text in problems.items())
+                    raise InputError(f"examples of {day} break the schema: {listed}; correct the logs or the limits")
+                manifest = Manifest(
+                    kind=EXAMPLE_STATISTICS_KIND,
+                    inputs=inputs,
+                    settings=settings,
+                    details={"warnings": warnings(anomalies), "split": split},
+                )
+                _write(uri, manifest, statistics, anomalies)
+            found[str(day)] = read_manifest(uri, EXAMPLE_STATISTICS_KIND).details["warnings"]
             progress.update(done, str(day))
-        storage.remove(scratch)
-    found = {
-        str(day): read_manifest(store.example_statistics(day), EXAMPLE_STATISTICS_KIND).details["warnings"]
-        for day in days
-    }
     count = sum(len(texts) for texts in found.values())
     log_line("validate_examples", f"{days[0]}..{days[-1]}: schema holds, {count} warnings")
     return found
 
 
-def _judge(
-    store: Store,
-    schema: schema_pb2.Schema,
-    config: ValidationConfig,
-    day: date,
-    split: str,
-    statistics: statistics_pb2.DatasetFeatureStatisticsList,
-) -> anomalies_pb2.Anomalies:
-    anomalies = judge_day(store, schema, config, day, statistics, previous_statistics(store, day, split))
-    problems = stopping(anomalies)
-    if problems:
-        listed = "; ".join(f"{column}: {text}" for column, text in problems.items())
-        raise InputError(f"examples of {day} break the schema: {listed}; correct the logs or the limits")
-    return anomalies
+@contextmanager
+def _new_statistics(
+    store: Store, schema: schema_pb2.Schema, config: ValidationConfig, splits: dict[date, str]
+) -> Iterator[Callable[[date], _Statistics]]:
+    """Statistics of days: those that are there for the same examples, the others from one Beam pipeline."""
+    categorical = categorical_columns(schema)
+    kept, missing = {}, {}
+    for day, split in splits.items():
+        uri = store.example_statistics(day, split == EARLY)
+        manifest = find_manifest(uri, EXAMPLE_STATISTICS_KIND)
+        examples = read_manifest(store.examples(split, day), EXAMPLES_KIND)
+        if manifest is not None and manifest.inputs["examples"] == examples.content_digest:
+            old = text_format.Parse(manifest.settings["schema"], schema_pb2.Schema())
+            if categorical_columns(old) == categorical:
+                kept[day] = storage.join_uri(uri, STATISTICS_FILE)
+                continue
+        missing[str(day)] = example_files(store, split, day)
+    scratch = store.scratch(f"statistics-{uuid.uuid4().hex[:8]}")
+    try:
+        if missing:
+            write_statistics(missing, scratch, categorical, NOT_DESCRIBED, config.beam_options)
+        yield lambda day: read_statistics(kept.get(day) or storage.join_uri(scratch, f"{day}.pb"))
+    finally:
+        storage.remove(scratch)
 
 
 def judge_day(
@@ -127,10 +155,11 @@ def judge_day(
     schema: schema_pb2.Schema,
     config: ValidationConfig,
     day: date,
-    statistics: statistics_pb2.DatasetFeatureStatisticsList,
-    previous: statistics_pb2.DatasetFeatureStatisticsList | None,
+    statistics: _Statistics,
+    previous: _Statistics | None,
+    early: bool = False,
 ) -> anomalies_pb2.Anomalies:
-    """All anomalies of one day: schema, drift to the day before, label densities and volume."""
+    """All anomalies of one day: schema, drift to the day before, label densities (unless `early`) and volume."""
     anomalies = validate_statistics(
         statistics, schema, previous, environment=TRAINING_ENVIRONMENT, severities=config.severity_of_types()
     )
@@ -138,8 +167,7 @@ def judge_day(
     report.anomalies.CopyFrom(anomalies)
     num_impressions = read_manifest(store.clean_logs(IMPRESSIONS, day), CLEAN_LOGS_KIND).counts["rows"]
     found = {feature.path.step[0]: feature.num_stats for feature in statistics.datasets[0].features}
-    densities = {} if described_split(store, day) == EARLY else config.label_density
-    for name, density in densities.items():
+    for name, density in ({} if early else config.label_density).items():
         stats = found[name]
         share = (stats.common_stats.tot_num_values - stats.num_zeros) / max(num_impressions, 1)
         if not density.at_least <= share <= density.at_most:
@@ -159,7 +187,7 @@ def _impressions_before(store: Store, day: date, num_days: int) -> list[int]:
     return [manifest.counts["rows"] for manifest in manifests if manifest is not None and manifest.counts["rows"]]
 
 
-def write_page(store_uri: str, day: date) -> str:
+def write_page(store_uri: str, dataset: DatasetConfig, day: date) -> str:
     """Write the page of a day's statistics beside the reports; returns it."""
     store = Store(store_uri)
     uri = store.example_statistics(day)
@@ -170,7 +198,7 @@ def write_page(store_uri: str, day: date) -> str:
     page = statistics_page(
         read_statistics(storage.join_uri(uri, STATISTICS_FILE)),
         f"Examples of {day}",
-        previous_statistics(store, day, split),
+        previous_statistics(store, dataset.open_day(day, -1), split),
         "the day before",
         anomalies,
     )
@@ -178,28 +206,25 @@ def write_page(store_uri: str, day: date) -> str:
     return page
 
 
-def _write(
-    store: Store,
-    day: date,
-    split: str,
-    manifest: Manifest,
-    statistics: statistics_pb2.DatasetFeatureStatisticsList,
-    anomalies: anomalies_pb2.Anomalies,
-) -> None:
+def _write(uri: str, manifest: Manifest, statistics: _Statistics, anomalies: anomalies_pb2.Anomalies) -> None:
     def write(staged: str) -> None:
         content = statistics.SerializeToString(deterministic=True)
         storage.write_bytes(storage.join_uri(staged, STATISTICS_FILE), content)
         text = text_format.MessageToString(anomalies)
         storage.write_bytes(storage.join_uri(staged, ANOMALIES_FILE), text.encode())
 
-    details = {"warnings": warnings(anomalies), "split": split}
-    write_artifact(store.example_statistics(day), Manifest(**{**manifest.model_dump(), "details": details}), write)
+    write_artifact(uri, manifest, write)
 
 
-def previous_statistics(store: Store, day: date, split: str) -> statistics_pb2.DatasetFeatureStatisticsList | None:
+def _previous(store: Store, before: date, split: str) -> Manifest | None:
+    """What is known of the day before, if it was as much down-sampled."""
+    manifest = find_manifest(store.example_statistics(before, split == EARLY), EXAMPLE_STATISTICS_KIND)
+    return manifest if manifest is not None and manifest.details["split"] == split else None
+
+
+def previous_statistics(store: Store, before: date, split: str) -> _Statistics | None:
     """Statistics of the day before, if it was as much down-sampled."""
-    uri = store.example_statistics(day - timedelta(days=1))
-    manifest = find_manifest(uri, EXAMPLE_STATISTICS_KIND)
-    if manifest is None or manifest.details["split"] != split:
+    if _previous(store, before, split) is None:
         return None
+    uri = store.example_statistics(before, split == EARLY)
     return read_statistics(storage.join_uri(uri, STATISTICS_FILE))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -105,15 +106,23 @@ class Numbers:
         else:
             found.lowest, found.highest = lowest, highest
         if len(values):
-            mean = float(values.mean(dtype=np.float64))
-            apart = values.astype(np.float64) - mean
             found.num_zeros = len(values) - int(np.count_nonzero(values))
-            found.total = len(values) * Fraction(mean) + Fraction(float(apart.sum()))
-            around = Fraction(float(apart @ apart))
-            found.squares = around + 2 * Fraction(mean) * found.total - len(values) * Fraction(mean) ** 2
+            found._add_moments(values)
             with np.errstate(over="ignore"):
                 found.histogram = Counts.of(float_codes(values.astype(np.float32, copy=False)))
         return found
+
+    def _add_moments(self, values: np.ndarray) -> None:
+        # Scaled by a power of two, which is exact, so that squares of the largest floats do not overflow.
+        scaled = values.astype(np.float64)
+        exponent = int(np.frexp(np.abs(scaled).max())[1])
+        exponent = exponent if exponent > 300 else 0
+        scaled, scale = np.ldexp(scaled, -exponent), 2**exponent
+        mean = Fraction(float(scaled.mean()))
+        apart = scaled - float(mean)
+        total = len(values) * mean + Fraction(float(apart.sum()))
+        self.total = scale * total
+        self.squares = scale**2 * (Fraction(float(apart @ apart)) + 2 * mean * total - len(values) * mean**2)
 
     def merge(self, other: Numbers) -> Numbers:
         """Both together."""
@@ -144,8 +153,8 @@ class Numbers:
         """Population standard deviation of the finite values."""
         if not self.num_finite:
             return 0.0
-        variance = self.squares / self.num_finite - (self.total / self.num_finite) ** 2
-        return float(max(variance, Fraction(0))) ** 0.5
+        variance = max(self.squares / self.num_finite - (self.total / self.num_finite) ** 2, Fraction(0))
+        return math.isqrt(int(variance)) if variance > 1e300 else float(variance) ** 0.5
 
     def quantiles(self, shares: np.ndarray) -> np.ndarray:
         """Values at shares of the finite values, to 0.05%, float64; zeros when there are none."""

@@ -23,6 +23,7 @@ from components.common.events import (
 )
 from components.common.hashing import hash_identifiers
 
+USER_OVER_CAP = "user_over_daily_cap"
 _EXPECTED = {
     "identifier": "an integer or a string",
     "text": "a string",
@@ -140,7 +141,7 @@ def sort_rows(
     reason[good[repeated]] = f"duplicate_{identifier}"
     good = np.flatnonzero(reason == "")
     _, user_of, rows_of = np.unique(hash_identifiers(table["user_id"])[good], return_inverse=True, return_counts=True)
-    reason[good[rows_of[user_of] > max_user_rows]] = "user_over_daily_cap"
+    reason[good[rows_of[user_of] > max_user_rows]] = USER_OVER_CAP
     good = reason == ""
     contract = [column.name for column in dataset.columns(table_name)]
     rejected = table.append_column("reason", pa.array(reason, pa.string())).filter(pa.array(~good))

@@ -37,9 +37,11 @@ def main_examples(
 ) -> tuple[dict[str, list[str]], str]:
     """`validate_examples` from plain values; also returns the page of the statistics of the last of `days`."""
     first, last = (date.fromisoformat(day) for day in days)
-    checked = DatasetConfig.parse(dataset, "dataset").open_days(first, last)
+    contract, feature_list = DatasetConfig.parse(dataset, "dataset"), FeatureConfig.parse(features, "features")
     limits = ValidationConfig.parse(validation, "validation")
-    early = [date.fromisoformat(day) for day in early_days]
-    asked = sorted({*checked, *early})
-    warnings = validate_examples(store_uri, FeatureConfig.parse(features, "features"), limits, asked)
-    return warnings, write_page(store_uri, checked[-1])
+    checked, early = contract.open_days(first, last), [date.fromisoformat(day) for day in early_days]
+    warnings = validate_examples(store_uri, contract, feature_list, limits, checked)
+    if early:
+        found = validate_examples(store_uri, contract, feature_list, limits, early, early=True)
+        warnings |= {f"{day}, early": texts for day, texts in found.items()}
+    return warnings, write_page(store_uri, contract, checked[-1])

@@ -140,7 +140,7 @@ def update_schema(
     """A copy that is relaxed just enough for the statistics to fit; to be reviewed before it is used.
 
     Ranges and domains are widened, presence is lowered, new columns are added and absent ones marked as deprecated.
-    Types are never changed; comparators stay.
+    Types, the ban of NaN and infinity, and comparators stay: what breaks those is no matter of limits.
     """
     updated = schema_pb2.Schema()
     updated.CopyFrom(schema)
@@ -162,7 +162,8 @@ def _relax(schema: schema_pb2.Schema, feature: schema_pb2.Feature, found: _Featu
     total = common.num_non_missing + common.num_missing
     if feature.presence.min_fraction > common.num_non_missing / max(total, 1):
         feature.presence.ClearField("min_fraction")
-    feature.presence.min_count = min(feature.presence.min_count, common.num_non_missing)
+    if feature.presence.min_count > common.num_non_missing:
+        feature.presence.min_count = common.num_non_missing
     sizes = {dim.size for dim in feature.shape.dim}
     if feature.HasField("shape") and (common.num_missing or {common.min_num_values, common.max_num_values} != sizes):
         feature.ClearField("shape")
@@ -175,7 +176,10 @@ def _relax(schema: schema_pb2.Schema, feature: schema_pb2.Feature, found: _Featu
     if domain is not None:
         labels = {bucket.label for bucket in found.string_stats.rank_histogram.buckets}
         domain.value.extend(sorted(labels - set(domain.value), key=str.encode))
-    lowest, highest = value_range(found)
+    extremes = value_range(found)
+    if extremes is None:
+        return
+    lowest, highest = extremes
     if feature.HasField("bool_domain") and not 0 <= lowest <= highest <= 1:
         feature.ClearField("bool_domain")
     for name in ("int_domain", "float_domain"):
@@ -186,13 +190,15 @@ def _relax(schema: schema_pb2.Schema, feature: schema_pb2.Feature, found: _Featu
             limits.max = max(limits.max, type(limits.max)(highest))
 
 
-def value_range(found: _Feature) -> tuple[float, float]:
-    """Smallest and largest number; of categorical integers, among the thousand most frequent."""
+def value_range(found: _Feature) -> tuple[float, float] | None:
+    """Smallest and largest number, None without any; of categorical integers, among the thousand most frequent."""
     if found.HasField("num_stats"):
-        return found.num_stats.min, found.num_stats.max
+        stats = found.num_stats
+        num_nan = max((histogram.num_nan for histogram in stats.histograms), default=0)
+        return (stats.min, stats.max) if stats.common_stats.tot_num_values > num_nan else None
     labels = [b.label for b in found.string_stats.rank_histogram.buckets if _is_integer(b.label)]
-    numbers = [int(label) for label in labels] or [0]
-    return min(numbers), max(numbers)
+    numbers = [int(label) for label in labels]
+    return (min(numbers), max(numbers)) if numbers else None
 
 
 def parse_schema(text: str, where: str) -> schema_pb2.Schema:
@@ -215,7 +221,7 @@ def read_schema(uri: str) -> schema_pb2.Schema:
     Raises:
         InputError: If it is absent or no schema.
     """
-    if not storage.exists(uri):
+    if not storage.is_file(uri):
         raise InputError(f"{uri}: no such file; write one with afterclick schema infer")
     return parse_schema(storage.read_bytes(uri).decode(), uri)
 

@@ -131,7 +131,9 @@ def equal_width_buckets(numbers: Numbers) -> Iterator[tuple[float, float, float]
         low = numbers.lowest
     if np.isfinite(numbers.highest):
         high = numbers.highest
-    if low == high:
+    width = (high - low) / NUM_BUCKETS
+    if not low < low + width < np.inf or not high - width < high:
+        # One value, or a range that floats cannot divide.
         yield low, high, float(numbers.num_finite)
         return
     counts, edges = np.histogram(values, bins=NUM_BUCKETS, range=(low, high), weights=numbers.histogram.counts)

@@ -73,7 +73,7 @@ class RunConfig(Config):
         return {**sections, **arms, "history_days": self.features.history_days}
 
 
-def load_config(name_or_uri: str) -> RunConfig:
+def load_config(name_or_uri: str, with_schema: bool = True) -> RunConfig:
     """Load a configuration: a file, or the name of one that is shipped, such as `complete_journey`.
 
     In the file a section `train` holds what both arms share; `arms.control` and `arms.candidate` hold what differs;
@@ -85,24 +85,27 @@ def load_config(name_or_uri: str) -> RunConfig:
     shipped = files("pipelines.configs") / f"{name_or_uri}.yaml"
     uri = name_or_uri if "/" in name_or_uri or name_or_uri.endswith((".yaml", ".yml")) else str(shipped)
     if not storage.exists(uri):
-        names = sorted(entry.name.removesuffix(".yaml") for entry in files("pipelines.configs").iterdir())
-        known = [name for name in names if not name.startswith("_")]
+        names = sorted(entry.name for entry in files("pipelines.configs").iterdir())
+        known = [name.removesuffix(".yaml") for name in names if name.endswith(".yaml")]
         raise InputError(f"{name_or_uri}: no such configuration file, nor one of the shipped {known}")
     values = read_yaml(uri)
     shared, arms = values.pop("train", {}), values.get("arms", {})
     if not isinstance(shared, dict) or not isinstance(arms, dict):
         raise InputError(f"{uri}: train and arms must be mappings")
     values["arms"] = {name: _merge(shared, recipe or {}) for name, recipe in arms.items()}
-    _read_schema(values, uri)
+    _read_schema(values, uri, with_schema)
     return RunConfig.parse(values, uri)
 
 
-def _read_schema(values: dict[str, Any], uri: str) -> None:
+def _read_schema(values: dict[str, Any], uri: str, with_schema: bool) -> None:
     """Put the text of the file that `validation.reviewed_schema` names, beside the configuration, in its place."""
     validation = values.get("validation")
-    if not isinstance(validation, dict) or not isinstance(validation.get("reviewed_schema"), str):
+    name = validation.get("reviewed_schema") if isinstance(validation, dict) else None
+    if not isinstance(validation, dict) or not isinstance(name, str) or not name:
         return
-    name = validation["reviewed_schema"]
+    if not with_schema:
+        del validation["reviewed_schema"]
+        return
     schema_uri = (
         name if "://" in name or name.startswith("/") else storage.join_uri(posixpath.dirname(uri) or ".", name)
     )

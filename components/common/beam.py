@@ -6,12 +6,19 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+# DirectRunner tries to download another runner first; Beam takes names in any case.
+_WRONG_RUNNERS = ("dask", "bundlebaseddirect", "directrunner", "switchingdirect")
+
 
 def _check_options(options: tuple[str, ...]) -> tuple[str, ...]:
-    if any("multi_threading" in option for option in options):
+    given = " ".join(options).lower()
+    if "multi_threading" in given:
         raise ValueError("Beam's multi_threading mode loses rows; use multi_processing")
-    if any(name in option for option in options for name in ("DaskRunner", "BundleBasedDirectRunner")):
-        raise ValueError("this Beam runner gives wrong results; use FnApiRunner, Flink, Dataflow or Spark")
+    for name in _WRONG_RUNNERS:
+        if f"runner={name}" in given or f"runner {name}" in given:
+            raise ValueError(
+                f"the Beam runner {name} loses rows or gives wrong results; use FnApiRunner or a cluster's"
+            )
     if not any(option.startswith("--runner=") for option in options):
         raise ValueError("name a runner, e.g. --runner=FnApiRunner")
     return options

@@ -164,8 +164,11 @@ class DatasetConfig(Config):
         return day
 
     def days_read(self, first: date, last: date, history_days: int) -> list[date]:
-        """The log days that the examples of `first`..`last` depend on."""
-        before = max(history_days, self.maturity_days)
+        """The log days that the examples of `first`..`last` depend on.
+
+        One more day than features and windows reach back to: identifiers that were used on the day before are repeats.
+        """
+        before = max(history_days, self.maturity_days) + 1
         start = max(self.first_day, first - timedelta(days=before))
         return self.open_days(start, self.mature_on(last))
 

@@ -78,9 +78,9 @@ class Store:
         """Intermediate files of one run of a step."""
         return join_uri(self.root, "scratch", name)
 
-    def example_statistics(self, day: date) -> str:
-        """Statistics, schema and anomalies of one day of examples."""
-        return self._day("example_statistics", day=day)
+    def example_statistics(self, day: date, early: bool = False) -> str:
+        """Statistics and anomalies of one day of examples; of early ones beside those of final ones."""
+        return self._day("early_example_statistics" if early else "example_statistics", day=day)
 
     def checkpoint(self, arm: str, through: date) -> str:
         """An arm's training state after a day."""

@@ -46,6 +46,12 @@ def exists(uri: str) -> bool:
     return bool(fs.exists(path))
 
 
+def is_file(uri: str) -> bool:
+    """Whether a file, and no directory, is there."""
+    fs, path = filesystem(uri)
+    return bool(fs.isfile(path))
+
+
 def list_names(uri: str) -> list[str]:
     """Sorted names directly under a directory; empty when it is absent; unfinished ones left out."""
     fs, path = filesystem(uri)

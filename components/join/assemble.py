@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import date
 
 import numpy as np
@@ -62,18 +62,32 @@ class JoinJob:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """Events of one day that reached the join, and how many of them repeat an identifier."""
+
+    impressions: int = 0
+    repeated_impressions: int = 0
+    actions: int = 0
+    repeated_actions: int = 0
+
+    def __add__(self, other: Seen) -> Seen:
+        """Both together."""
+        return Seen(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+
+@dataclass(frozen=True)
 class ShardResult:
     """Examples of one shard and what was counted on the way.
 
     Attributes:
         examples: In the order of the log.
         counts: By name, over the job's days.
-        by_day: Impressions of each day, and how many of them repeat an impression id.
+        by_day: What was seen on each day.
     """
 
     examples: pa.Table
     counts: dict[str, int]
-    by_day: dict[date, tuple[int, int]]
+    by_day: dict[date, Seen]
 
 
 def join_shard(impressions_table: pa.Table, actions_table: pa.Table, engagement: pa.Table, job: JoinJob) -> ShardResult:
@@ -90,8 +104,8 @@ def join_shard(impressions_table: pa.Table, actions_table: pa.Table, engagement:
         order of the log, and counts that reconcile: `impressions` = `impressions_kept` + `impressions_sampled_out` +
         `impressions_duplicate`, and `actions` = `actions_attributed` + `actions_unattributed` + `actions_duplicate`.
     """
-    impressions, duplicate_impressions = _first_of_each(Events.of(impressions_table), "impression_id")
-    actions, duplicate_actions = _first_of_each(Events.of(actions_table), "action_id")
+    impressions, duplicate_impressions = _without_repeats(Events.of(impressions_table), "impression_id")
+    actions, duplicate_actions = _without_repeats(Events.of(actions_table), "action_id")
     credited = attribute(impressions, actions, job.dataset)
     labels = label(len(impressions), actions, credited, job.dataset)
 
@@ -126,7 +140,12 @@ def join_shard(impressions_table: pa.Table, actions_table: pa.Table, engagement:
         "actions_duplicate": _within(duplicate_actions, start, end),
     }
     by_day = {
-        day: (_on(day, impressions.times) + _on(day, duplicate_impressions), _on(day, duplicate_impressions))
+        day: Seen(
+            _on(day, impressions.times) + _on(day, duplicate_impressions),
+            _on(day, duplicate_impressions),
+            _on(day, actions.times) + _on(day, duplicate_actions),
+            _on(day, duplicate_actions),
+        )
         for day in job.dataset.open_days(job.first_day, job.last_day)
     }
     return ShardResult(examples, counts, by_day)
@@ -140,15 +159,20 @@ def _within(times: np.ndarray, start: int, end: int) -> int:
     return int(((times >= start) & (times < end)).sum())
 
 
-def _first_of_each(events: Events, identifier: str) -> tuple[Events, np.ndarray]:
-    """The earliest event of each identifier, and the moments of the others."""
+def _without_repeats(events: Events, identifier: str) -> tuple[Events, np.ndarray]:
+    """Events whose identifier was not used earlier on their day or on the day before, and the moments of the others.
+
+    Looking back further would make the verdict depend on how many days a run reads.
+    """
     identity = events.hashed(identifier)
     in_order = np.sort(identity)
     if not (in_order[1:] == in_order[:-1]).any():
         return events, np.zeros(0, dtype=np.int64)
     order = np.lexsort((events.times, identity))
+    later, earlier = order[1:], order[:-1]
+    since = (events.times[later] // MICROSECONDS_PER_DAY - 1) * MICROSECONDS_PER_DAY
     repeated = np.zeros(len(identity), dtype=bool)
-    repeated[order[1:]] = identity[order[1:]] == identity[order[:-1]]
+    repeated[later] = (identity[later] == identity[earlier]) & (events.times[earlier] >= since)
     return events.take(~repeated), events.times[repeated]
 
 

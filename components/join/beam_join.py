@@ -23,13 +23,13 @@ from components.common import storage
 from components.common.days import MICROSECONDS_PER_DAY, microseconds
 from components.common.digests import digest_bytes
 from components.common.errors import InputError
-from components.common.events import ACTIONS, IMPRESSIONS, DatasetConfig, arrow_type
+from components.common.events import ACTIONS, IMPRESSIONS, arrow_type
 from components.common.examples import EVALUATION, LABELS, NEGATIVE_KEPT
 from components.common.hashing import hash_identifiers
 from components.common.layout import EXAMPLES_KIND, Store
 from components.common.manifests import Manifest, write_artifact
 from components.join import shards
-from components.join.assemble import join_shard
+from components.join.assemble import Seen, join_shard
 from components.join.engagement import SCHEMA, count_engagement, merge_engagement
 from components.join.events import Events
 from components.join.plan import ExamplesFile, JoinPlan, LogFile, Piece
@@ -50,8 +50,6 @@ class SplitFile(beam.DoFn):
         """Yield (shard, (table, path)) and, tagged, the file's engagement counts."""
         job, name = self._plan.job, digest_bytes(log_file.uri.encode())[:16]
         for part, table in enumerate(storage.read_parquet_batches(log_file.uri, job.config.rows_per_shard)):
-            visible = table["timestamp"].cast(pa.int64()).to_numpy() < microseconds(job.as_of)
-            table = table if visible.all() else table.filter(pa.array(visible))
             if job.features is not None:
                 counted = count_engagement(log_file.table, Events.of(table), job.features.engagement.entities)
                 yield TaggedOutput(_ENGAGEMENT, counted)
@@ -108,10 +106,9 @@ class JoinShard(beam.DoFn):
         job, paths = self._plan.job, sorted(files)
         impressions = [shards.read_arrow(path) for table, path in paths if table == IMPRESSIONS]
         actions = [shards.read_arrow(path) for table, path in paths if table == ACTIONS]
-        like = (impressions or actions)[0].schema.field("user_id").type
         result = join_shard(
-            _concatenate(impressions, IMPRESSIONS, job.dataset, like),
-            _concatenate(actions, ACTIONS, job.dataset, like),
+            self._concatenate(impressions, IMPRESSIONS),
+            self._concatenate(actions, ACTIONS),
             shards.read_arrow(engagement_uri) if engagement_uri else SCHEMA.empty_table(),
             job,
         )
@@ -120,8 +117,15 @@ class JoinShard(beam.DoFn):
         yield TaggedOutput(_RECEIVED, tuple(sum(part.num_rows for part in parts) for parts in (impressions, actions)))
         yield from self._write(number, result.examples, result.by_day)
 
+    def _concatenate(self, parts: list[pa.Table], name: str) -> pa.Table:
+        """One log's parts in a row, in the same types whether the shard has any rows or values."""
+        types = self._plan.identifiers[name]
+        columns = self._plan.job.dataset.columns(name)
+        schema = pa.schema([(c.name, types.get(c.name) or arrow_type(c, pa.int64())) for c in columns])
+        return pa.concat_tables([part.cast(schema) for part in parts]) if parts else schema.empty_table()
+
     def _write(
-        self, number: int, examples: pa.Table, by_day: dict[date, tuple[int, int]]
+        self, number: int, examples: pa.Table, by_day: dict[date, Seen]
     ) -> Iterator[tuple[tuple[str, int], Piece]]:
         places = [(day, file) for day, output in self._plan.outputs.items() for file in range(output.num_files)]
         first_place = {day: place for place, (day, file) in enumerate(places) if file == 0}
@@ -134,16 +138,8 @@ class JoinShard(beam.DoFn):
         uri = self._plan.scratch("joined", f"shard-{number:04d}.arrow")
         batches = dict(shards.write_groups(uri, examples, groups))
         for place, (day, file) in enumerate(places):
-            seen = by_day.get(day, (0, 0)) if file == 0 else (0, 0)
             if place in batches or file == 0:
-                yield (str(day), file), Piece(uri, batches.get(place), *seen)
-
-
-def _concatenate(parts: list[pa.Table], name: str, dataset: DatasetConfig, like: pa.DataType) -> pa.Table:
-    """One log's parts in a row; without any, an empty table whose identifiers have type `like`."""
-    if parts:
-        return pa.concat_tables(parts, promote_options="permissive")
-    return pa.schema([(column.name, arrow_type(column, like)) for column in dataset.columns(name)]).empty_table()
+                yield (str(day), file), Piece(uri, batches.get(place), by_day[day] if file == 0 else Seen())
 
 
 class WriteExamples(beam.DoFn):
@@ -159,13 +155,13 @@ class WriteExamples(beam.DoFn):
         parts = [shards.read_group(piece.uri, piece.batch) for piece in pieces if piece.batch is not None]
         table = pa.concat_tables(parts or [shards.read_arrow(pieces[0].uri).slice(0, 0)]).combine_chunks()
         table = table.take(pa.array(np.argsort(hash_identifiers(table["impression_id"]))))
-        seen = sum(piece.num_impressions for piece in pieces), sum(piece.num_duplicates for piece in pieces)
+        seen = sum((piece.seen for piece in pieces), Seen())
         for split in self._plan.job.splits(date.fromisoformat(day)):
             rows = table if split == EVALUATION else table.filter(pa.array(_kept(table)))
             uri = self._plan.scratch(f"{split}-{day}", f"{number:05d}.parquet")
             storage.write_parquet(uri, rows)
             counts = {"rows": rows.num_rows} | {name: int((rows[name].to_numpy() > 0).sum()) for name in LABELS}
-            yield day, ExamplesFile(split, number, uri, counts, *seen)
+            yield day, ExamplesFile(split, number, uri, counts, seen)
 
 
 def _kept(table: pa.Table) -> np.ndarray:
@@ -197,24 +193,26 @@ class FinishDay(beam.DoFn):
                 "another Beam runner"
             )
         splits = self._plan.job.splits(day)
-        self._check_impressions(day, [file for file in files if file.split == splits[-1]])
+        self._check_seen(day, sum((file.seen for file in files if file.split == splits[-1]), Seen()))
         for split in splits:
             self._write(split, day, [file for file in files if file.split == split])
         yield str(day)
 
-    def _check_impressions(self, day: date, files: list[ExamplesFile]) -> None:
-        total = self._plan.outputs[day].num_impressions
-        seen, duplicates = (sum(f.num_impressions for f in files), sum(f.num_duplicates for f in files))
-        if seen != total:
-            raise RuntimeError(
-                f"join: {seen} impressions of {day} were joined, {total} were read; use another Beam runner"
-            )
-        limit = self._plan.job.config.max_duplicate_share
-        if duplicates > limit * total:
-            raise InputError(
-                f"impressions of {day}: {duplicates} of {total} have an impression_id that was used before, "
-                f"more than join.max_duplicate_share = {limit}; make ids unique over days"
-            )
+    def _check_seen(self, day: date, seen: Seen) -> None:
+        output, limit = self._plan.outputs[day], self._plan.job.config.max_duplicate_share
+        for name, count, repeated, expected in (
+            (IMPRESSIONS, seen.impressions, seen.repeated_impressions, output.num_impressions),
+            (ACTIONS, seen.actions, seen.repeated_actions, output.num_actions),
+        ):
+            if count != expected:
+                raise RuntimeError(
+                    f"join: {count} {name} of {day} were joined, {expected} were read; use another Beam runner"
+                )
+            if repeated > limit * count:
+                raise InputError(
+                    f"{name} of {day}: {repeated} of {count} have an id that was used on the day before, more than "
+                    f"join.max_duplicate_share = {limit}; make ids unique over days"
+                )
 
     def _write(self, split: str, day: date, files: list[ExamplesFile]) -> None:
         def copy_files(staged: str) -> None:

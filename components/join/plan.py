@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+import pyarrow as pa
+
 from components.common import storage
-from components.join.assemble import JoinJob
+from components.join.assemble import JoinJob, Seen
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,14 @@ class DayOutput:
         inputs: Digests for the manifest.
         settings: Settings for the manifest.
         num_impressions: Clean impressions of the day, each of which must be accounted for.
+        num_actions: Clean actions of the day, likewise.
         num_files: Files per split.
     """
 
     inputs: dict[str, str]
     settings: dict[str, Any]
     num_impressions: int
+    num_actions: int
     num_files: int
 
 
@@ -46,6 +50,7 @@ class JoinPlan:
         outputs: What every day is made from, by day.
         expected: Impressions and actions that are read, all of which must reach the join.
         num_shards: Groups of users.
+        identifiers: Types of the identifiers in each log, by column; shards may hold none of them.
     """
 
     job: JoinJob
@@ -54,6 +59,7 @@ class JoinPlan:
     outputs: dict[date, DayOutput]
     expected: tuple[int, int]
     num_shards: int
+    identifiers: dict[str, dict[str, pa.DataType]]
 
     def scratch(self, *parts: str) -> str:
         """A file between the stages."""
@@ -66,8 +72,7 @@ class Piece:
 
     uri: str
     batch: int | None
-    num_impressions: int = 0
-    num_duplicates: int = 0
+    seen: Seen = Seen()
 
 
 @dataclass(frozen=True)
@@ -78,5 +83,4 @@ class ExamplesFile:
     number: int
     uri: str
     counts: dict[str, int]
-    num_impressions: int
-    num_duplicates: int
+    seen: Seen

@@ -9,6 +9,7 @@ from datetime import date, timedelta
 from typing import Any
 
 import apache_beam as beam
+import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineState
 
@@ -55,13 +56,16 @@ def join_days(store_uri: str, job: JoinJob) -> dict[str, int]:
         return {}
     first, last = missing[0], missing[-1]
     counts = _run_pipeline(store, replace(job, first_day=first, last_day=last), clean, outputs)
+    lost = [str(day) for day in days if not _is_done(store, job, day, outputs[day])]
+    if lost:
+        raise RuntimeError(f"join: the Beam runner returned without writing {lost}; use another runner")
+    if not counts:
+        log_line("join", f"{first}..{last}: written; this Beam runner reports no counters")
+        return {}
     for table in TABLES:
         counts[f"{table}_quarantined"] = sum(
             clean[day][table].counts.get("quarantined", 0) for day in job.dataset.open_days(first, last)
         )
-    lost = [str(day) for day in days if not _is_done(store, job, day, outputs[day])]
-    if lost:
-        raise RuntimeError(f"join: the Beam runner returned without writing {lost}; use another runner")
     log_line("join", f"{first}..{last}: {_reconciled(counts)}")
     return counts
 
@@ -97,14 +101,14 @@ def _clean_manifests(store: Store, job: JoinJob) -> dict[date, dict[str, Manifes
 def _day_output(job: JoinJob, clean: dict[date, dict[str, Manifest]], day: date) -> DayOutput:
     read = [read_day for read_day in job.dataset.days_read(day, day, job.history_days) if read_day < job.as_of]
     digests = [[table, str(d), clean[d][table].content_digest] for d in read for table in TABLES]
-    num_impressions = clean[day][IMPRESSIONS].counts["rows"]
+    num_impressions, num_actions = (clean[day][table].counts["rows"] for table in (IMPRESSIONS, ACTIONS))
     settings = {
         "dataset": job.dataset.model_dump(mode="json"),
         "features": job.features.model_dump(mode="json") if job.features else None,
         "sampling": job.config.model_dump(mode="json", include={"negative_keep_rate", "salt", "rows_per_file"}),
     }
     num_files = max(1, math.ceil(num_impressions / job.config.rows_per_file))
-    return DayOutput({"clean_logs": digest_json(digests)}, settings, num_impressions, num_files)
+    return DayOutput({"clean_logs": digest_json(digests)}, settings, num_impressions, num_actions, num_files)
 
 
 def _is_done(store: Store, job: JoinJob, day: date, output: DayOutput) -> bool:
@@ -112,6 +116,16 @@ def _is_done(store: Store, job: JoinJob, day: date, output: DayOutput) -> bool:
         is_current(store.examples(split, day), EXAMPLES_KIND, output.inputs, output.settings)
         for split in job.splits(day)
     )
+
+
+def _identifiers(manifests: dict[tuple[str, date], Manifest]) -> dict[str, dict[str, pa.DataType]]:
+    """The types of each log's identifiers; days without any value of a column say nothing of it."""
+    found: dict[str, dict[str, pa.DataType]] = {table: {} for table in TABLES}
+    for (table, _), manifest in manifests.items():
+        for name, kind in manifest.details["identifiers"].items():
+            if kind != "null":
+                found[table][name] = pa.type_for_alias(kind)
+    return found
 
 
 def _run_pipeline(
@@ -130,6 +144,7 @@ def _run_pipeline(
         outputs={day: outputs[day] for day in job.dataset.open_days(job.first_day, job.last_day)},
         expected=(rows[IMPRESSIONS], rows[ACTIONS]),
         num_shards=max(1, math.ceil(sum(rows.values()) / job.config.rows_per_shard)),
+        identifiers=_identifiers(manifests),
     )
     files = [
         LogFile(table, storage.join_uri(store.clean_logs(table, day), entry.name))

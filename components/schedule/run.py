@@ -11,6 +11,7 @@ from components.common.errors import InputError
 from components.common.events import DatasetConfig
 from components.common.examples import EARLY, TRAINING
 from components.common.layout import Store
+from components.common.ledger import ARMS
 from components.common.progress import log_line
 from components.common.release import BATCH, DAILY
 from components.schedule.config import ScheduleConfig
@@ -81,8 +82,9 @@ def pick_day(store: Store, dataset: DatasetConfig, schedule: ScheduleConfig, as_
     due = as_of > dataset.mature_on(event_date)
     if not schedule.train_immature:
         return Assignment(due, event_date, before, event_date, as_of, [event_date])
-    trained = dataset.mature_on(before) if finished else before
-    ahead = dataset.open_days(trained + timedelta(days=1), dataset.mature_on(event_date))
+    ahead_until = dataset.mature_on(event_date)
+    trained = min(max([before, *(day for day in store.checkpoint_days(arm) if day <= ahead_until)]) for arm in ARMS)
+    ahead = dataset.open_days(trained + timedelta(days=1), ahead_until)
     return Assignment(due, event_date, before, event_date, as_of, ahead, EARLY)
 
 

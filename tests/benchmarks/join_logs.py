@@ -38,6 +38,7 @@ FEATURES = FeatureConfig.parse(
     },
     "features",
 )
+_IDENTIFIERS = dict.fromkeys(("impression_id", "action_id", "user_id", "item_id", "campaign_id"), "int64")
 FIRST, LAST = DATASET.first_day, DATASET.first_day + timedelta(days=NUM_DAYS - 1)
 
 
@@ -103,7 +104,7 @@ def _write_days(store: Store, table_name: str, columns: dict[str, np.ndarray]) -
         if find_manifest(store.clean_logs(table_name, day), CLEAN_LOGS_KIND) is None:
             write_artifact(
                 store.clean_logs(table_name, day),
-                Manifest(kind=CLEAN_LOGS_KIND, counts={"rows": table.num_rows}),
+                Manifest(kind=CLEAN_LOGS_KIND, counts={"rows": table.num_rows}, details={"identifiers": _IDENTIFIERS}),
                 lambda staged, table=table: storage.write_parquet(storage.join_uri(staged, LOG_FILE), table),
             )
 

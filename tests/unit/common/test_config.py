@@ -29,7 +29,9 @@ def test_cross_field_check_names_the_fields():
         GateConfig.parse({"min_calibration": 2.0}, "gate")
 
 
-@pytest.mark.parametrize("option", ["--direct_running_mode=multi_threading", "--runner=DaskRunner"])
+@pytest.mark.parametrize(
+    "option", ["--direct_running_mode=multi_threading", "--runner=DaskRunner", "--runner=bundlebaseddirectrunner"]
+)
 def test_runners_that_lose_rows_are_refused(option):
     with pytest.raises(InputError, match="beam_options"):
         JoinConfig.parse({"beam_options": ["--runner=FnApiRunner", option]}, "join")

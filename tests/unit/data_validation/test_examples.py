@@ -81,5 +81,5 @@ def test_statistics_by_hand():
 def test_run_is_stopped_by_a_label_without_positives(joined):
     config = ValidationConfig(label_density={"checkouts": DensityRange(at_least=0.99)})
     with pytest.raises(InputError, match=r"examples of .* break the schema: checkouts: .* of the rows are positive"):
-        validate_examples(joined.store.root, joined.config.features, config, [joined.scored_day])
+        validate_examples(joined.store.root, joined.config.dataset, joined.config.features, config, [joined.scored_day])
     assert not storage.exists(joined.store.example_statistics(joined.scored_day))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tensorflow_metadata.proto.v0 import statistics_pb2
+from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 from components.common.beam import LOCAL_RUNNER
 from data_validation import categories
+from data_validation.anomalies import validate_statistics
 from data_validation.categories import Categories
 from data_validation.numbers import Numbers
 from data_validation.statistics import (
@@ -126,3 +130,24 @@ def test_more_values_than_are_counted_exactly_keep_the_frequent_ones(monkeypatch
 def test_column_of_another_kind_is_named():
     with pytest.raises(TypeError, match="column 'when': timestamp"):
         compute_statistics(pa.table({"when": pa.array([1], pa.timestamp("us"))}), "tested")
+
+
+@pytest.mark.parametrize("values", [[1e200, -1e200, 3.0], [1.7e308, 1.0], [-1.7e308, 1.7e308], [5e-324, 0.0]])
+def test_largest_and_smallest_floats_have_statistics(values):
+    found = Numbers.of(np.array(values)).merge(Numbers.of(np.array([1.0])))
+    expected = [Fraction(value) for value in [*values, 1.0]]
+    mean = sum(expected) / len(expected)
+    # As exact as the batch's own floats: a small value beside huge ones is lost.
+    assert found.mean == pytest.approx(float(mean), rel=1e-12, abs=1e-15 * max(abs(value) for value in values))
+    variance = sum((value - mean) ** 2 for value in expected) / len(expected)
+    assert found.std_dev == pytest.approx(float(math.isqrt(int(variance))) or float(variance) ** 0.5, rel=1e-9)
+    compute_statistics(pa.table({"value": values}), "tested")
+
+
+@pytest.mark.parametrize("column", [pa.nulls(3, pa.float64()), pa.array([float("nan")] * 3), pa.array([], pa.int64())])
+def test_column_without_numbers_breaks_no_range(column):
+    schema = schema_pb2.Schema()
+    feature = schema.feature.add(name="price")
+    feature.float_domain.min = 1.0
+    found = validate_statistics(compute_statistics(pa.table({"price": column}), "tested"), schema)
+    assert not found.anomaly_info

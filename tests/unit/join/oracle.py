@@ -126,15 +126,15 @@ def _engagement(row: Row, shown: list[Row], acted: list[Row], entity: str, featu
     def earlier(event: Row) -> bool:
         return today - config.window_days <= event["timestamp"] // DAY < today and event.get(entity) is not None
 
-    def count(events: list[Row], value: Any = None) -> int:
-        return sum(earlier(e) and (value is None or e[entity] == value) for e in events)
+    def count(events: list[Row], own: bool = False) -> int:
+        return sum(earlier(e) and (not own or e[entity] == row[entity]) for e in events)
 
-    volume = count(shown, row[entity])
+    volume = count(shown, own=True)
     found: Row = {f"{entity}_impressions": volume}
     for kind in ENGAGEMENT_RATES:
         of_kind = [a for a in acted if a["action_type"] == kind]
         overall = count(of_kind) / max(count(shown), 1)
-        rate = (count(of_kind, row[entity]) + config.smoothing * overall) / (volume + config.smoothing)
+        rate = (count(of_kind, own=True) + config.smoothing * overall) / (volume + config.smoothing)
         found[f"{entity}_{kind}_rate"] = rate
     return found
 

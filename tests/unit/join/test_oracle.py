@@ -36,7 +36,10 @@ EPOCH = date(1970, 1, 1)
 moments = st.tuples(st.integers(0, 24 * 9), st.sampled_from([0, 0, 0, 1])).map(lambda when: when[0] * HOUR + when[1])
 small = st.integers(0, 2)
 shown_rows = st.lists(
-    st.fixed_dictionaries({"timestamp": moments, "user_id": small, "item_id": small, "brand": small}), max_size=14
+    st.fixed_dictionaries(
+        {"timestamp": moments, "user_id": small, "item_id": small, "brand": st.one_of(st.none(), small)}
+    ),
+    max_size=14,
 )
 acted_rows = st.lists(
     st.fixed_dictionaries(

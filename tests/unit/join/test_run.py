@@ -9,6 +9,7 @@ from components.common import storage
 from components.common.days import microseconds
 from components.common.errors import InputError
 from components.common.examples import EARLY, EVALUATION, NEGATIVE_KEPT, TRAINING, read_examples
+from components.common.features import FeatureConfig
 from components.common.layout import LOG_FILE, Store
 from components.common.manifests import Manifest, read_manifest, write_artifact
 from components.join.assemble import JoinJob
@@ -159,7 +160,7 @@ def test_identifiers_that_start_again_every_day_stop_the_join(joined, logs):
         return table
 
     rewrite(logs, "impressions", day, reuse)
-    with pytest.raises(InputError, match="impression_id that was used before"):
+    with pytest.raises(InputError, match="an id that was used on the day before"):
         join_days(logs.root, job_of(joined, day, day))
 
 
@@ -220,3 +221,94 @@ def test_early_examples_hold_what_is_known_when_the_day_ends(joined, logs):
     digest = read_manifest(logs.examples(EARLY, day), "examples").content_digest
     join_early(logs.root, job_of(joined, day, day), [day])
     assert read_manifest(logs.examples(EARLY, day), "examples").content_digest == digest
+
+
+def test_identifier_of_another_week_is_another_impression(joined, logs):
+    """Whatever other days a run reads, so a day is the same alone and within a range."""
+    day, first = joined.scored_day, joined.batch_days[0]
+    long_ago = joined.config.dataset.days_read(day, day, joined.config.features.history_days)[1]
+    older = storage.read_parquet(storage.join_uri(logs.clean_logs("impressions", long_ago), LOG_FILE)).slice(0, 20)
+
+    def reuse(table):
+        for position, name in ((0, "impression_id"), (2, "user_id")):
+            values = pa.concat_arrays([older[name].combine_chunks(), table[name].slice(20).combine_chunks()])
+            table = table.set_column(position, name, values)
+        return table
+
+    rewrite(logs, "impressions", day, reuse)
+    counts = join_days(logs.root, job_of(joined, first, day, evaluate_from=day))
+    within = read_manifest(logs.examples(EVALUATION, day), "examples")
+    storage.remove(logs.examples(EVALUATION, day))
+    join_days(logs.root, job_of(joined, day, day))
+    alone = read_manifest(logs.examples(EVALUATION, day), "examples")
+    assert alone.content_digest == within.content_digest
+    assert counts["impressions_duplicate"] == 0
+
+
+def test_identifier_of_the_day_before_is_a_repeat(joined, logs):
+    day, before = joined.scored_day, joined.batch_days[-1]
+    for table_name, name in (("impressions", "impression_id"), ("actions", "action_id")):
+        older = storage.read_parquet(storage.join_uri(logs.clean_logs(table_name, before), LOG_FILE)).slice(0, 3)
+
+        def reuse(table, older=older, name=name):
+            for column in (name, "user_id"):
+                values = pa.concat_arrays([older[column].combine_chunks(), table[column].slice(3).combine_chunks()])
+                table = table.set_column(table.column_names.index(column), column, values)
+            return table
+
+        rewrite(logs, table_name, day, reuse)
+    counts = join_days(logs.root, job_of(joined, day, day))
+    assert counts["impressions_duplicate"] == counts["actions_duplicate"] == 3
+
+
+def test_text_identifiers_and_shards_without_impressions(joined, logs):
+    """The same examples as with integers, also where a shard holds nothing of a log."""
+    day = joined.scored_day
+    for table_name in ("impressions", "actions"):
+        for read in joined.config.dataset.days_read(day, day, joined.config.features.history_days):
+            uri = logs.clean_logs(table_name, read)
+            manifest = read_manifest(uri, "clean_logs")
+            table = storage.read_parquet(storage.join_uri(uri, LOG_FILE))
+            position = table.column_names.index("impression_id")
+            table = table.set_column(position, "impression_id", table["impression_id"].cast(pa.string()))
+            details = {"identifiers": {**manifest.details["identifiers"], "impression_id": "string"}}
+            write_artifact(
+                uri,
+                Manifest(**{**manifest.model_dump(), "details": details}),
+                lambda staged, table=table: storage.write_parquet(storage.join_uri(staged, LOG_FILE), table),
+            )
+    job = job_of(joined, day, day)
+    job = replace(job, config=job.config.model_copy(update={"rows_per_shard": 20, "rows_per_file": 100}))
+    join_days(logs.root, job)
+    found, expected = examples(logs, EVALUATION, day), examples(joined.store, EVALUATION, day)
+    found = found.set_column(0, "impression_id", found["impression_id"].cast(pa.int64()))
+    order = [("impression_id", "ascending")]
+    assert (
+        found.sort_by(order)
+        .drop(["negative_kept"])
+        .equals(
+            expected.sort_by(order)
+            .drop(["negative_kept"])
+            .cast(found.schema.remove(found.schema.names.index("negative_kept")))
+        )
+    )
+
+
+def test_windows_longer_than_histories_are_read(joined, logs):
+    """Touches before the first feature day still compete for conversions."""
+    dataset = joined.config.dataset
+    assert dataset.days_read(joined.scored_day, joined.scored_day, 1)[0] == joined.scored_day - timedelta(
+        days=dataset.maturity_days + 1
+    )
+    values = joined.config.features.model_dump()
+    values["counts"]["windows_days"], values["engagement"]["window_days"] = (1,), 1
+    job = replace(
+        job_of(joined, joined.scored_day, joined.scored_day), features=FeatureConfig.parse(values, "features")
+    )
+    join_days(logs.root, job)
+    labels = ["impression_id", "clicked", "add_to_carts", "checkouts", "conversion_value"]
+    assert (
+        examples(logs, EVALUATION, joined.scored_day)
+        .select(labels)
+        .equals(examples(joined.store, EVALUATION, joined.scored_day).select(labels))
+    )

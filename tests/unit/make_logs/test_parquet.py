@@ -115,7 +115,7 @@ def test_made_up_columns_reach_training(tmp_path):
     validate_logs(store.root, config.dataset, config.validation, read, as_of)
     job = JoinJob(config.dataset, config.features, config.join, first, last, as_of, last)
     assert join_days(store.root, job)["impressions"] == 900
-    validate_examples(store.root, config.features, config.validation, [first, days[3], last])
+    validate_examples(store.root, config.dataset, config.features, config.validation, [first, days[3], last])
     examples = read_examples(store, EVALUATION, last)[0]
     assert 0.2 < np.mean(examples["clicked"].to_numpy()) < 0.4
     assert examples["user_brand_click_2d"].to_numpy().max() > 0

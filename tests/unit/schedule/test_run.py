@@ -79,8 +79,25 @@ def test_training_is_ahead_of_scoring_when_immature_days_are_trained_on(store):
     first = pick_day(store, DATASET, schedule, date(2026, 4, 1))
     assert (first.trained_through.day, first.event_date.day) == (3, 4)
     assert [day.day for day in first.train_days] == [4, 5, 6, 7, 8] and first.early_days == first.train_days
+    # Killed when one arm had trained on all of them and the other on two.
+    for arm, days in (("control", [3, 4, 5, 6, 7, 8]), ("candidate", [3, 4, 5])):
+        for day in days:
+            storage.write_bytes(storage.join_uri(store.checkpoint(arm, date(2026, 3, day)), "manifest.json"), b"{}")
+    assert [day.day for day in pick_day(store, DATASET, schedule, date(2026, 4, 1)).train_days] == [6, 7, 8]
+    for day in (6, 7, 8):
+        storage.write_bytes(storage.join_uri(store.checkpoint("candidate", date(2026, 3, day)), "manifest.json"), b"{}")
     close(store, "daily", 4)
     following = pick_day(store, DATASET, schedule, date(2026, 4, 1))
     assert (following.trained_through.day, following.event_date.day) == (4, 5)
     assert [day.day for day in following.train_days] == [9]
     assert not pick_day(store, DATASET, schedule, date(2026, 3, 9)).due
+
+
+def test_immature_days_are_caught_up_with_when_switched_on_later(store):
+    """Models that were trained through the last finished day only go on from there."""
+    close(store, "batch", 4)
+    close(store, "daily", 4)
+    for arm in ("control", "candidate"):
+        storage.write_bytes(storage.join_uri(store.checkpoint(arm, date(2026, 3, 4)), "manifest.json"), b"{}")
+    chosen = pick_day(store, DATASET, SCHEDULE.model_copy(update={"train_immature": True}), date(2026, 4, 1))
+    assert [day.day for day in chosen.train_days] == [5, 6, 7, 8, 9]
