@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, timedelta
@@ -141,7 +140,7 @@ def _new_statistics(
                 kept[day] = storage.join_uri(uri, STATISTICS_FILE)
                 continue
         missing[str(day)] = example_files(store, split, day)
-    scratch = store.scratch(f"statistics-{uuid.uuid4().hex[:8]}")
+    scratch = store.new_scratch("statistics")
     try:
         if missing:
             write_statistics(missing, scratch, categorical, NOT_DESCRIBED, config.beam_options)

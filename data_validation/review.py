@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from datetime import date
 from typing import TypeAlias
 
@@ -46,7 +45,7 @@ class ExampleHistory:
         self.splits = {day: described_split(self.store, day) for day in days}
         files = {str(day): example_files(self.store, split, day) for day, split in self.splits.items()}
         files[_EVERYTHING] = [uri for uris in list(files.values()) for uri in uris]
-        scratch = self.store.scratch(f"statistics-{uuid.uuid4().hex[:8]}")
+        scratch = self.store.new_scratch("review")
         try:
             write_statistics(files, scratch, categorical, NOT_DESCRIBED, beam_options)
             self.by_day = {day: read_statistics(storage.join_uri(scratch, f"{day}.pb")) for day in days}

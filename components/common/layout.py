@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass
 from datetime import date
 
-from components.common.storage import join_uri, list_names
+from components.common.storage import join_uri, list_names, remove
 
 # Kinds of finished directories, as their manifests name them.
 LOGS_KIND = "logs"
@@ -77,6 +78,13 @@ class Store:
     def scratch(self, name: str) -> str:
         """Intermediate files of one run of a step."""
         return join_uri(self.root, "scratch", name)
+
+    def new_scratch(self, step: str) -> str:
+        """A new name for them; what killed runs of the step left behind is deleted."""
+        for left_over in list_names(self.scratch("")):
+            if left_over.startswith(f"{step}-"):
+                remove(self.scratch(left_over))
+        return self.scratch(f"{step}-{uuid.uuid4().hex[:8]}")
 
     def example_statistics(self, day: date, early: bool = False) -> str:
         """Statistics and anomalies of one day of examples; of early ones beside those of final ones."""

@@ -63,7 +63,7 @@ def _export(store: Store, config: ExportConfig, blessing: Blessing, release: Rel
         ranker = ServedRanker(state.model.net, state.lineage.negative_keep_rate)
         onnx = export_onnx(ranker, state.model.embeddings, len(state.features.dense_names), config)
         storage.write_bytes(storage.join_uri(staged, RANKER_FILE), onnx)
-        tables = safetensors.torch.save(state.model.embeddings.tables())
+        tables = safetensors.torch.save({name: t.clone() for name, t in state.model.embeddings.tables().items()})
         storage.write_bytes(storage.join_uri(staged, TABLES_FILE), tables)
         predictor = Predictor.from_files(onnx, tables, state.features)
         parity = _parity(store, state, predictor, config, blessing.event_date)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import uuid
 from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
@@ -131,16 +130,13 @@ def _identifiers(manifests: dict[tuple[str, date], Manifest]) -> dict[str, dict[
 def _run_pipeline(
     store: Store, job: JoinJob, clean: dict[date, dict[str, Manifest]], outputs: dict[date, DayOutput]
 ) -> dict[str, int]:
-    for left_over in storage.list_names(store.scratch("")):
-        if left_over.startswith("join-"):
-            storage.remove(store.scratch(left_over))
     read = job.dataset.days_read(job.first_day, job.last_day, job.history_days)
     manifests = {(table, day): clean[day][table] for day in read if day in clean for table in TABLES}
     rows = {name: sum(m.counts["rows"] for (table, _), m in manifests.items() if table == name) for name in TABLES}
     plan = JoinPlan(
         job=job,
         store_root=store.root,
-        scratch_uri=store.scratch(f"join-{job.first_day}-{job.last_day}-{uuid.uuid4().hex[:8]}"),
+        scratch_uri=store.new_scratch("join"),
         outputs={day: outputs[day] for day in job.dataset.open_days(job.first_day, job.last_day)},
         expected=(rows[IMPRESSIONS], rows[ACTIONS]),
         num_shards=max(1, math.ceil(sum(rows.values()) / job.config.rows_per_shard)),

@@ -19,7 +19,7 @@ from components.common.layout import CHECKPOINT_KIND, LOSS_CURVE_FILE, Store
 from components.common.manifests import Manifest, find_manifest, read_manifest, verify_files, write_artifact
 from components.train.config import TrainConfig
 from components.train.model.ranker import Ranker
-from components.train.optimizer import make_optimizer
+from components.train.optimizer import RankerOptimizer
 
 MODEL_FILE = "model.safetensors"
 _OPTIMIZER_FILE = "optimizer.safetensors"
@@ -50,7 +50,7 @@ class TrainingState:
     """A model in training."""
 
     model: Ranker
-    optimizer: torch.optim.Optimizer
+    optimizer: RankerOptimizer
     features: FeatureConfig
     config: TrainConfig
     lineage: Lineage
@@ -60,7 +60,7 @@ def new_state(features: FeatureConfig, config: TrainConfig, lineage: Lineage) ->
     """A freshly initialised model, the same for the same seed."""
     torch.manual_seed(config.seed)
     model = Ranker(features, config.model)
-    return TrainingState(model, make_optimizer(model, config.optimizer), features, config, lineage)
+    return TrainingState(model, RankerOptimizer(model, config.optimizer), features, config, lineage)
 
 
 def checkpoint_digest(manifest: Manifest) -> str:
@@ -86,12 +86,7 @@ def write_checkpoint(
 
 
 def _optimizer_tensors(state: TrainingState) -> dict[str, Tensor]:
-    names = {id(parameter): name for name, parameter in state.model.named_parameters()}
-    return {
-        f"{names[id(parameter)]}/{key}": value.contiguous()
-        for parameter, values in state.optimizer.state.items()
-        for key, value in values.items()
-    }
+    return {name: value.contiguous() for name, value in state.optimizer.state_tensors().items()}
 
 
 def find_checkpoint(store: Store, arm: str, through: date) -> Manifest | None:
@@ -119,9 +114,5 @@ def load_checkpoint(store: Store, arm: str, through: date) -> tuple[TrainingStat
         state.model.load_state_dict(weights)
     except RuntimeError as error:
         raise InputError(f"{uri}: does not fit its recipe: {' '.join(str(error).split())}") from error
-    for name, parameter in state.model.named_parameters():
-        prefix = f"{name}/"
-        found = {key.removeprefix(prefix): value for key, value in moments.items() if key.startswith(prefix)}
-        if found:
-            state.optimizer.state[parameter] = found
+    state.optimizer.load_state_tensors(moments)
     return state, checkpoint_digest(manifest)

@@ -4,10 +4,30 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from components.common.config import Config
 from components.common.objectives import OBJECTIVE_NAMES
+
+
+class DhenConfig(Config):
+    """Layers that ensemble different ways of mixing features (Zhang et al. 2022)."""
+
+    num_layers: int = Field(2, ge=1)
+    modules: tuple[Literal["transformer", "masknet", "mlp"], ...] = Field(
+        ("transformer", "masknet", "mlp"), min_length=1, description="side by side in every layer"
+    )
+    ensemble: Literal["sum", "concatenate"] = "sum"
+    num_heads: int = Field(2, ge=1, description="of the Transformer; divides embedding_dim")
+    hidden_size: int = Field(128, ge=1, description="of the MLP and of MaskNet's mask")
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+    @field_validator("modules")
+    @classmethod
+    def _check_modules(cls, modules: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(modules)) != len(modules):
+            raise ValueError(f"{list(modules)} names a module twice")
+        return modules
 
 
 class ModelConfig(Config):
@@ -18,6 +38,7 @@ class ModelConfig(Config):
     sequence_dim: int = Field(32, ge=1)
     sequence_heads: int = Field(2, ge=1)
     sequence_layers: int = Field(1, ge=1)
+    dhen: DhenConfig | None = Field(None, description="mixes features before the shared layers; none when not given")
     hidden_sizes: tuple[int, ...] = Field((128, 64), min_length=1)
     head_size: int = Field(32, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -30,6 +51,32 @@ class ModelConfig(Config):
             raise ValueError(f"sequence_dim = {dim} is not a multiple of it; change one of the two")
         return heads
 
+    @field_validator("dhen")
+    @classmethod
+    def _check_dhen(cls, dhen: DhenConfig | None, info: ValidationInfo) -> DhenConfig | None:
+        dim = info.data.get("embedding_dim")
+        if dhen is not None and dim is not None and dim % dhen.num_heads:
+            raise ValueError(f"embedding_dim = {dim} is not a multiple of num_heads = {dhen.num_heads}; change one")
+        return dhen
+
+
+class FrequencyAdaptive(Config):
+    """Frequency-adaptive learning rates of table rows, FAL (Qiu et al. 2025, equation 1)."""
+
+    scaling: Literal["log", "linear"] = "log"
+    counts: Literal["accumulated", "precomputed"] = Field(
+        "accumulated", description="look-ups so far, or of all examples before training on them"
+    )
+    apply_to: Literal["update", "gradient"] = Field(
+        "update", description="gradient is the paper's algorithm 1 to the letter: under Adam it only rescales eps"
+    )
+
+
+class Reinitialize(Config):
+    """Tables are redrawn at the start of each epoch but the first, MEDA (Fan et al. 2024)."""
+
+    keep_above: int | None = Field(None, ge=0, description="rows looked up more often than this stay as they are")
+
 
 class OptimizerConfig(Config):
     """Adam, with a learning rate of its own for the embedding tables.
@@ -37,12 +84,45 @@ class OptimizerConfig(Config):
     A `table_multiplier` of 50 is the Sparse Optimizer (Qiu et al. 2025, section 3.1).
     """
 
-    kind: Literal["adam"] = "adam"
     learning_rate: float = Field(1.5e-4, gt=0)
     table_multiplier: float = Field(1.0, gt=0, description="tables learn at this multiple of learning_rate")
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = Field(1e-5, gt=0)
+    weight_decay: float = Field(0.0, ge=0, description="of the dense net, decoupled (AdamW)")
     max_gradient_norm: float | None = Field(None, gt=0, description="clip the dense gradients to this norm")
+    tables: Literal["adam", "lazy_adam"] = Field(
+        "adam", description="dense Adam moves all rows at every step; lazy Adam those of the batch"
+    )
+    bias_correction: Literal["global", "row"] = Field(
+        "global", description="of lazy Adam's moments: by all steps, or by the updates of a row"
+    )
+    frequency_adaptive: FrequencyAdaptive | None = None
+    reinitialize: Reinitialize | None = None
+
+    @model_validator(mode="after")
+    def _check_tables(self) -> OptimizerConfig:
+        needs_rows = {
+            "frequency_adaptive": self.frequency_adaptive is not None,
+            "reinitialize.keep_above": self.reinitialize is not None and self.reinitialize.keep_above is not None,
+            "bias_correction: row": self.bias_correction == "row",
+        }
+        for name, is_set in needs_rows.items():
+            if is_set and self.tables != "lazy_adam":
+                raise ValueError(f"{name} is about the rows of a batch; set tables: lazy_adam")
+        adaptive = self.frequency_adaptive
+        if adaptive is not None and adaptive.apply_to == "gradient" and self.eps < 1e-6:
+            raise ValueError(
+                f"frequency_adaptive.apply_to: gradient does nothing at eps = {self.eps:g}: Adam divides any "
+                "factor out; raise eps to 1e-6 at least, or apply it to the update"
+            )
+        return self
+
+    @property
+    def counts_rows(self) -> bool:
+        """Whether row frequencies are needed."""
+        return self.frequency_adaptive is not None or (
+            self.reinitialize is not None and self.reinitialize.keep_above is not None
+        )
 
 
 class TrainConfig(Config):
@@ -66,3 +146,11 @@ class TrainConfig(Config):
             if weight < 0:
                 raise ValueError(f"{name} = {weight}: weights are at least 0")
         return weights
+
+    @model_validator(mode="after")
+    def _check_epochs(self) -> TrainConfig:
+        if self.optimizer.reinitialize is not None and self.epochs < 2:
+            raise ValueError(
+                "optimizer.reinitialize redraws tables between epochs, of which there is one; set epochs: 2"
+            )
+        return self

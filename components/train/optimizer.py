@@ -1,20 +1,96 @@
-"""Adam with a learning rate of its own for the tables."""
+"""One optimizer for the dense net and the embedding tables."""
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import torch
+from torch import Tensor
 
 from components.train.config import OptimizerConfig
+from components.train.lazy_adam import LazyAdam
 from components.train.model.ranker import Ranker
 
+_State: TypeAlias = dict[str, Tensor]
+_TABLES = "tables/"
 
-def make_optimizer(model: Ranker, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """`torch.optim.Adam` over two groups: the dense net, and the embedding tables at `table_multiplier` times its rate.
 
-    Rows that are not in a batch are updated too, from their moments: this is dense Adam.
+class RankerOptimizer:
+    """Adam on the net, and on the tables at `table_multiplier` times its rate: dense, or over a batch's rows only.
+
+    Dense Adam also moves rows that are not in a batch, by their old moments, at a cost that follows the tables' size.
     """
-    groups = [
-        {"params": list(model.net.parameters()), "lr": config.learning_rate},
-        {"params": list(model.embeddings.parameters()), "lr": config.learning_rate * config.table_multiplier},
-    ]
-    return torch.optim.Adam(groups, betas=config.betas, eps=config.eps, fused=True)
+
+    def __init__(self, model: Ranker, config: OptimizerConfig) -> None:
+        """Optimize `model` in place."""
+        self._model, self._config = model, config
+        groups = [{"params": list(model.net.parameters()), "lr": config.learning_rate}]
+        self.tables: LazyAdam | None = None
+        if config.tables == "adam":
+            rate = config.learning_rate * config.table_multiplier
+            groups.append({"params": [model.embeddings.weight], "lr": rate, "weight_decay": 0.0})
+        else:
+            self.tables = LazyAdam(model.embeddings.weight, [*model.embeddings.table_rows.values()], config)
+        model.embeddings.trains_rows = self.tables is not None
+        self.dense = torch.optim.AdamW(
+            groups, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, fused=True
+        )
+
+    def zero_grad(self) -> None:
+        """Forget the last batch's gradients."""
+        self.dense.zero_grad(set_to_none=True)
+        self._model.embeddings.last = None
+
+    def step(self) -> None:
+        """Update from the gradients of one batch."""
+        self.dense.step()
+        last = self._model.embeddings.last
+        if self.tables is not None and last is not None and last.vectors.grad is not None:
+            self.tables.step(last.rows, last.vectors.grad)
+
+    def start_epoch(self, epoch: int, seed: int) -> None:
+        """Redraw tables before every epoch but the first, if the recipe says so (MEDA, Fan et al. 2024).
+
+        The net keeps its weights and moments; redrawn rows lose their moments. Beyond the paper, rows that were looked
+        up more often than `keep_above` may stay as they are.
+        """
+        if self._config.reinitialize is None or epoch == 0:
+            return
+        embeddings, keep_above = self._model.embeddings, self._config.reinitialize.keep_above
+        rows = torch.ones(len(embeddings.weight), dtype=torch.bool)
+        if keep_above is not None:
+            assert self.tables is not None and self.tables.frequencies is not None
+            rows = self.tables.frequencies.of(torch.arange(len(rows))) <= keep_above
+        embeddings.redraw(rows, torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+        if self.tables is not None:
+            self.tables.forget(rows)
+        else:
+            for name, value in self.dense.state[embeddings.weight].items():
+                if name != "step":
+                    value[rows] = 0.0
+                else:
+                    value.zero_()
+
+    def state_tensors(self) -> _State:
+        """Everything that a checkpoint must hold."""
+        names = {id(parameter): name for name, parameter in self._model.named_parameters()}
+        state = {
+            f"{names[id(parameter)]}/{key}": value
+            for parameter, values in self.dense.state.items()
+            for key, value in values.items()
+        }
+        if self.tables is not None:
+            state |= {_TABLES + key: value for key, value in self.tables.state_tensors().items()}
+        return state
+
+    def load_state_tensors(self, state: _State) -> None:
+        """Take over `state_tensors` of the same recipe."""
+        for name, parameter in self._model.named_parameters():
+            prefix = f"{name}/"
+            found = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+            if found:
+                self.dense.state[parameter] = found
+        if self.tables is not None:
+            self.tables.load_state_tensors(
+                {key.removeprefix(_TABLES): value for key, value in state.items() if key.startswith(_TABLES)}
+            )

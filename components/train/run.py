@@ -134,6 +134,9 @@ def _train(store: Store, state: TrainingState, examples: ExampleSet, epochs: int
     config, lineage = state.config, state.lineage
     trainer = Trainer(state.model, state.optimizer, config, f"train {lineage.arm}", lineage.step)
     num_batches = -(-len(examples) // config.batch_size)
+    adaptive = config.optimizer.frequency_adaptive
+    if adaptive is not None and adaptive.counts == "precomputed":
+        trainer.count_rows(examples.in_order(config.batch_size))
     for epoch in range(epochs):
         seed = config.seed * 1_000_003 + trainer.step
         trainer.train_epoch(examples.shuffled(config.batch_size, seed), num_batches, epoch)

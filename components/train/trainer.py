@@ -15,6 +15,7 @@ from components.common.progress import Progress
 from components.train.batch import Batch
 from components.train.config import TrainConfig
 from components.train.model.ranker import Ranker
+from components.train.optimizer import RankerOptimizer
 
 
 @dataclass
@@ -47,7 +48,7 @@ class Trainer:
     """Trains a ranker on batches, keeping count of the steps taken."""
 
     def __init__(
-        self, model: Ranker, optimizer: torch.optim.Optimizer, config: TrainConfig, name: str, step: int = 0
+        self, model: Ranker, optimizer: RankerOptimizer, config: TrainConfig, name: str, step: int = 0
     ) -> None:
         """Continue from `step` steps already taken; `name` is shown with the progress."""
         self.model, self.optimizer, self.step = model, optimizer, step
@@ -61,7 +62,7 @@ class Trainer:
         Raises:
             FloatingPointError: If the loss is not finite; the model is as it was before the batch.
         """
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         total, losses = self.model.loss(batch, self._weights)
         if not torch.isfinite(total):
             found = dict(zip(OBJECTIVE_NAMES, losses.tolist(), strict=True))
@@ -76,8 +77,15 @@ class Trainer:
         self.step += 1
         self.curve.add(losses)
 
+    def count_rows(self, batches: Iterable[Batch]) -> None:
+        """Count the look-ups of all examples ahead of training on them."""
+        assert self.optimizer.tables is not None
+        for batch in batches:
+            self.optimizer.tables.count(self.model.embeddings.rows(batch.sparse))
+
     def train_epoch(self, batches: Iterable[Batch], num_batches: int, epoch: int) -> None:
         """Train on all batches; a point of the loss curve ends every `steps_per_point` steps, and with the last."""
+        self.optimizer.start_epoch(epoch, self._config.seed)
         self.model.train()
         started, examples = time.monotonic(), 0
         progress = Progress(f"{self._name} epoch {epoch + 1}", num_batches)

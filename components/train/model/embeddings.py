@@ -1,41 +1,63 @@
-"""Embedding tables behind one TorchRec EmbeddingCollection."""
+"""Embedding tables in one weight, looked up with one gather."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
-from torchrec.modules.embedding_configs import EmbeddingConfig
-from torchrec.modules.embedding_modules import EmbeddingCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from components.common.features import FeatureConfig, sequence_column
+from components.common.features import FeatureConfig
+from components.train.batch import sparse_keys
 from components.train.config import ModelConfig
 
 
+@dataclass
+class LookUp:
+    """What one batch took from the tables.
+
+    Attributes:
+        rows: Rows of the weight, int64, shape (m,); repeated where a batch repeats them.
+        vectors: Copies of these rows that gather the loss's gradient, shape (m, dim).
+    """
+
+    rows: Tensor
+    vectors: Tensor
+
+
 class Embeddings(nn.Module):
-    """Looks up every categorical feature and sequence column; sequence entities share the impression's own tables."""
+    """Looks up every categorical feature and sequence column; sequence entities share the impression's own tables.
+
+    All tables lie in one weight, one after the other, so that a look-up and an optimizer's update are one operation
+    each, however many tables there are.
+    """
+
+    weight: nn.Parameter
+    _offsets: Tensor
 
     def __init__(self, features: FeatureConfig, config: ModelConfig) -> None:
         """Make one table per entry of `features.tables`, drawn from N(0, `embedding_init`^2)."""
         super().__init__()
-        self._categorical = features.categorical_names
-        self._sequence = tuple(sequence_column(name) for name in features.sequence_names)
-        self._length = features.sequence.length
-        keys: dict[str, list[str]] = {table: [] for table in features.tables}
-        for name in features.categorical_names:
-            keys[name].append(name)
-        for name in features.sequence_names:
-            keys[features.sequence_table(name)].append(sequence_column(name))
-        tables = [
-            EmbeddingConfig(
-                name=table, embedding_dim=config.embedding_dim, num_embeddings=rows, feature_names=keys[table]
-            )
-            for table, rows in features.tables.items()
-        ]
-        self.collection = EmbeddingCollection(tables=tables)
+        self.table_rows = dict(features.tables)
+        self.first_rows = dict(zip(self.table_rows, _starts([*self.table_rows.values()]), strict=True))
+        self._num_categorical, self._num_sequence = len(features.categorical_names), len(features.sequence_names)
+        self._length, self._init = features.sequence.length, config.embedding_init
+        keys = sparse_keys(features)
+        tables = [*features.categorical_names, *(features.sequence_table(name) for name in features.sequence_names)]
+        assert len(keys) == len(tables)
+        self.register_buffer("_offsets", torch.tensor([self.first_rows[table] for table in tables]), persistent=False)
+        self.weight = nn.Parameter(torch.empty(sum(self.table_rows.values()), config.embedding_dim))
+        self.trains_rows = False
+        self.last: LookUp | None = None
         with torch.no_grad():
-            for weight in self.collection.parameters():
-                weight.normal_(std=config.embedding_init)
+            for table in self.tables().values():
+                table.normal_(std=self._init)
+
+    def rows(self, sparse: KeyedJaggedTensor) -> Tensor:
+        """Rows of the weight that a batch looks up, key by key; int64, shape (values,)."""
+        per_key = torch.tensor(sparse.length_per_key(), device=sparse.values().device)
+        return sparse.values() + self._offsets.repeat_interleave(per_key)
 
     def forward(self, sparse: KeyedJaggedTensor) -> tuple[Tensor, Tensor, Tensor]:
         """Look up a batch of n rows.
@@ -43,19 +65,44 @@ class Embeddings(nn.Module):
         Returns:
             Categorical vectors (n, C, dim), sequence vectors padded with zeros (n, L, S * dim), lengths (n,).
         """
-        found = self.collection(sparse)
-        categorical = torch.stack([found[name].values() for name in self._categorical], dim=1)
-        sequence = torch.cat([found[name].to_padded_dense(self._length) for name in self._sequence], dim=2)
-        return categorical, sequence, found[self._sequence[0]].lengths().to(torch.int64)
+        rows = self.rows(sparse)
+        vectors = self._look_up(rows)
+        dim, num_examples = vectors.shape[1], sparse.stride()
+        split = self._num_categorical * num_examples
+        categorical = vectors[:split].view(self._num_categorical, num_examples, dim).transpose(0, 1)
+        lengths = sparse.lengths()[split : split + num_examples].to(torch.int64)
+        used = torch.arange(self._length, device=lengths.device) < lengths[:, None]
+        positions = vectors[split:].view(self._num_sequence, -1, dim).transpose(0, 1).flatten(1)
+        sequence = vectors.new_zeros(num_examples, self._length, self._num_sequence * dim)
+        sequence[used] = positions
+        return categorical, sequence, lengths
+
+    def _look_up(self, rows: Tensor) -> Tensor:
+        if not (self.trains_rows and torch.is_grad_enabled()):
+            return self.weight.index_select(0, rows)
+        # The gradient stays with the copies: one of the whole weight's shape is never made.
+        vectors = self.weight.detach().index_select(0, rows).requires_grad_()
+        self.last = LookUp(rows, vectors)
+        return vectors
 
     def tables(self) -> dict[str, Tensor]:
-        """The weights of every table by name, shape (rows, dim)."""
-        return {name: table.weight.detach().contiguous() for name, table in self.collection.embeddings.items()}
+        """The weights of every table by name, shape (rows, dim), as views."""
+        return dict(zip(self.table_rows, self.weight.detach().split([*self.table_rows.values()]), strict=True))
+
+    @torch.no_grad()
+    def redraw(self, rows: Tensor, generator: torch.Generator) -> None:
+        """Draw some rows anew, as at the start; bool, shape (all rows,)."""
+        fresh = torch.empty_like(self.weight).normal_(std=self._init, generator=generator)
+        self.weight[rows] = fresh[rows]
 
     def zeros(self, rows: int) -> tuple[Tensor, Tensor]:
         """Categorical and sequence vectors of the shapes that `forward` gives for some number of rows."""
-        dim = self.collection.embedding_dim()
+        dim = self.weight.shape[1]
         return (
-            torch.zeros(rows, len(self._categorical), dim),
-            torch.zeros(rows, self._length, len(self._sequence) * dim),
+            torch.zeros(rows, self._num_categorical, dim),
+            torch.zeros(rows, self._length, self._num_sequence * dim),
         )
+
+
+def _starts(sizes: list[int]) -> list[int]:
+    return [sum(sizes[:number]) for number in range(len(sizes))]

@@ -12,6 +12,7 @@ from components.common.features import FeatureConfig
 from components.common.objectives import OBJECTIVES, negative_rate
 from components.train.batch import Batch
 from components.train.config import ModelConfig
+from components.train.model.dhen import Dhen
 from components.train.model.embeddings import Embeddings
 from components.train.model.feature_processing import DenseNormalizer
 from components.train.model.heads import Heads
@@ -21,8 +22,9 @@ from components.train.model.sequence import SequenceEncoder
 class RankerNet(nn.Module):
     """Everything behind the embedding tables: what is exported as the ONNX ranker.
 
-    A shared MLP with a head per objective, beside a linear path from vectors and dense features to each logit (Wide &
-    Deep, Cheng et al. 2016), which learns the plain effects in the few steps that a day has.
+    A shared MLP with a head per objective, on the features as they are or mixed by a DHEN stack, beside a linear path
+    from vectors and dense features to each logit (Wide & Deep, Cheng et al. 2016), which learns the plain effects in
+    the few steps that a day has.
     """
 
     def __init__(self, features: FeatureConfig, config: ModelConfig) -> None:
@@ -31,14 +33,16 @@ class RankerNet(nn.Module):
         dim = config.embedding_dim
         self.normalize = DenseNormalizer(len(features.dense_names))
         self.sequence = SequenceEncoder(dim * len(features.sequence_names), features.sequence.length, config)
-        width = dim * len(features.categorical) + len(features.dense_names) + config.sequence_dim
+        num_categorical, num_dense = len(features.categorical), len(features.dense_names)
+        self.dhen = Dhen(num_categorical, num_dense, config.sequence_dim, dim, config.dhen) if config.dhen else None
+        width = self.dhen.width if self.dhen else dim * num_categorical + num_dense + config.sequence_dim
         layers: list[nn.Module] = []
         for size in config.hidden_sizes:
             layers += [nn.Linear(width, size), nn.ReLU(), nn.Dropout(config.dropout)]
             width = size
         self.shared = nn.Sequential(*layers)
         self.heads = Heads(width, config.head_size)
-        self.wide = nn.Linear(dim * len(features.categorical) + len(features.dense_names), len(OBJECTIVES))
+        self.wide = nn.Linear(dim * num_categorical + num_dense, len(OBJECTIVES))
         nn.init.zeros_(self.wide.weight)
         nn.init.zeros_(self.wide.bias)
 
@@ -54,9 +58,10 @@ class RankerNet(nn.Module):
         Returns:
             Shape (n, objectives).
         """
-        direct = torch.cat([categorical.flatten(1), self.normalize(dense)], dim=1)
-        encoded = self.sequence(sequence, lengths)
-        return self.heads(self.shared(torch.cat([direct, encoded], dim=1))) + self.wide(direct)
+        scaled, encoded = self.normalize(dense), self.sequence(sequence, lengths)
+        direct = torch.cat([categorical.flatten(1), scaled], dim=1)
+        mixed = torch.cat([direct, encoded], dim=1) if self.dhen is None else self.dhen(categorical, scaled, encoded)
+        return self.heads(self.shared(mixed)) + self.wide(direct)
 
 
 class Ranker(nn.Module):

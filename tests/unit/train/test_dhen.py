@@ -1,0 +1,103 @@
+"""MaskNet and DHEN against their equations, and the whole ranker with them."""
+
+from __future__ import annotations
+
+import pytest
+import safetensors.torch
+import torch
+from torch.nn import functional
+
+from components.common.errors import InputError
+from components.common.examples import TRAINING, read_examples
+from components.export.config import ExportConfig
+from components.export.onnx_export import export_onnx
+from components.export.ranker import ServedRanker
+from components.serve.predictor import Predictor
+from components.train.config import DhenConfig, ModelConfig
+from components.train.dataset import tensors_of
+from components.train.model.dhen import Dhen, DhenLayer
+from components.train.model.masknet import MaskBlock
+from components.train.model.ranker import LogitCorrection, Ranker
+
+
+def test_mask_block_follows_its_equations():
+    torch.manual_seed(0)
+    block, vectors = MaskBlock(6, 4), torch.randn(5, 6)
+    first, _, second = block.mask
+    mask = functional.relu(vectors @ first.weight.T + first.bias) @ second.weight.T + second.bias
+    normal = (vectors - vectors.mean(1, keepdim=True)) / (vectors.var(1, keepdim=True, correction=0) + 1e-5).sqrt()
+    product = (mask * normal) @ block.project.weight.T
+    scaled = (product - product.mean(1, keepdim=True)) / (product.var(1, keepdim=True, correction=0) + 1e-5).sqrt()
+    torch.testing.assert_close(block(vectors), functional.relu(scaled), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("ensemble", ["sum", "concatenate"])
+def test_layer_is_the_normalised_ensemble_and_residual(ensemble):
+    torch.manual_seed(0)
+    layer = DhenLayer(3, 4, DhenConfig(ensemble=ensemble, hidden_size=8)).eval()
+    vectors = torch.randn(5, 3, 4)
+    outputs = [layer.branches["transformer"](vectors)]
+    outputs += [layer.branches[name](vectors.flatten(1)).view(5, 3, 4) for name in ("masknet", "mlp")]
+    if ensemble == "sum":
+        merged = sum(output / 3 for output in outputs)
+    else:
+        merged = torch.cat(outputs, dim=2) @ layer.merge.weight.T + layer.merge.bias
+    expected = functional.layer_norm(merged + vectors, (4,))
+    torch.testing.assert_close(layer(vectors), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_stack_sees_every_kind_of_feature():
+    torch.manual_seed(0)
+    stack = Dhen(num_categorical=2, num_dense=3, sequence_dim=5, dim=4, config=DhenConfig(num_layers=2)).eval()
+    inputs = [torch.randn(1, 2, 4, requires_grad=True), torch.randn(1, 3, requires_grad=True)]
+    inputs.append(torch.randn(1, 5, requires_grad=True))
+    stack(*inputs).square().sum().backward()
+    assert stack(*inputs).shape == (1, stack.width)
+    assert all(tensor.grad is not None and tensor.grad.abs().sum() > 0 for tensor in inputs)
+
+
+@pytest.fixture(params=["sum", "concatenate"])
+def ranker(request, joined):
+    torch.manual_seed(0)
+    config = ModelConfig(embedding_dim=8, sequence_dim=16, dhen=DhenConfig(ensemble=request.param, hidden_size=16))
+    return Ranker(joined.config.features, config).eval()
+
+
+def test_ranker_with_dhen_trains(joined, ranker):
+    table, _ = read_examples(joined.store, TRAINING, joined.batch_days[0])
+    examples = tensors_of(table, joined.config.features, unsampled=False)
+    optimizer = torch.optim.Adam(ranker.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(40):
+        optimizer.zero_grad()
+        total, _ = ranker.loss(examples.batch(slice(0, 256)), torch.ones(6))
+        total.backward()
+        optimizer.step()
+        losses.append(total.item())
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_exported_dhen_predicts_the_same(joined, ranker):
+    features = joined.config.features
+    table, _ = read_examples(joined.store, TRAINING, joined.batch_days[0])
+    table = table.slice(0, 300)
+    onnx = export_onnx(ServedRanker(ranker.net, 0.5), ranker.embeddings, len(features.dense_names), ExportConfig())
+    tables = {name: weight.clone() for name, weight in ranker.embeddings.tables().items()}
+    served = Predictor.from_files(onnx, safetensors.torch.save(tables), features).predict(table)
+    with torch.no_grad():
+        batch = tensors_of(table, features, unsampled=True).batch(slice(0, 300))
+        expected = LogitCorrection(0.5)(ranker(batch)).numpy()
+    assert abs(served - expected).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"embedding_dim": 6, "dhen": {"num_heads": 4}}, "embedding_dim = 6 is not a multiple of num_heads = 4"),
+        ({"dhen": {"modules": ["mlp", "mlp"]}}, "names a module twice"),
+        ({"dhen": {"modules": ["crossnet"]}}, "modules"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(values, message):
+    with pytest.raises(InputError, match=message):
+        ModelConfig.parse(values, "model")

@@ -1,0 +1,243 @@
+"""Lazy Adam, frequency-adaptive rates and re-initialisation, against slow and obvious references."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from components.common.errors import InputError
+from components.common.examples import TRAINING, read_examples
+from components.common.layout import Store
+from components.train.checkpoint import Lineage, load_checkpoint, new_state, write_checkpoint
+from components.train.config import OptimizerConfig, TrainConfig
+from components.train.dataset import tensors_of
+from components.train.lazy_adam import LazyAdam, RowFrequencies, sum_by_row
+from components.train.trainer import Trainer
+
+TABLES, DIM, STEPS = [7, 1, 40], 4, 200
+
+
+def config_of(**changes):
+    return OptimizerConfig.parse({"learning_rate": 1e-3, "tables": "lazy_adam", **changes}, "optimizer")
+
+
+def batches(steps=STEPS, seed=0):
+    """Rows with many repeats; the last rows of the last table never occur."""
+    generator = np.random.default_rng(seed)
+    for _ in range(steps):
+        rows = np.concatenate([generator.integers(0, 7, 9), [7, 7], 8 + generator.zipf(1.5, 12) % 35])
+        gradients = generator.normal(size=(len(rows), DIM)) * 10.0 ** generator.uniform(-7, 0, (len(rows), 1))
+        yield torch.from_numpy(rows), torch.from_numpy(gradients.astype(np.float32))
+
+
+class Reference:
+    """Equation 1 of Qiu et al. 2025, row by row in Python's floats."""
+
+    def __init__(self, weight, config, counts=None):
+        self.weight = weight.double().tolist()
+        self.config, self.steps = config, 0
+        self.first = [[0.0] * DIM for _ in self.weight]
+        self.second = [[0.0] * DIM for _ in self.weight]
+        self.counts = counts or [0] * len(self.weight)
+        ends = np.cumsum(TABLES)
+        self.table = [int(np.searchsorted(ends, row, side="right")) for row in range(len(self.weight))]
+
+    def factor(self, row):
+        adaptive = self.config.frequency_adaptive
+        if adaptive is None:
+            return 1.0
+        largest = max(c for c, table in zip(self.counts, self.table, strict=True) if table == self.table[row])
+        if adaptive.scaling == "linear":
+            return self.counts[row] / largest
+        return math.log(self.counts[row] + 1) / math.log(largest + 1)
+
+    def step(self, rows, gradients):
+        self.steps += 1
+        summed = {}
+        for row, gradient in zip(rows.tolist(), gradients.double().tolist(), strict=True):
+            self.counts[row] = min(self.counts[row] + 1, 2**32 - 1)
+            summed[row] = [a + b for a, b in zip(summed.get(row, [0.0] * DIM), gradient, strict=True)]
+        (beta1, beta2), adaptive = self.config.betas, self.config.frequency_adaptive
+        for row, gradient in summed.items():
+            alpha = self.factor(row)
+            on_gradient = adaptive is not None and adaptive.apply_to == "gradient"
+            for place, value in enumerate(gradient):
+                g = value * alpha if on_gradient else value
+                m = self.first[row][place] = beta1 * self.first[row][place] + (1 - beta1) * g
+                v = self.second[row][place] = beta2 * self.second[row][place] + (1 - beta2) * g * g
+                update = (m / (1 - beta1**self.steps)) / (math.sqrt(v / (1 - beta2**self.steps)) + self.config.eps)
+                rate = self.config.learning_rate * self.config.table_multiplier
+                self.weight[row][place] -= rate * (1.0 if on_gradient else alpha) * update
+
+
+@pytest.mark.parametrize("adaptive", [None, {}, {"scaling": "linear"}, {"apply_to": "gradient"}])
+@pytest.mark.parametrize("start", [0, 2**31 - 50, 2**32 - 100])
+def test_updates_follow_equation_1(adaptive, start):
+    config = config_of(frequency_adaptive=adaptive)
+    weight = torch.randn(sum(TABLES), DIM, generator=torch.Generator().manual_seed(1)) * 0.01
+    reference = Reference(weight, config, [start] * len(weight))
+    optimizer = LazyAdam(weight, TABLES, config)
+    if optimizer.frequencies is not None and start:
+        optimizer.frequencies.add(torch.arange(len(weight)), torch.full((len(weight),), start))
+    for rows, gradients in batches():
+        optimizer.step(rows, gradients)
+        reference.step(rows, gradients)
+    torch.testing.assert_close(weight.double(), torch.tensor(reference.weight, dtype=torch.float64), rtol=0, atol=1e-6)
+    if optimizer.frequencies is not None:
+        found = optimizer.frequencies.of(torch.arange(len(weight))).tolist()
+        assert found == reference.counts and max(found) <= 2**32 - 1
+
+
+def test_rows_that_never_occur_do_not_move():
+    weight = torch.ones(sum(TABLES), DIM)
+    optimizer = LazyAdam(weight, TABLES, config_of(frequency_adaptive={}))
+    for rows, gradients in batches(20):
+        optimizer.step(rows, gradients)
+    assert torch.equal(weight[-5:], torch.ones(5, DIM))
+    assert not optimizer.exp_avg[-5:].any()
+
+
+def test_rows_in_every_batch_move_as_under_torch_s_adam():
+    weight = torch.randn(6, DIM)
+    dense = torch.nn.Parameter(weight.clone())
+    config = config_of()
+    optimizer, adam = LazyAdam(weight, [6], config), torch.optim.Adam([dense], lr=1e-3, eps=config.eps)
+    generator = torch.Generator().manual_seed(2)
+    for _ in range(STEPS):
+        rows = torch.cat([torch.arange(6), torch.randint(0, 6, (9,), generator=generator)])
+        gradients = torch.randn(15, DIM, generator=generator)
+        dense.grad = torch.zeros(6, DIM).index_add_(0, rows, gradients)
+        adam.step()
+        optimizer.step(rows, gradients)
+    torch.testing.assert_close(weight, dense.detach(), rtol=0, atol=1e-6)
+
+
+def test_row_correction_makes_first_updates_equal():
+    """A row's first update has the full rate whenever it comes; under global correction a late one has more."""
+    moved = {}
+    for correction in ("row", "global"):
+        weight = torch.zeros(2, DIM)
+        optimizer = LazyAdam(weight, [2], config_of(bias_correction=correction))
+        for _ in range(500):
+            optimizer.step(torch.tensor([0]), torch.ones(1, DIM))
+        optimizer.step(torch.tensor([1]), torch.ones(1, DIM))
+        moved[correction] = -weight[1, 0].item() / 1e-3
+    assert moved["row"] == pytest.approx(1.0, rel=1e-3)
+    assert moved["global"] > 1.5
+
+
+def test_gradients_of_equal_rows_are_summed():
+    rows = torch.tensor([5, 2, 5, 5])
+    distinct, counts, sums = sum_by_row(rows, torch.tensor([[1.0], [2.0], [3.0], [4.0]]))
+    assert (distinct.tolist(), counts.tolist(), sums.tolist()) == ([2, 5], [1, 3], [[2.0], [8.0]])
+
+
+def test_frequencies_take_a_row_s_share_of_memory():
+    frequencies = RowFrequencies([1000])
+    assert frequencies.all.element_size() * len(frequencies.all) * 32 == 1000 * 32 * 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tables": "adam", "frequency_adaptive": {}}, "set tables: lazy_adam"),
+        ({"tables": "adam", "bias_correction": "row"}, "set tables: lazy_adam"),
+        ({"tables": "adam", "reinitialize": {"keep_above": 3}}, "set tables: lazy_adam"),
+        ({"eps": 1e-8, "frequency_adaptive": {"apply_to": "gradient"}}, "raise eps to 1e-6"),
+    ],
+)
+def test_recipes_without_sense_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        config_of(**changes)
+    with pytest.raises(InputError, match="set epochs: 2"):
+        TrainConfig.parse({"optimizer": {"reinitialize": {}}}, "train")
+
+
+def recipe(joined, **optimizer):
+    values = joined.config.arms.candidate.model_dump() | {"epochs": 2}
+    values["optimizer"] = values["optimizer"] | optimizer
+    return TrainConfig.parse(values, "train")
+
+
+def trained(joined, config, epochs=1):
+    table, _ = read_examples(joined.store, TRAINING, joined.batch_days[0])
+    examples = tensors_of(table, joined.config.features, unsampled=False)
+    day = joined.batch_days[0]
+    lineage = Lineage(arm="x", first_day=day, trained_through=day, parent="", step=0, negative_keep_rate=1.0)
+    state = new_state(joined.config.features, config, lineage)
+    trainer = Trainer(state.model, state.optimizer, config, "test")
+    for epoch in range(epochs):
+        trainer.train_epoch(examples.shuffled(64, epoch), -(-len(examples) // 64), epoch)
+    return state, trainer, examples
+
+
+ROWS_OPTIMIZER = {"tables": "lazy_adam", "frequency_adaptive": {}, "bias_correction": "row"}
+
+
+def test_lazy_adam_trains_as_well_as_dense_adam(joined):
+    losses = {}
+    for name, optimizer in (("adam", {}), ("lazy", {"tables": "lazy_adam"}), ("fal", ROWS_OPTIMIZER)):
+        _, trainer, _ = trained(joined, recipe(joined, **optimizer), epochs=3)
+        losses[name] = trainer.curve.points[-1]["click"]
+    assert losses["lazy"] == pytest.approx(losses["adam"], rel=0.05)
+    assert losses["fal"] == pytest.approx(losses["adam"], rel=0.1)
+
+
+def test_checkpoint_of_lazy_adam_goes_on_bit_for_bit(joined, tmp_path):
+    config = recipe(joined, **ROWS_OPTIMIZER)
+    state, trainer, examples = trained(joined, config)
+    settings = {"features": joined.config.features.model_dump(mode="json"), "train": config.model_dump(mode="json")}
+    store = Store(str(tmp_path))
+    write_checkpoint(store, state, {}, settings, [])
+    again, _ = load_checkpoint(store, "x", joined.batch_days[0])
+    other = Trainer(again.model, again.optimizer, config, "test", trainer.step)
+    for one in (trainer, other):
+        one.train_epoch(examples.shuffled(64, 9), -(-len(examples) // 64), 0)
+    for name, value in state.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[name]), name
+    saved, found = state.optimizer.state_tensors(), again.optimizer.state_tensors()
+    assert saved.keys() == found.keys() and "tables/row_frequency" in saved
+    assert all(torch.equal(saved[name].view(-1).double(), found[name].view(-1).double()) for name in saved)
+
+
+@pytest.mark.parametrize("tables", ["adam", "lazy_adam"])
+def test_tables_are_redrawn_at_epoch_boundaries_only(joined, tables):
+    config = recipe(joined, tables=tables, reinitialize={})
+    state, _, _ = trained(joined, config)
+    weight, net = state.model.embeddings.weight, state.model.net.wide.weight.clone()
+    before = weight.detach().clone()
+    state.optimizer.start_epoch(0, seed=1)
+    assert torch.equal(weight, before)
+    state.optimizer.start_epoch(1, seed=1)
+    assert (weight != before).any(dim=1).all()
+    assert torch.equal(net, state.model.net.wide.weight)
+    assert weight.std().item() == pytest.approx(config.model.embedding_init, rel=0.05)
+    moments = [v for name, v in state.optimizer.state_tensors().items() if "exp_avg" in name and len(v) == len(weight)]
+    assert len(moments) == 2 and not any(value.any() for value in moments)
+
+
+def test_frequent_rows_can_stay(joined):
+    state, _, _ = trained(joined, recipe(joined, tables="lazy_adam", reinitialize={"keep_above": 20}))
+    weight = state.model.embeddings.weight
+    before = weight.detach().clone()
+    assert state.optimizer.tables is not None and state.optimizer.tables.frequencies is not None
+    counts = state.optimizer.tables.frequencies.of(torch.arange(len(weight)))
+    state.optimizer.start_epoch(1, seed=1)
+    stayed = (weight == before).all(dim=1)
+    assert torch.equal(stayed, counts > 20) and 0 < stayed.sum() < len(weight)
+
+
+def test_precomputed_counts_are_those_of_all_examples(joined):
+    config = recipe(joined, tables="lazy_adam", frequency_adaptive={"counts": "precomputed"})
+    state, trainer, examples = trained(joined, config, epochs=0)
+    trainer.count_rows(examples.in_order(64))
+    assert state.optimizer.tables is not None and state.optimizer.tables.frequencies is not None
+    counted = state.optimizer.tables.frequencies.all.clone()
+    trainer.train_epoch(examples.shuffled(64, 0), -(-len(examples) // 64), 0)
+    assert torch.equal(state.optimizer.tables.frequencies.all.to(torch.int64), counted.to(torch.int64))
+    surfaces = state.model.embeddings.first_rows["surface"]
+    found = counted.to(torch.int64)[surfaces : surfaces + 16]
+    assert found.sum().item() == len(examples)
