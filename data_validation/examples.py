@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, timedelta
@@ -140,7 +141,7 @@ def _new_statistics(
                 kept[day] = storage.join_uri(uri, STATISTICS_FILE)
                 continue
         missing[str(day)] = example_files(store, split, day)
-    scratch = store.new_scratch("statistics")
+    scratch = store.scratch(f"statistics-{uuid.uuid4().hex[:8]}")
     try:
         if missing:
             write_statistics(missing, scratch, categorical, NOT_DESCRIBED, config.beam_options)

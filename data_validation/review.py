@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import date
 from typing import TypeAlias
 
@@ -45,7 +46,7 @@ class ExampleHistory:
         self.splits = {day: described_split(self.store, day) for day in days}
         files = {str(day): example_files(self.store, split, day) for day, split in self.splits.items()}
         files[_EVERYTHING] = [uri for uris in list(files.values()) for uri in uris]
-        scratch = self.store.new_scratch("review")
+        scratch = self.store.scratch(f"review-{uuid.uuid4().hex[:8]}")
         try:
             write_statistics(files, scratch, categorical, NOT_DESCRIBED, beam_options)
             self.by_day = {day: read_statistics(storage.join_uri(scratch, f"{day}.pb")) for day in days}

@@ -20,7 +20,7 @@ class DhenConfig(Config):
     ensemble: Literal["sum", "concatenate"] = "sum"
     num_heads: int = Field(2, ge=1, description="of the Transformer; divides embedding_dim")
     hidden_size: int = Field(128, ge=1, description="of the MLP and of MaskNet's mask")
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(0.0, ge=0, lt=1, description="within the Transformer")
 
     @field_validator("modules")
     @classmethod
@@ -75,7 +75,9 @@ class FrequencyAdaptive(Config):
 class Reinitialize(Config):
     """Tables are redrawn at the start of each epoch but the first, MEDA (Fan et al. 2024)."""
 
-    keep_above: int | None = Field(None, ge=0, description="rows looked up more often than this stay as they are")
+    keep_above: int | None = Field(
+        None, ge=0, description="rows looked up more often than this stay; redrawn ones then start as late rows do"
+    )
 
 
 class OptimizerConfig(Config):
@@ -88,7 +90,7 @@ class OptimizerConfig(Config):
     table_multiplier: float = Field(1.0, gt=0, description="tables learn at this multiple of learning_rate")
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = Field(1e-5, gt=0)
-    weight_decay: float = Field(0.0, ge=0, description="of the dense net, decoupled (AdamW)")
+    weight_decay: float = Field(0.0, ge=0, description="of the dense net's matrices, decoupled (AdamW)")
     max_gradient_norm: float | None = Field(None, gt=0, description="clip the dense gradients to this norm")
     tables: Literal["adam", "lazy_adam"] = Field(
         "adam", description="dense Adam moves all rows at every step; lazy Adam those of the batch"

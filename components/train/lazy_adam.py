@@ -99,8 +99,10 @@ class LazyAdam:
 
     def __init__(self, weight: Tensor, table_rows: list[int], config: OptimizerConfig) -> None:
         """Optimize `weight`, shape (rows, dim), in place; `table_rows` are its tables' sizes in their order."""
-        self._weight, self._config = weight.detach(), config
-        self.exp_avg, self.exp_avg_sq = torch.zeros_like(self._weight), torch.zeros_like(self._weight)
+        if len(weight) >= 2**31:
+            raise ValueError(f"{len(weight)} rows: lazy Adam takes fewer than 2^31; make features.categorical smaller")
+        self._weight, self._config = weight, config
+        self.exp_avg, self.exp_avg_sq = torch.zeros_like(weight.detach()), torch.zeros_like(weight.detach())
         self.step_count = torch.zeros((), dtype=torch.int64)
         self.row_steps = torch.zeros(len(weight) if config.bias_correction == "row" else 0, dtype=torch.int32)
         self.frequencies = RowFrequencies(table_rows) if config.counts_rows else None

@@ -24,7 +24,13 @@ class RankerOptimizer:
     def __init__(self, model: Ranker, config: OptimizerConfig) -> None:
         """Optimize `model` in place."""
         self._model, self._config = model, config
-        groups = [{"params": list(model.net.parameters()), "lr": config.learning_rate}]
+        # Decaying biases and normalisations would pull predictions away from the base rates.
+        matrices = [parameter for parameter in model.net.parameters() if parameter.dim() > 1]
+        others = [parameter for parameter in model.net.parameters() if parameter.dim() <= 1]
+        groups = [
+            {"params": matrices, "lr": config.learning_rate, "weight_decay": config.weight_decay},
+            {"params": others, "lr": config.learning_rate, "weight_decay": 0.0},
+        ]
         self.tables: LazyAdam | None = None
         if config.tables == "adam":
             rate = config.learning_rate * config.table_multiplier
@@ -32,21 +38,23 @@ class RankerOptimizer:
         else:
             self.tables = LazyAdam(model.embeddings.weight, [*model.embeddings.table_rows.values()], config)
         model.embeddings.trains_rows = self.tables is not None
-        self.dense = torch.optim.AdamW(
-            groups, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, fused=True
-        )
+        self.dense = torch.optim.AdamW(groups, betas=config.betas, eps=config.eps, fused=True)
 
     def zero_grad(self) -> None:
         """Forget the last batch's gradients."""
         self.dense.zero_grad(set_to_none=True)
-        self._model.embeddings.last = None
+        self._model.embeddings.look_ups.clear()
 
     def step(self) -> None:
         """Update from the gradients of one batch."""
         self.dense.step()
-        last = self._model.embeddings.last
-        if self.tables is not None and last is not None and last.vectors.grad is not None:
-            self.tables.step(last.rows, last.vectors.grad)
+        if self.tables is not None:
+            look_ups = self._model.embeddings.look_ups
+            gradients = [look_up.vectors.grad for look_up in look_ups]
+            known = [gradient for gradient in gradients if gradient is not None]
+            assert known and len(known) == len(look_ups), "a look-up in training went without a backward pass"
+            self.tables.step(torch.cat([look_up.rows for look_up in look_ups]), torch.cat(known))
+            look_ups.clear()
 
     def start_epoch(self, epoch: int, seed: int) -> None:
         """Redraw tables before every epoch but the first, if the recipe says so (MEDA, Fan et al. 2024).

@@ -6,7 +6,6 @@ Adam also moves rows that are not in the batch, SparseAdam and the lazy Adam do 
 
 from __future__ import annotations
 
-import resource
 import statistics
 import sys
 import time
@@ -63,8 +62,10 @@ def lazy(table_rows: list[int], adaptive: bool) -> Step:
     optimizer = LazyAdam(weight, table_rows, OptimizerConfig.parse(values, "optimizer"))
 
     def step(rows: Tensor) -> None:
-        weight.index_select(0, rows)
-        optimizer.step(rows, gradient_of(rows))
+        vectors = weight.index_select(0, rows).requires_grad_()
+        vectors.backward(gradient_of(rows))
+        assert vectors.grad is not None
+        optimizer.step(rows, vectors.grad)
 
     return step
 
@@ -88,18 +89,13 @@ def torch_adam(table_rows: list[int], sparse: bool, fused: bool = False) -> Step
 
 
 def bandwidth(table_rows: list[int]) -> Step:
-    """What memory alone needs: the rows' weights and two moments, read and written, and the gradients' copies.
-
-    A step's own look-up and gradient, 2 x 128 bytes a look-up, are counted as well.
-    """
+    """What memory alone needs: the look-up, and the distinct rows' weights and two moments read and written."""
     tables = [torch.zeros(sum(table_rows), DIM) for _ in range(3)]
 
     def step(rows: Tensor) -> None:
-        tables[0].index_select(0, rows)
         distinct = torch.unique(rows)
         start = time.perf_counter()
-        vectors = tables[0].index_select(0, rows)
-        vectors.clone()
+        tables[0].index_select(0, rows)
         for table in tables:
             table.index_copy_(0, distinct, table.index_select(0, distinct))
         _BOUND.append(time.perf_counter() - start)
@@ -152,7 +148,6 @@ def main() -> None:
         # The same look-ups whatever the size: a hash of few ids over the whole table.
         growth.append(interleaved(steps, _Spread(tables[0]))["lazy"])
     print(f"train.embed.growth_1_to_16m: {growth[2] / growth[0]:.2f}")
-    print(f"train.peak_mb: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f}")
 
 
 class _Spread(Lookups):

@@ -24,9 +24,13 @@ class DhenLayer(nn.Module):
             "transformer": lambda: nn.TransformerEncoderLayer(
                 dim, config.num_heads, 2 * dim, config.dropout, batch_first=True, norm_first=True
             ),
-            "masknet": lambda: MaskBlock(width, config.hidden_size),
+            "masknet": lambda: MaskBlock(num_vectors, dim, config.hidden_size),
             "mlp": lambda: nn.Sequential(
-                nn.Linear(width, config.hidden_size), nn.ReLU(), nn.Linear(config.hidden_size, width)
+                nn.Flatten(),
+                nn.Linear(width, config.hidden_size),
+                nn.ReLU(),
+                nn.Linear(config.hidden_size, width),
+                nn.Unflatten(1, (num_vectors, dim)),
             ),
         }
         self.branches = nn.ModuleDict({name: makers[name]() for name in config.modules})
@@ -40,11 +44,7 @@ class DhenLayer(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         """(n, num_vectors, dim) to the same shape."""
-        flat = vectors.flatten(1)
-        outputs = [
-            branch(vectors) if name == "transformer" else branch(flat).view_as(vectors)
-            for name, branch in self.branches.items()
-        ]
+        outputs = [branch(vectors) for branch in self.branches.values()]
         if self._sums:
             merged = sum(weight * output for weight, output in zip(self.weights, outputs, strict=True))
         else:

@@ -12,6 +12,8 @@ from components.common.features import FeatureConfig
 from components.train.batch import sparse_keys
 from components.train.config import ModelConfig
 
+_ROWS_AT_ONCE = 1_000_000
+
 
 @dataclass
 class LookUp:
@@ -49,7 +51,7 @@ class Embeddings(nn.Module):
         self.register_buffer("_offsets", torch.tensor([self.first_rows[table] for table in tables]), persistent=False)
         self.weight = nn.Parameter(torch.empty(sum(self.table_rows.values()), config.embedding_dim))
         self.trains_rows = False
-        self.last: LookUp | None = None
+        self.look_ups: list[LookUp] = []
         with torch.no_grad():
             for table in self.tables().values():
                 table.normal_(std=self._init)
@@ -69,20 +71,22 @@ class Embeddings(nn.Module):
         vectors = self._look_up(rows)
         dim, num_examples = vectors.shape[1], sparse.stride()
         split = self._num_categorical * num_examples
-        categorical = vectors[:split].view(self._num_categorical, num_examples, dim).transpose(0, 1)
+        # One split: each slice of its own would make a gradient of the whole shape.
+        of_categorical, of_sequence = vectors.split([split, len(vectors) - split])
+        categorical = of_categorical.view(self._num_categorical, num_examples, dim).transpose(0, 1)
         lengths = sparse.lengths()[split : split + num_examples].to(torch.int64)
         used = torch.arange(self._length, device=lengths.device) < lengths[:, None]
-        positions = vectors[split:].view(self._num_sequence, -1, dim).transpose(0, 1).flatten(1)
+        positions = of_sequence.view(self._num_sequence, -1, dim).transpose(0, 1).flatten(1)
         sequence = vectors.new_zeros(num_examples, self._length, self._num_sequence * dim)
         sequence[used] = positions
         return categorical, sequence, lengths
 
     def _look_up(self, rows: Tensor) -> Tensor:
-        if not (self.trains_rows and torch.is_grad_enabled()):
+        if not (self.training and self.trains_rows and torch.is_grad_enabled()):
             return self.weight.index_select(0, rows)
         # The gradient stays with the copies: one of the whole weight's shape is never made.
         vectors = self.weight.detach().index_select(0, rows).requires_grad_()
-        self.last = LookUp(rows, vectors)
+        self.look_ups.append(LookUp(rows, vectors))
         return vectors
 
     def tables(self) -> dict[str, Tensor]:
@@ -92,8 +96,9 @@ class Embeddings(nn.Module):
     @torch.no_grad()
     def redraw(self, rows: Tensor, generator: torch.Generator) -> None:
         """Draw some rows anew, as at the start; bool, shape (all rows,)."""
-        fresh = torch.empty_like(self.weight).normal_(std=self._init, generator=generator)
-        self.weight[rows] = fresh[rows]
+        for part, chosen in zip(self.weight.split(_ROWS_AT_ONCE), rows.split(_ROWS_AT_ONCE), strict=True):
+            fresh = torch.empty_like(part).normal_(std=self._init, generator=generator)
+            part.copy_(torch.where(chosen[:, None], fresh, part))
 
     def zeros(self, rows: int) -> tuple[Tensor, Tensor]:
         """Categorical and sequence vectors of the shapes that `forward` gives for some number of rows."""

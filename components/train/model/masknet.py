@@ -7,17 +7,21 @@ from torch.nn import functional
 
 
 class MaskBlock(nn.Module):
-    """ReLU(LN(W (V_mask * LN(e)))) with the instance-guided mask V_mask = W2 ReLU(W1 e + b1) + b2 (equations 6, 10)."""
+    """ReLU(LN(W (V_mask * LN(e)))) with the instance-guided mask V_mask = W2 ReLU(W1 e + b1) + b2.
 
-    def __init__(self, width: int, mask_size: int) -> None:
-        """Keep the width; `mask_size` is that of the mask's hidden layer."""
+    e is normalised vector by vector.
+    """
+
+    def __init__(self, num_vectors: int, dim: int, mask_size: int) -> None:
+        """Keep `num_vectors` vectors of `dim`; `mask_size` is that of the mask's hidden layer."""
         super().__init__()
-        self.normalize = nn.LayerNorm(width)
+        width = num_vectors * dim
+        self.normalize = nn.LayerNorm(dim)
         self.mask = nn.Sequential(nn.Linear(width, mask_size), nn.ReLU(), nn.Linear(mask_size, width))
         self.project = nn.Linear(width, width, bias=False)
         self.normalize_output = nn.LayerNorm(width)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """(n, width) to (n, width)."""
-        masked = self.mask(vectors) * self.normalize(vectors)
-        return functional.relu(self.normalize_output(self.project(masked)))
+        """(n, num_vectors, dim) to the same shape."""
+        masked = self.mask(vectors.flatten(1)) * self.normalize(vectors).flatten(1)
+        return functional.relu(self.normalize_output(self.project(masked))).view_as(vectors)

@@ -22,13 +22,13 @@ from components.train.model.ranker import LogitCorrection, Ranker
 
 def test_mask_block_follows_its_equations():
     torch.manual_seed(0)
-    block, vectors = MaskBlock(6, 4), torch.randn(5, 6)
+    block, vectors = MaskBlock(2, 3, 4), torch.randn(5, 2, 3)
     first, _, second = block.mask
-    mask = functional.relu(vectors @ first.weight.T + first.bias) @ second.weight.T + second.bias
-    normal = (vectors - vectors.mean(1, keepdim=True)) / (vectors.var(1, keepdim=True, correction=0) + 1e-5).sqrt()
-    product = (mask * normal) @ block.project.weight.T
+    mask = functional.relu(vectors.flatten(1) @ first.weight.T + first.bias) @ second.weight.T + second.bias
+    normal = (vectors - vectors.mean(2, keepdim=True)) / (vectors.var(2, keepdim=True, correction=0) + 1e-5).sqrt()
+    product = (mask * normal.flatten(1)) @ block.project.weight.T
     scaled = (product - product.mean(1, keepdim=True)) / (product.var(1, keepdim=True, correction=0) + 1e-5).sqrt()
-    torch.testing.assert_close(block(vectors), functional.relu(scaled), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(block(vectors).flatten(1), functional.relu(scaled), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("ensemble", ["sum", "concatenate"])
@@ -36,8 +36,7 @@ def test_layer_is_the_normalised_ensemble_and_residual(ensemble):
     torch.manual_seed(0)
     layer = DhenLayer(3, 4, DhenConfig(ensemble=ensemble, hidden_size=8)).eval()
     vectors = torch.randn(5, 3, 4)
-    outputs = [layer.branches["transformer"](vectors)]
-    outputs += [layer.branches[name](vectors.flatten(1)).view(5, 3, 4) for name in ("masknet", "mlp")]
+    outputs = [layer.branches[name](vectors) for name in ("transformer", "masknet", "mlp")]
     if ensemble == "sum":
         merged = sum(output / 3 for output in outputs)
     else:
@@ -67,7 +66,7 @@ def test_ranker_with_dhen_trains(joined, ranker):
     table, _ = read_examples(joined.store, TRAINING, joined.batch_days[0])
     examples = tensors_of(table, joined.config.features, unsampled=False)
     optimizer = torch.optim.Adam(ranker.parameters(), lr=3e-3)
-    losses = []
+    losses, before = [], {name: value.clone() for name, value in ranker.net.dhen.state_dict().items()}
     for _ in range(40):
         optimizer.zero_grad()
         total, _ = ranker.loss(examples.batch(slice(0, 256)), torch.ones(6))
@@ -75,6 +74,8 @@ def test_ranker_with_dhen_trains(joined, ranker):
         optimizer.step()
         losses.append(total.item())
     assert losses[-1] < 0.7 * losses[0]
+    still = [name for name, value in ranker.net.dhen.state_dict().items() if torch.equal(value, before[name])]
+    assert still == []
 
 
 def test_exported_dhen_predicts_the_same(joined, ranker):

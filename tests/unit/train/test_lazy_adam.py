@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from components.train.checkpoint import Lineage, load_checkpoint, new_state, wri
 from components.train.config import OptimizerConfig, TrainConfig
 from components.train.dataset import tensors_of
 from components.train.lazy_adam import LazyAdam, RowFrequencies, sum_by_row
+from components.train.run import train_batch
 from components.train.trainer import Trainer
 
 TABLES, DIM, STEPS = [7, 1, 40], 4, 200
@@ -74,14 +76,15 @@ class Reference:
 
 
 @pytest.mark.parametrize("adaptive", [None, {}, {"scaling": "linear"}, {"apply_to": "gradient"}])
-@pytest.mark.parametrize("start", [0, 2**31 - 50, 2**32 - 100])
-def test_updates_follow_equation_1(adaptive, start):
+@pytest.mark.parametrize("starts", [[0], [0, 5, 2**31 - 50, 2**32 - 100]])
+def test_updates_follow_equation_1(adaptive, starts):
     config = config_of(frequency_adaptive=adaptive)
     weight = torch.randn(sum(TABLES), DIM, generator=torch.Generator().manual_seed(1)) * 0.01
-    reference = Reference(weight, config, [start] * len(weight))
+    counts = [starts[row % len(starts)] for row in range(len(weight))]
+    reference = Reference(weight, config, list(counts))
     optimizer = LazyAdam(weight, TABLES, config)
-    if optimizer.frequencies is not None and start:
-        optimizer.frequencies.add(torch.arange(len(weight)), torch.full((len(weight),), start))
+    if optimizer.frequencies is not None:
+        optimizer.frequencies.add(torch.arange(len(weight)), torch.tensor(counts))
     for rows, gradients in batches():
         optimizer.step(rows, gradients)
         reference.step(rows, gradients)
@@ -152,6 +155,9 @@ def test_frequencies_take_a_row_s_share_of_memory():
 def test_recipes_without_sense_are_refused(changes, message):
     with pytest.raises(InputError, match=message):
         config_of(**changes)
+
+
+def test_redrawing_needs_an_epoch_boundary():
     with pytest.raises(InputError, match="set epochs: 2"):
         TrainConfig.parse({"optimizer": {"reinitialize": {}}}, "train")
 
@@ -194,6 +200,8 @@ def test_checkpoint_of_lazy_adam_goes_on_bit_for_bit(joined, tmp_path):
     write_checkpoint(store, state, {}, settings, [])
     again, _ = load_checkpoint(store, "x", joined.batch_days[0])
     other = Trainer(again.model, again.optimizer, config, "test", trainer.step)
+    loaded, written = again.optimizer.state_tensors(), state.optimizer.state_tensors()
+    assert all(torch.equal(written[name].double(), loaded[name].double()) for name in written)
     for one in (trainer, other):
         one.train_epoch(examples.shuffled(64, 9), -(-len(examples) // 64), 0)
     for name, value in state.model.state_dict().items():
@@ -217,6 +225,9 @@ def test_tables_are_redrawn_at_epoch_boundaries_only(joined, tables):
     assert weight.std().item() == pytest.approx(config.model.embedding_init, rel=0.05)
     moments = [v for name, v in state.optimizer.state_tensors().items() if "exp_avg" in name and len(v) == len(weight)]
     assert len(moments) == 2 and not any(value.any() for value in moments)
+    steps = {name: v.item() for name, v in state.optimizer.state_tensors().items() if name.endswith("step")}
+    assert steps.pop("tables/step" if tables == "lazy_adam" else "embeddings.weight/step") == 0
+    assert set(steps.values()) == {-(-544 // 64)}
 
 
 def test_frequent_rows_can_stay(joined):
@@ -228,6 +239,8 @@ def test_frequent_rows_can_stay(joined):
     state.optimizer.start_epoch(1, seed=1)
     stayed = (weight == before).all(dim=1)
     assert torch.equal(stayed, counts > 20) and 0 < stayed.sum() < len(weight)
+    assert not state.optimizer.tables.exp_avg[~stayed].any() and state.optimizer.tables.exp_avg[stayed].any()
+    assert state.optimizer.tables.step_count > 0
 
 
 def test_precomputed_counts_are_those_of_all_examples(joined):
@@ -241,3 +254,63 @@ def test_precomputed_counts_are_those_of_all_examples(joined):
     surfaces = state.model.embeddings.first_rows["surface"]
     found = counted.to(torch.int64)[surfaces : surfaces + 16]
     assert found.sum().item() == len(examples)
+
+
+def own_store(joined, tmp_path):
+    """A store with a day of training examples."""
+    day = joined.batch_days[0]
+    shutil.copytree(joined.store.examples(TRAINING, day), Store(str(tmp_path)).examples(TRAINING, day))
+    return Store(str(tmp_path))
+
+
+@pytest.mark.parametrize("tables", ["adam", "lazy_adam"])
+def test_batch_of_two_epochs_redraws_between_them(joined, tmp_path, tables):
+    store, day = own_store(joined, tmp_path), joined.batch_days[0]
+    train_batch(store.root, "x", joined.config.features, recipe(joined, tables=tables, reinitialize={}), [day])
+    state, _ = load_checkpoint(store, "x", day)
+    steps = {name: v.item() for name, v in state.optimizer.state_tensors().items() if name.endswith("step")}
+    own = steps.pop("tables/step" if tables == "lazy_adam" else "embeddings.weight/step")
+    assert own * 2 == state.lineage.step and set(steps.values()) == {state.lineage.step}
+
+
+def test_batch_with_precomputed_counts_learns(joined, tmp_path):
+    store, day = own_store(joined, tmp_path), joined.batch_days[0]
+    config = recipe(joined, tables="lazy_adam", frequency_adaptive={"counts": "precomputed"})
+    train_batch(store.root, "x", joined.config.features, config, [day])
+    state, _ = load_checkpoint(store, "x", day)
+    assert state.optimizer.tables is not None and state.optimizer.tables.frequencies is not None
+    table, _ = read_examples(store, TRAINING, day)
+    batch = tensors_of(table, joined.config.features, unsampled=False).batch(slice(None))
+    assert state.optimizer.tables.frequencies.all.to(torch.int64).sum() == len(batch.sparse.values())
+    fresh = new_state(joined.config.features, config, state.lineage)
+    moved = (state.model.embeddings.weight - fresh.model.embeddings.weight).abs().sum(dim=1) > 0
+    assert torch.equal(moved, state.optimizer.tables.frequencies.all.to(torch.int64) > 0)
+
+
+def test_weight_decay_shrinks_matrices_only(joined):
+    state, _, examples = trained(joined, recipe(joined, weight_decay=0.5), epochs=0)
+    before = {name: value.detach().clone() for name, value in state.model.named_parameters()}
+    total, _ = state.model.loss(examples.batch(slice(0, 8)), torch.zeros(6))
+    total.backward()
+    state.optimizer.step()
+    rate = state.config.optimizer.learning_rate
+    for name, value in state.model.named_parameters():
+        shrunk = name.startswith("net.") and value.dim() > 1
+        torch.testing.assert_close(value, before[name] * (1 - rate * 0.5 if shrunk else 1.0), msg=name)
+
+
+def test_every_look_up_of_a_step_is_trained(joined):
+    """Two batches before one step; and a look-up for evaluation between loss and update changes nothing."""
+    state, _, examples = trained(joined, recipe(joined, tables="lazy_adam"), epochs=0)
+    state.model.train()
+    state.optimizer.zero_grad()
+    parts = [examples.batch(slice(0, 32)), examples.batch(slice(32, 64))]
+    for part in parts:
+        state.model.loss(part, torch.ones(6))[0].backward()
+    state.model.eval()
+    state.model(parts[0])
+    before = state.model.embeddings.weight.detach().clone()
+    state.optimizer.step()
+    rows = torch.cat([state.model.embeddings.rows(part.sparse) for part in parts]).unique()
+    moved = (state.model.embeddings.weight != before).any(dim=1).nonzero().view(-1)
+    assert torch.equal(moved, rows)
