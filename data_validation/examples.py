@@ -105,23 +105,23 @@ def validate_examples(
                 anomalies = judge_day(
                     store, schema, config, day, statistics, previous_statistics(store, before, split), early
                 )
-                problems = stopping(anomalies)
-                if problems:
-                    storage.remove(uri)
-                    listed = "; ".join(f"{column}: {text}" for column, text in problems.items())
-                    raise InputError(f"examples of {day} break the schema: {listed}; correct the logs or the limits")
-                manifest = Manifest(
-                    kind=EXAMPLE_STATISTICS_KIND,
-                    inputs=inputs,
-                    settings=settings,
-                    details={"warnings": warnings(anomalies), "split": split},
-                )
+                _stop_on_errors(anomalies, day, uri)
+                details = {"warnings": warnings(anomalies), "split": split}
+                manifest = Manifest(kind=EXAMPLE_STATISTICS_KIND, inputs=inputs, settings=settings, details=details)
                 _write(uri, manifest, statistics, anomalies)
             found[str(day)] = read_manifest(uri, EXAMPLE_STATISTICS_KIND).details["warnings"]
             progress.update(done, str(day))
     count = sum(len(texts) for texts in found.values())
     log_line("validate_examples", f"{days[0]}..{days[-1]}: schema holds, {count} warnings")
     return found
+
+
+def _stop_on_errors(anomalies: anomalies_pb2.Anomalies, day: date, uri: str) -> None:
+    problems = stopping(anomalies)
+    if problems:
+        storage.remove(uri)
+        listed = "; ".join(f"{column}: {text}" for column, text in problems.items())
+        raise InputError(f"examples of {day} break the schema: {listed}; correct the logs or the limits")
 
 
 @contextmanager
