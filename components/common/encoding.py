@@ -16,9 +16,9 @@ class EncodedFeatures:
     """Features of n examples.
 
     Attributes:
-        categorical: Table rows, int64, shape (n, C).
+        categorical: Ids, each below its table's `num_ids`, int64, shape (n, C).
         dense: Raw values, float32, shape (n, D).
-        sequence: Table rows, padded at the end with 0, int64, shape (n, L, S).
+        sequence: Ids likewise, padded at the end with 0, int64, shape (n, L, S).
         lengths: Used positions, int64, shape (n,).
     """
 
@@ -29,12 +29,12 @@ class EncodedFeatures:
 
 
 def encode(table: pa.Table, features: FeatureConfig) -> EncodedFeatures:
-    """Encode examples; ids become rows of their table by modulo.
+    """Encode examples; hashes become ids of their table by modulo.
 
     Raises:
         ValueError: If a sequence is longer than the feature list allows.
     """
-    ids = [table[feature.name].to_numpy() % feature.num_rows for feature in features.categorical]
+    ids = [table[feature.name].to_numpy() % feature.num_ids for feature in features.categorical]
     dense = [table[name].to_numpy().astype(np.float32) for name in features.dense_names]
     sequence, lengths = _padded_sequences(table, features)
     return EncodedFeatures(np.stack(ids, axis=1), np.stack(dense, axis=1), sequence, lengths)
@@ -51,6 +51,6 @@ def _padded_sequences(table: pa.Table, features: FeatureConfig) -> tuple[np.ndar
             raise ValueError(f"{sequence_column(name)} has {lengths.max()} values, at most {limit} fit the model")
         rows = np.repeat(np.arange(len(lengths)), lengths)
         places = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        num_rows = features.tables[features.sequence_table(name)]
-        padded[rows, places, position] = column.flatten().to_numpy(zero_copy_only=False) % num_rows
+        num_ids = features.num_ids[features.sequence_table(name)]
+        padded[rows, places, position] = column.flatten().to_numpy(zero_copy_only=False) % num_ids
     return padded, lengths

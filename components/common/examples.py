@@ -49,6 +49,15 @@ def labelled_schema(impressions: pa.Schema) -> pa.Schema:
     return pa.schema([*impressions, *(pa.field(name, kind, nullable=False) for name, kind in _LABEL_FIELDS)])
 
 
+def read_examples_manifest(store: Store, split: str, day: date) -> Manifest:
+    """The manifest of one day of examples.
+
+    Raises:
+        InputError: If the day has no such examples.
+    """
+    return read_manifest(store.examples(split, day), EXAMPLES_KIND)
+
+
 def read_examples(store: Store, split: str, day: date, columns: list[str] | None = None) -> tuple[pa.Table, Manifest]:
     """One day of examples, all its files in order, and its manifest.
 
@@ -56,6 +65,6 @@ def read_examples(store: Store, split: str, day: date, columns: list[str] | None
         InputError: If the day has no such examples.
     """
     uri = store.examples(split, day)
-    manifest = read_manifest(uri, EXAMPLES_KIND)
+    manifest = read_examples_manifest(store, split, day)
     parts = [storage.read_parquet(storage.join_uri(uri, entry.name), columns) for entry in manifest.files]
     return pa.concat_tables(parts), manifest

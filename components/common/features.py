@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from components.common.binary_code import BinaryCode
 from components.common.config import Config
 from components.common.events import ACTION_TYPES, DatasetConfig
 
@@ -20,7 +21,22 @@ class CategoricalFeature(Config):
     """An identifier with an embedding table of its own."""
 
     name: str = Field(description="user_id, item_id, a context identifier, hour_of_day or day_of_week")
-    num_rows: int = Field(ge=2, le=2**31 - 1, description="rows of the table; ids are taken modulo this")
+    num_rows: int | None = Field(None, ge=2, le=2**31 - 1, description="rows of the table; ids are taken modulo this")
+    binary_code: BinaryCode | None = Field(None, description="instead of num_rows: many ids on few rows")
+
+    @model_validator(mode="after")
+    def _check_size(self) -> CategoricalFeature:
+        if (self.num_rows is None) == (self.binary_code is None):
+            raise ValueError(f"{self.name}: give either num_rows or binary_code")
+        return self
+
+    @property
+    def num_ids(self) -> int:
+        """How many ids the model tells apart; those of the examples are taken modulo this."""
+        if self.binary_code is not None:
+            return self.binary_code.num_codes
+        assert self.num_rows is not None
+        return self.num_rows
 
 
 class SequenceFeature(Config):
@@ -118,10 +134,34 @@ class FeatureConfig(Config):
         return tuple(names)
 
     @cached_property
+    def num_ids(self) -> dict[str, int]:
+        """How many ids every embedding table tells apart, by table name."""
+        ids = {feature.name: feature.num_ids for feature in self.categorical}
+        return {**ids, **{sequence_column(name): size for name, size in _SEQUENCE_FIXED.items()}}
+
+    @cached_property
+    def binary_codes(self) -> dict[str, BinaryCode]:
+        """The tables that blocks of a code are looked up in, by table name."""
+        return {feature.name: feature.binary_code for feature in self.categorical if feature.binary_code is not None}
+
+    @cached_property
     def tables(self) -> dict[str, int]:
         """Rows of every embedding table, by table name."""
-        rows = {feature.name: feature.num_rows for feature in self.categorical}
-        return {**rows, **{sequence_column(name): size for name, size in _SEQUENCE_FIXED.items()}}
+        return self.num_ids | {name: code.num_rows for name, code in self.binary_codes.items()}
+
+    @cached_property
+    def categorical_tables(self) -> tuple[str, ...]:
+        """The table of every categorical feature, in order."""
+        return self.categorical_names
+
+    @cached_property
+    def sequence_tables(self) -> tuple[str, ...]:
+        """The table of every id of a sequence position, in order."""
+        return tuple(self.sequence_table(name) for name in self.sequence_names)
+
+    def num_vectors(self, tables: tuple[str, ...]) -> int:
+        """How many vectors one id of each of these tables makes together."""
+        return sum(self.binary_codes[name].num_vectors if name in self.binary_codes else 1 for name in tables)
 
     def sequence_table(self, name: str) -> str:
         """The table that one id of a sequence position is looked up in: entities share the impression's own."""

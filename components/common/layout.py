@@ -16,11 +16,13 @@ LOG_VERDICT_KIND = "log_verdict"
 EXAMPLES_KIND = "examples"
 EXAMPLE_STATISTICS_KIND = "example_statistics"
 CHECKPOINT_KIND = "checkpoint"
+RESUME_POINT_KIND = "resume_point"
 VERSION_KIND = "version"
 
 # The one file of a day of logs or quarantine; delivered logs may have others beside it.
 LOG_FILE = "part-0.parquet"
 LOSS_CURVE_FILE = "loss_curve.json"
+TEST_CURVE_FILE = "test_curve.json"
 
 _DAY_PREFIX = "event_date="
 _THROUGH_PREFIX = "through="
@@ -97,6 +99,14 @@ class Store:
     def checkpoint_days(self, arm: str) -> list[date]:
         """The days after which the arm has a checkpoint."""
         return _days(join_uri(self.root, "checkpoints", arm), _THROUGH_PREFIX)
+
+    def resume_points(self, arm: str, through: date) -> str:
+        """Where a killed run of training goes on from; empty once it is finished."""
+        return join_uri(self.root, "resume_points", arm, f"{_THROUGH_PREFIX}{through}")
+
+    def tensorboard(self, arm: str, through: date) -> str:
+        """TensorBoard's event files of a run of training."""
+        return join_uri(self.root, "tensorboard", arm, f"{_THROUGH_PREFIX}{through}")
 
     def ledger_days(self) -> list[date]:
         """The days that have records in the ledger."""

@@ -124,12 +124,15 @@ def _remove_staged(uri: str) -> None:
         fs.rm(name, recursive=True)
 
 
-def write_parquet(uri: str, table: pa.Table) -> None:
-    """Write one Parquet file; the same table gives the same bytes."""
+def write_parquet(uri: str, table: pa.Table, rows_per_group: int = 65_536) -> None:
+    """Write one Parquet file; the same table gives the same bytes.
+
+    Training puts row groups in random order, so they must be small beside what it holds in memory.
+    """
     fs, path = filesystem(uri)
     fs.makedirs(posixpath.dirname(path), exist_ok=True)
     with fs.open(path, "wb") as stream:
-        pq.write_table(table, stream, compression="zstd")
+        pq.write_table(table, stream, compression="zstd", row_group_size=rows_per_group)
 
 
 def copy(source_uri: str, target_uri: str) -> None:
@@ -156,6 +159,26 @@ def parquet_columns(uri: str) -> list[str]:
     """
     with _open_parquet(uri) as file:
         return list(file.schema_arrow.names)
+
+
+def parquet_row_groups(uri: str) -> list[int]:
+    """Rows of every row group of a Parquet file.
+
+    Raises:
+        InputError: If the file is absent, truncated or no Parquet file.
+    """
+    with _open_parquet(uri) as file:
+        return [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+
+
+def read_parquet_row_groups(uri: str, numbers: list[int]) -> pa.Table:
+    """Read some row groups of a Parquet file.
+
+    Raises:
+        InputError: If the file is absent, truncated or no Parquet file.
+    """
+    with _open_parquet(uri) as file:
+        return file.read_row_groups(numbers)
 
 
 def read_parquet_batches(uri: str, num_rows: int, columns: list[str] | None = None) -> Iterator[pa.Table]:

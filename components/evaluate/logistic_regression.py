@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from components.common.digests import digest_bytes
 from components.common.objectives import OBJECTIVE_NAMES, OBJECTIVES, negative_rate
 from components.train.dataset import ExampleSet
-from components.train.model.feature_processing import DenseNormalizer
+from components.train.model.feature_processing import DenseNormalizer, Moments
 
 
 class Yardstick:
@@ -22,7 +22,7 @@ class Yardstick:
     def __init__(self, training: ExampleSet, negative_keep_rate: float, c: float) -> None:
         """Fit on training examples; `c` is the inverse of the L2 strength."""
         self._normalize = DenseNormalizer(training.dense.shape[1])
-        self._normalize.fit(training.dense)
+        self._normalize.fit(Moments.of(training.dense))
         rows = self._matrix(training)
         self._fitted: dict[int, LogisticRegression] = {}
         self._offsets: dict[int, float] = {}
@@ -52,15 +52,15 @@ class Yardstick:
         for position, feature in enumerate(features.categorical):
             ids = examples.categorical[:, position].numpy()
             ones = np.ones(size, dtype=np.float32)
-            blocks.append(sparse.csr_matrix((ones, ids, np.arange(size + 1)), shape=(size, feature.num_rows)))
+            blocks.append(sparse.csr_matrix((ones, ids, np.arange(size + 1)), shape=(size, feature.num_ids)))
         lengths = examples.lengths.numpy()
         used = np.arange(examples.sequence.shape[1]) < lengths[:, None]
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         weights = np.repeat(1.0 / np.maximum(lengths, 1), lengths).astype(np.float32)
         for position, name in enumerate(features.sequence_names):
             ids = examples.sequence[:, :, position].numpy()[used]
-            num_rows = features.tables[features.sequence_table(name)]
-            bag = sparse.csr_matrix((weights, ids, offsets), shape=(size, num_rows))
+            num_ids = features.num_ids[features.sequence_table(name)]
+            bag = sparse.csr_matrix((weights, ids, offsets), shape=(size, num_ids))
             bag.sum_duplicates()
             blocks.append(bag)
         return sparse.hstack(blocks, format="csr")

@@ -82,7 +82,7 @@ def _details(state: TrainingState, blessing: Blessing, parity: dict[str, Any]) -
         "features": state.features.model_dump(mode="json"),
         "objectives": list(OBJECTIVE_NAMES),
         "lineage": state.lineage.model_dump(mode="json"),
-        "train": state.config.model_dump(mode="json"),
+        "train": state.config.recipe(),
         "blessing": blessing.model_dump(mode="json", exclude={"ledger_digest"}),
         "parity": parity,
     }

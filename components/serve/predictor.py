@@ -68,17 +68,24 @@ class Predictor:
                 "pass rows as the join writes them: examples/evaluation/event_date=D/part-00000.parquet in the store"
             )
         encoded = encode(table, self.features)
-        names = self.features.categorical_names
-        categorical = np.stack([self.tables[name][encoded.categorical[:, i]] for i, name in enumerate(names)], axis=1)
+        tables = self.features.categorical_tables
+        looked_up = [self._vectors(name, encoded.categorical[:, i]) for i, name in enumerate(tables)]
+        categorical = np.stack([vector for vectors in looked_up for vector in vectors], axis=1)
         used = np.arange(encoded.sequence.shape[1]) < encoded.lengths[:, None]
-        looked_up = [
-            self.tables[self.features.sequence_table(name)][encoded.sequence[:, :, i]]
-            for i, name in enumerate(self.features.sequence_names)
-        ]
-        sequence = np.concatenate(looked_up, axis=2) * used[:, :, None]
+        tables = self.features.sequence_tables
+        looked_up = [self._vectors(name, encoded.sequence[:, :, i]) for i, name in enumerate(tables)]
+        sequence = np.concatenate([vector for vectors in looked_up for vector in vectors], axis=2) * used[:, :, None]
         inputs = (categorical, encoded.dense, sequence.astype(np.float32), encoded.lengths)
         outputs = self.session.run([ONNX_OUTPUT], dict(zip(ONNX_INPUTS, inputs, strict=True)))
         return np.asarray(outputs[0])
+
+    def _vectors(self, table: str, ids: np.ndarray) -> list[np.ndarray]:
+        """The vectors of ids in a table, each of shape (*ids.shape, dim); several where a code's are concatenated."""
+        code = self.features.binary_codes.get(table)
+        if code is None:
+            return [self.tables[table][ids]]
+        blocks = [self.tables[table][rows] for rows in code.rows(ids)]
+        return blocks if code.combine == "concatenate" else [np.sum(blocks, axis=0)]
 
 
 def load_served(store: Store, channel: str = PRODUCTION_CHANNEL) -> tuple[Predictor, Manifest, Pointer]:

@@ -16,7 +16,7 @@ class Batch:
     """One batch of n rows.
 
     Attributes:
-        sparse: Table rows by key: one a row for every categorical feature, up to L a row for sequence columns.
+        sparse: Ids by key: one a row for every categorical feature, up to L a row for sequence columns.
         dense: Raw dense features, float32, shape (n, D).
         labels: 0 or 1, float32, shape (n, objectives).
         masks: Whether a row takes part in an objective, float32, shape (n, objectives).
@@ -26,6 +26,11 @@ class Batch:
     dense: Tensor
     labels: Tensor
     masks: Tensor
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The batch on a device."""
+        rest = (values.to(device, non_blocking=True) for values in (self.dense, self.labels, self.masks))
+        return Batch(self.sparse.to(torch.device(device), non_blocking=True), *rest)
 
 
 def sparse_keys(features: FeatureConfig) -> list[str]:
@@ -38,8 +43,8 @@ def make_sparse(features: FeatureConfig, categorical: Tensor, sequence: Tensor, 
 
     Args:
         features: The feature list.
-        categorical: Table rows, int64, shape (n, C).
-        sequence: Table rows, padded at the end, int64, shape (n, L, S).
+        categorical: Ids, int64, shape (n, C).
+        sequence: Ids, padded at the end, int64, shape (n, L, S).
         lengths: Used positions of each row's sequence, int64, shape (n,).
     """
     used = torch.arange(sequence.shape[1]) < lengths[:, None]

@@ -8,18 +8,24 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
+from torchrec.distributed import DistributedModelParallel
 
 from components.common import storage
 from components.common.config import Config
 from components.common.digests import canonical_json
 from components.common.errors import InputError
 from components.common.features import FeatureConfig
-from components.common.layout import CHECKPOINT_KIND, LOSS_CURVE_FILE, Store
+from components.common.layout import CHECKPOINT_KIND, Store
 from components.common.manifests import Manifest, find_manifest, read_manifest, verify_files, write_artifact
+from components.common.progress import log_line
+from components.common.release import EXPERIMENT_CHANNEL, PRODUCTION_CHANNEL, read_pointer
 from components.train.config import TrainConfig
 from components.train.model.ranker import Ranker
 from components.train.optimizer import RankerOptimizer
+from components.train.processes import Process
+from components.train.sharded_training import gather_state, local_state
+from components.train.sharding import shard
 
 MODEL_FILE = "model.safetensors"
 _OPTIMIZER_FILE = "optimizer.safetensors"
@@ -47,13 +53,66 @@ class Lineage(Config):
 
 @dataclass
 class TrainingState:
-    """A model in training."""
+    """A model in training.
+
+    Attributes:
+        model: The ranker.
+        optimizer: Its optimizer.
+        features: Its feature list.
+        config: Its recipe.
+        lineage: Where it comes from.
+        parallel: What spreads the ranker over processes, or None.
+    """
 
     model: Ranker
     optimizer: RankerOptimizer
     features: FeatureConfig
     config: TrainConfig
     lineage: Lineage
+    parallel: DistributedModelParallel | None = None
+
+    @property
+    def title(self) -> str:
+        """How progress and logs name the run."""
+        return f"train {self.lineage.arm}"
+
+    def spread(self, process: Process) -> None:
+        """Move to the process's device; over several processes, spread the tables; all of them at once.
+
+        Raises:
+            InputError: If the tables do not fit, or the recipe's optimizer moves all rows at every step.
+        """
+        if process.is_alone and process.device == self.model.embeddings.weight.device:
+            return
+        before = self.optimizer.state_tensors()
+        if process.is_alone:
+            self.model.to(process.device)
+        else:
+            part = self.config.batch_size // process.share.world_size
+            self.parallel = shard(self.model, self.features, part, self.config.run.sharding, process.device)
+            self.model = self.parallel.module
+        self.optimizer = RankerOptimizer(self.model, self.config.optimizer)
+        self.load_optimizer(before)
+
+    def load_optimizer(self, tensors: dict[str, Tensor]) -> None:
+        """Take over the optimizer's state, of all rows."""
+        if self.parallel is not None:
+            tensors = local_state(tensors, self.optimizer, self.parallel.module.embeddings)
+        self.optimizer.load_state_tensors(tensors)
+
+    def load_model(self, tensors: dict[str, Tensor]) -> None:
+        """Take over the model's weights, of all rows."""
+        if self.parallel is not None:
+            embeddings = self.parallel.module.embeddings
+            name = "embeddings.weight"
+            tensors = {**tensors, name: embeddings.shards.take(tensors[name], distributed.get_rank())}
+        self.model.load_state_dict(tensors)
+
+    def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]] | None:
+        """The model's and the optimizer's, of all rows; only on the first process; all processes at once."""
+        if self.parallel is not None:
+            return gather_state(self.parallel, self.optimizer)
+        return self.model.state_dict(), self.optimizer.state_tensors()
 
 
 def new_state(features: FeatureConfig, config: TrainConfig, lineage: Lineage) -> TrainingState:
@@ -69,24 +128,67 @@ def checkpoint_digest(manifest: Manifest) -> str:
 
 
 def write_checkpoint(
-    store: Store, state: TrainingState, inputs: dict[str, str], settings: dict[str, Any], points: list[dict[str, Any]]
-) -> Manifest:
-    """Write a checkpoint with its loss curve; `inputs` and `settings` decide when it must be made again."""
+    store: Store,
+    state: TrainingState,
+    inputs: dict[str, str],
+    settings: dict[str, Any],
+    curves: dict[str, list[dict[str, Any]]],
+    details: dict[str, Any],
+) -> Manifest | None:
+    """Write a checkpoint; `inputs` and `settings` decide when it must be made again, `curves` are files of points.
+
+    Over several processes all take part, the first one writes, and the others get None.
+    """
+    tensors = state.tensors()
+    if tensors is None:
+        return None
 
     def write(staged: str) -> None:
-        model = safetensors.torch.save({name: t.contiguous() for name, t in state.model.state_dict().items()})
-        storage.write_bytes(storage.join_uri(staged, MODEL_FILE), model)
-        moments = safetensors.torch.save(_optimizer_tensors(state))
-        storage.write_bytes(storage.join_uri(staged, _OPTIMIZER_FILE), moments)
-        storage.write_bytes(storage.join_uri(staged, LOSS_CURVE_FILE), canonical_json(points))
+        write_tensors(staged, *tensors)
+        for name, points in curves.items():
+            storage.write_bytes(storage.join_uri(staged, name), canonical_json(points))
 
-    lineage = state.lineage.model_dump(mode="json")
-    manifest = Manifest(kind=CHECKPOINT_KIND, inputs=inputs, settings=settings, details={"lineage": lineage})
+    details = {"lineage": state.lineage.model_dump(mode="json"), **details}
+    manifest = Manifest(kind=CHECKPOINT_KIND, inputs=inputs, settings=settings, details=details)
     return write_artifact(store.checkpoint(state.lineage.arm, state.lineage.trained_through), manifest, write)
 
 
-def _optimizer_tensors(state: TrainingState) -> dict[str, Tensor]:
-    return {name: value.contiguous() for name, value in state.optimizer.state_tensors().items()}
+def write_tensors(uri: str, model: dict[str, Tensor], optimizer: dict[str, Tensor]) -> None:
+    """Write the weights and the optimizer's state as safetensors."""
+    for name, tensors in ((MODEL_FILE, model), (_OPTIMIZER_FILE, optimizer)):
+        content = safetensors.torch.save({key: value.cpu().contiguous() for key, value in tensors.items()})
+        storage.write_bytes(storage.join_uri(uri, name), content)
+
+
+def read_tensors(uri: str, state: TrainingState) -> None:
+    """Take over what `write_tensors` wrote for the same recipe.
+
+    Raises:
+        InputError: If it was another recipe.
+    """
+    weights = safetensors.torch.load(storage.read_bytes(storage.join_uri(uri, MODEL_FILE)))
+    try:
+        state.load_model(weights)
+    except RuntimeError as error:
+        raise InputError(f"{uri}: does not fit its recipe: {' '.join(str(error).split())}") from error
+    moments = safetensors.torch.load(storage.read_bytes(storage.join_uri(uri, _OPTIMIZER_FILE)))
+    state.load_optimizer(moments)
+
+
+def prune_checkpoints(store: Store, arm: str, keep_days: int | None) -> None:
+    """Delete an arm's checkpoints but the newest `keep_days`, the first, which holds the batch, and those in use.
+
+    In use are those whose version a channel points to: each is scored beside the arms.
+    """
+    if keep_days is None:
+        return
+    days = store.checkpoint_days(arm)
+    pointers = [read_pointer(store, channel) for channel in (PRODUCTION_CHANNEL, EXPERIMENT_CHANNEL)]
+    in_use = {pointer.trained_through for pointer in pointers if pointer is not None and pointer.arm == arm}
+    for day in days[1:-keep_days]:
+        if day not in in_use:
+            storage.remove(store.checkpoint(arm, day))
+            log_line("train", f"{arm} {day}: checkpoint deleted, train.run.keep_days = {keep_days}")
 
 
 def find_checkpoint(store: Store, arm: str, through: date) -> Manifest | None:
@@ -108,11 +210,5 @@ def load_checkpoint(store: Store, arm: str, through: date) -> tuple[TrainingStat
         TrainConfig.parse(manifest.settings["train"], f"{uri}: train"),
         Lineage.parse(manifest.details["lineage"], f"{uri}: lineage"),
     )
-    weights = safetensors.torch.load(storage.read_bytes(storage.join_uri(uri, MODEL_FILE)))
-    moments = safetensors.torch.load(storage.read_bytes(storage.join_uri(uri, _OPTIMIZER_FILE)))
-    try:
-        state.model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise InputError(f"{uri}: does not fit its recipe: {' '.join(str(error).split())}") from error
-    state.optimizer.load_state_tensors(moments)
+    read_tensors(uri, state)
     return state, checkpoint_digest(manifest)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -81,7 +81,7 @@ class Reinitialize(Config):
 
 
 class OptimizerConfig(Config):
-    """Adam, with a learning rate of its own for the embedding tables.
+    """Adam on the net, and an optimizer with a learning rate of its own for the embedding tables.
 
     A `table_multiplier` of 50 is the Sparse Optimizer (Qiu et al. 2025, section 3.1).
     """
@@ -92,8 +92,8 @@ class OptimizerConfig(Config):
     eps: float = Field(1e-5, gt=0)
     weight_decay: float = Field(0.0, ge=0, description="of the dense net's matrices, decoupled (AdamW)")
     max_gradient_norm: float | None = Field(None, gt=0, description="clip the dense gradients to this norm")
-    tables: Literal["adam", "lazy_adam"] = Field(
-        "adam", description="dense Adam moves all rows at every step; lazy Adam those of the batch"
+    tables: Literal["adam", "lazy_adam", "rowwise_adagrad"] = Field(
+        "adam", description="dense Adam moves all rows at every step; the others those of the batch"
     )
     bias_correction: Literal["global", "row"] = Field(
         "global", description="of lazy Adam's moments: by all steps, or by the updates of a row"
@@ -109,9 +109,16 @@ class OptimizerConfig(Config):
             "bias_correction: row": self.bias_correction == "row",
         }
         for name, is_set in needs_rows.items():
-            if is_set and self.tables != "lazy_adam":
+            if is_set and self.tables == "adam":
                 raise ValueError(f"{name} is about the rows of a batch; set tables: lazy_adam")
+        if self.bias_correction == "row" and self.tables != "lazy_adam":
+            raise ValueError(f"bias_correction is about Adam's moments, {self.tables} has none; leave it out")
         adaptive = self.frequency_adaptive
+        if adaptive is not None and adaptive.apply_to == "gradient" and self.tables == "rowwise_adagrad":
+            raise ValueError(
+                "frequency_adaptive.apply_to: gradient does nothing under rowwise_adagrad, which divides any factor "
+                "out; apply it to the update"
+            )
         if adaptive is not None and adaptive.apply_to == "gradient" and self.eps < 1e-6:
             raise ValueError(
                 f"frequency_adaptive.apply_to: gradient does nothing at eps = {self.eps:g}: Adam divides any "
@@ -127,8 +134,41 @@ class OptimizerConfig(Config):
         )
 
 
+class TestConfig(Config):
+    """Test loss while a batch trains, on its last day; that day is trained on when the others are done."""
+
+    points_per_epoch: int = Field(10, ge=1)
+    patience: int | None = Field(
+        None, ge=1, description="stop after so many points without a lower total loss, and go back to the best"
+    )
+
+
+class ShardingConfig(Config):
+    """How tables are spread; the model trained is the same, but for rounding."""
+
+    kinds: tuple[Literal["table_wise", "row_wise"], ...] = Field(
+        ("table_wise", "row_wise"), min_length=1, description="whole tables, or equal parts of a table's rows"
+    )
+    memory_gib: float = Field(32.0, gt=0, description="that each process has for tables and their moments")
+
+
+class RunConfig(Config):
+    """How training runs: nothing here changes its result."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto is cuda where there is one")
+    pool_rows: int = Field(262_144, ge=1, description="examples held in memory; the shuffle mixes as many")
+    resume_minutes: float = Field(10.0, ge=0, description="between points that a killed run goes on from")
+    resume_steps: int | None = Field(None, ge=1, description="the same in steps, instead of resume_minutes")
+    keep_resume_points: int = Field(1, ge=1, description="of a run that goes on; those of a finished one are deleted")
+    keep_days: int | None = Field(
+        None, ge=2, description="daily checkpoints to keep, and those that are served or on trial; all when not given"
+    )
+    sharding: ShardingConfig = ShardingConfig()
+    tensorboard: bool = Field(True, description="write event files to the store's folder tensorboard")
+
+
 class TrainConfig(Config):
-    """Everything that makes two training runs differ."""
+    """Everything that makes two training runs differ, and how they run."""
 
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -137,7 +177,12 @@ class TrainConfig(Config):
     objective_weights: dict[str, float] = Field({}, description="weights in the total loss; 1 where not given")
     steps_per_point: int = Field(25, ge=1, description="steps that one point of the loss curve averages over")
     num_threads: int = Field(2, ge=1, description="CPU threads; another number may change the last bits")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the net's matrix products; tables and optimizer stay in float32"
+    )
     seed: int = 0
+    test: TestConfig | None = Field(None, description="test loss during batch training; none when not given")
+    run: RunConfig = RunConfig()
 
     @field_validator("objective_weights")
     @classmethod
@@ -155,4 +200,13 @@ class TrainConfig(Config):
             raise ValueError(
                 "optimizer.reinitialize redraws tables between epochs, of which there is one; set epochs: 2"
             )
+        if self.optimizer.reinitialize is not None and self.test is not None and self.test.patience is not None:
+            raise ValueError(
+                "test.patience stops inside an epoch, where redrawn tables are half trained; leave out one of "
+                "test.patience and optimizer.reinitialize"
+            )
         return self
+
+    def recipe(self) -> dict[str, Any]:
+        """What decides the result, as plain values."""
+        return self.model_dump(mode="json", exclude={"run"})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,9 +26,9 @@ class ExampleSet:
 
     Attributes:
         features: The feature list.
-        categorical: Table rows, int64, shape (n, C).
+        categorical: Ids, int64, shape (n, C).
         dense: Raw values, float32, shape (n, D).
-        sequence: Table rows, padded at the end with 0, int64, shape (n, L, S).
+        sequence: Ids, padded at the end with 0, int64, shape (n, L, S).
         lengths: Used positions, int64, shape (n,).
         labels: 0 or 1, float32, shape (n, objectives).
         masks: Participation, float32, shape (n, objectives).
@@ -52,6 +53,14 @@ class ExampleSet:
         sparse = make_sparse(self.features, self.categorical[rows], self.sequence[rows], self.lengths[rows])
         return Batch(sparse, self.dense[rows], self.labels[rows], self.masks[rows])
 
+    def slice(self, start: int, stop: int) -> ExampleSet:
+        """Rows `start`..`stop`."""
+        return self._map(lambda values: values[start:stop])
+
+    def _map(self, change: Callable[[Any], Any]) -> ExampleSet:
+        changed = {name: change(getattr(self, name)) for name in _COLUMNS}
+        return replace(self, **changed)
+
     def in_order(self, batch_size: int) -> Iterator[Batch]:
         """Batches in the order of the rows."""
         for start in range(0, len(self), batch_size):
@@ -62,6 +71,20 @@ class ExampleSet:
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         for start in range(0, len(self), batch_size):
             yield self.batch(order[start : start + batch_size])
+
+
+_COLUMNS = tuple(field.name for field in fields(ExampleSet) if field.name != "features")
+
+
+def concatenate(parts: list[ExampleSet]) -> ExampleSet:
+    """Rows behind each other, of at least one set."""
+    if len(parts) == 1:
+        return parts[0]
+    joined: dict[str, Any] = {}
+    for name in _COLUMNS:
+        columns = [getattr(part, name) for part in parts]
+        joined[name] = torch.cat(columns) if isinstance(columns[0], Tensor) else np.concatenate(columns)
+    return replace(parts[0], **joined)
 
 
 def participation(objective: Objective, table: pa.Table, unsampled: bool) -> tuple[np.ndarray, np.ndarray]:

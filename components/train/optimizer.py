@@ -7,16 +7,20 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from components.common.errors import InputError
 from components.train.config import OptimizerConfig
 from components.train.lazy_adam import LazyAdam
 from components.train.model.ranker import Ranker
+from components.train.row_optimizer import RowOptimizer
+from components.train.rowwise_adagrad import RowwiseAdagrad
 
 _State: TypeAlias = dict[str, Tensor]
-_TABLES = "tables/"
+TABLES = "tables/"
+_ROW_OPTIMIZERS: dict[str, type[RowOptimizer]] = {"lazy_adam": LazyAdam, "rowwise_adagrad": RowwiseAdagrad}
 
 
 class RankerOptimizer:
-    """Adam on the net, and on the tables at `table_multiplier` times its rate: dense, or over a batch's rows only.
+    """Adam on the net; on the tables, at `table_multiplier` times its rate, dense Adam or one of a batch's rows only.
 
     Dense Adam also moves rows that are not in a batch, by their old moments, at a cost that follows the tables' size.
     """
@@ -31,12 +35,16 @@ class RankerOptimizer:
             {"params": matrices, "lr": config.learning_rate, "weight_decay": config.weight_decay},
             {"params": others, "lr": config.learning_rate, "weight_decay": 0.0},
         ]
-        self.tables: LazyAdam | None = None
+        self.tables: RowOptimizer | None = None
         if config.tables == "adam":
+            if model.embeddings.group is not None:
+                raise InputError("tables over several processes need optimizer.tables: lazy_adam")
             rate = config.learning_rate * config.table_multiplier
             groups.append({"params": [model.embeddings.weight], "lr": rate, "weight_decay": 0.0})
         else:
-            self.tables = LazyAdam(model.embeddings.weight, [*model.embeddings.table_rows.values()], config)
+            make = _ROW_OPTIMIZERS[config.tables]
+            sizes = [*model.embeddings.table_rows.values()]
+            self.tables = make(model.embeddings.weight, sizes, config, model.embeddings.group)
         model.embeddings.trains_rows = self.tables is not None
         self.dense = torch.optim.AdamW(groups, betas=config.betas, eps=config.eps, fused=True)
 
@@ -45,16 +53,23 @@ class RankerOptimizer:
         self.dense.zero_grad(set_to_none=True)
         self._model.embeddings.look_ups.clear()
 
+    def clip_gradients(self, where: str) -> None:
+        """Scale the net's gradients down to `max_gradient_norm`, if the recipe has one.
+
+        Raises:
+            FloatingPointError: If they are not finite; `where` says at which step.
+        """
+        if self._config.max_gradient_norm is None:
+            return
+        norm = torch.nn.utils.clip_grad_norm_(self._model.net.parameters(), self._config.max_gradient_norm)
+        if not torch.isfinite(norm):
+            raise FloatingPointError(f"{where}: the gradient's norm is {norm}; lower optimizer.learning_rate")
+
     def step(self) -> None:
         """Update from the gradients of one batch."""
         self.dense.step()
         if self.tables is not None:
-            look_ups = self._model.embeddings.look_ups
-            gradients = [look_up.vectors.grad for look_up in look_ups]
-            known = [gradient for gradient in gradients if gradient is not None]
-            assert known and len(known) == len(look_ups), "a look-up in training went without a backward pass"
-            self.tables.step(torch.cat([look_up.rows for look_up in look_ups]), torch.cat(known))
-            look_ups.clear()
+            self.tables.step(self._model.embeddings.gradients())
 
     def start_epoch(self, epoch: int, seed: int) -> None:
         """Redraw tables before every epoch but the first, if the recipe says so (MEDA, Fan et al. 2024).
@@ -65,11 +80,11 @@ class RankerOptimizer:
         if self._config.reinitialize is None or epoch == 0:
             return
         embeddings, keep_above = self._model.embeddings, self._config.reinitialize.keep_above
-        rows = torch.ones(len(embeddings.weight), dtype=torch.bool)
+        rows = torch.ones(len(embeddings.weight), dtype=torch.bool, device=embeddings.weight.device)
         if keep_above is not None:
             assert self.tables is not None and self.tables.frequencies is not None
-            rows = self.tables.frequencies.of(torch.arange(len(rows))) <= keep_above
-        embeddings.redraw(rows, torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+            rows = self.tables.frequencies.of(torch.arange(len(rows), device=rows.device)) <= keep_above
+        embeddings.redraw(rows, (seed, epoch))
         if self.tables is not None:
             self.tables.forget(rows)
         else:
@@ -88,7 +103,7 @@ class RankerOptimizer:
             for key, value in values.items()
         }
         if self.tables is not None:
-            state |= {_TABLES + key: value for key, value in self.tables.state_tensors().items()}
+            state |= {TABLES + key: value for key, value in self.tables.state_tensors().items()}
         return state
 
     def load_state_tensors(self, state: _State) -> None:
@@ -97,8 +112,13 @@ class RankerOptimizer:
             prefix = f"{name}/"
             found = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
             if found:
-                self.dense.state[parameter] = found
+                self.dense.state[parameter] = _on_device(found, parameter)
         if self.tables is not None:
             self.tables.load_state_tensors(
-                {key.removeprefix(_TABLES): value for key, value in state.items() if key.startswith(_TABLES)}
+                {key.removeprefix(TABLES): value for key, value in state.items() if key.startswith(TABLES)}
             )
+
+
+def _on_device(state: _State, parameter: Tensor) -> _State:
+    """Copies beside the parameter; a fused optimizer wants its count of steps there too."""
+    return {key: value.to(parameter.device, copy=True) for key, value in state.items()}

@@ -5,17 +5,17 @@ from __future__ import annotations
 from datetime import date
 from typing import Any
 
-import pyarrow as pa
 import torch
 
 from components.common.digests import digest_json
 from components.common.errors import InputError
 from components.common.events import DatasetConfig
-from components.common.examples import EARLY, TRAINING, read_examples
+from components.common.examples import EARLY, TRAINING
 from components.common.features import FeatureConfig
-from components.common.layout import CHECKPOINT_KIND, Store
+from components.common.layout import CHECKPOINT_KIND, LOSS_CURVE_FILE, TEST_CURVE_FILE, Store
 from components.common.manifests import Manifest, is_current
 from components.common.progress import log_line
+from components.train import memory
 from components.train.checkpoint import (
     Lineage,
     TrainingState,
@@ -23,38 +23,54 @@ from components.train.checkpoint import (
     find_checkpoint,
     load_checkpoint,
     new_state,
+    prune_checkpoints,
     write_checkpoint,
 )
 from components.train.config import TrainConfig
-from components.train.dataset import ExampleSet, keep_rate, tensors_of
-from components.train.trainer import Trainer
+from components.train.dataset import concatenate, keep_rate
+from components.train.event_log import EventLog
+from components.train.loader import ExampleStream, open_stream
+from components.train.processes import Process, joined_processes
+from components.train.resume import ResumePoints
+from components.train.training_run import Phase, TrainingRun
 
 
 def train_batch(store_uri: str, arm: str, features: FeatureConfig, config: TrainConfig, days: list[date]) -> str:
     """Train a new model on shuffled days.
 
+    With `config.test` the last day is held out while the others are trained on, and then trained on like a continual
+    day: so the tests are of unseen next-day examples, and no day is left out.
+
     Returns:
         The checkpoint's digest; one that exists for the same examples and recipe is kept.
     """
-    store = Store(store_uri)
-    examples, manifests = _read_days(store, features, days)
-    inputs = {"examples": digest_json([manifest.content_digest for manifest in manifests])}
-    done = _finished(store, arm, days[-1], inputs, features, config)
-    if done:
-        return done
-    lineage = Lineage(
-        arm=arm,
-        first_day=days[0],
-        trained_through=days[-1],
-        parent="",
-        step=0,
-        negative_keep_rate=keep_rate(manifests),
-    )
-    torch.set_num_threads(config.num_threads)
-    state = new_state(features, config, lineage)
-    state.model.net.normalize.fit(examples.dense)
-    state.model.net.heads.start_at((examples.labels * examples.masks).sum(0) / examples.masks.sum(0).clamp(min=1))
-    return _train(store, state, examples, config.epochs, inputs)
+    if config.test is not None and len(days) < 2:
+        raise InputError(f"arms.{arm}.test: the batch has one day, {days[0]}; testing on the last takes two at least")
+    store, num_tested = Store(store_uri), 1 if config.test is not None else 0
+    with joined_processes(config.run.device) as process:
+        stream, manifests = _open(store, features, config, days[: len(days) - num_tested], process)
+        inputs = {"examples": digest_json([manifest.content_digest for manifest in manifests])}
+        phases = [Phase(stream, config.epochs)]
+        if config.test is not None:
+            last, more = _open(store, features, config, days[-1:], process)
+            inputs["test_examples"] = more[0].content_digest
+            manifests += more
+            phases = [Phase(stream, config.epochs, concatenate([*last.parts()])), Phase(last, 1)]
+        lineage = Lineage(
+            arm=arm,
+            first_day=days[0],
+            trained_through=days[-1],
+            parent="",
+            step=0,
+            negative_keep_rate=keep_rate(manifests),
+        )
+        done = _finished(store, arm, days[-1], inputs, features, config)
+        if done:
+            return done
+        torch.set_num_threads(config.num_threads)
+        state = new_state(features, config, lineage)
+        state.model.net.fit(stream.parts())
+        return _train(store, state, phases, inputs, process)
 
 
 def train_day(
@@ -78,28 +94,40 @@ def train_day(
     parent = find_checkpoint(store, arm, before)
     if parent is None:
         raise InputError(f"{store.checkpoint(arm, before)}: no checkpoint to start {day} from; train {before} first")
-    examples, manifests = _read_days(store, features, [day], split)
-    inputs = {"examples": manifests[0].content_digest, "parent": checkpoint_digest(parent)}
-    done = _finished(store, arm, day, inputs, features, config)
-    if done:
-        return done
-    torch.set_num_threads(config.num_threads)
-    state, digest = load_checkpoint(store, arm, before)
-    _check_warm_start(state, features, config, keep_rate(manifests), store.checkpoint(arm, before))
-    state.config = config
-    state.lineage = Lineage(**{**state.lineage.model_dump(), "parent": digest, "trained_through": day})
-    return _train(store, state, examples, 1, inputs)
+    with joined_processes(config.run.device) as process:
+        stream, manifests = _open(store, features, config, [day], process, split)
+        inputs = {"examples": manifests[0].content_digest, "parent": checkpoint_digest(parent)}
+        done = _finished(store, arm, day, inputs, features, config)
+        if done:
+            return done
+        torch.set_num_threads(config.num_threads)
+        state, digest = load_checkpoint(store, arm, before)
+        _check_warm_start(state, features, config, keep_rate(manifests), store.checkpoint(arm, before))
+        state.config = config
+        state.lineage = Lineage(**{**state.lineage.model_dump(), "parent": digest, "trained_through": day})
+        return _train(store, state, [Phase(stream, 1)], inputs, process)
 
 
-def _read_days(
-    store: Store, features: FeatureConfig, days: list[date], split: str = TRAINING
-) -> tuple[ExampleSet, list[Manifest]]:
-    read = [read_examples(store, split, day) for day in days]
-    return tensors_of(pa.concat_tables([table for table, _ in read]), features, unsampled=False), [m for _, m in read]
+def _open(
+    store: Store,
+    features: FeatureConfig,
+    config: TrainConfig,
+    days: list[date],
+    process: Process,
+    split: str = TRAINING,
+) -> tuple[ExampleStream, list[Manifest]]:
+    stream, manifests = open_stream(store, split, days, features, config.run.pool_rows, process.share)
+    last_batch = len(stream) % config.batch_size or config.batch_size
+    if len(stream) and last_batch < process.share.world_size:
+        raise InputError(
+            f"{days[0]}..{days[-1]}: the last of the batches of {config.batch_size} has {last_batch} examples for "
+            f"{process.share.world_size} processes; change batch_size"
+        )
+    return stream, manifests
 
 
 def _settings(features: FeatureConfig, config: TrainConfig) -> dict[str, Any]:
-    return {"features": features.model_dump(mode="json"), "train": config.model_dump(mode="json")}
+    return {"features": features.model_dump(mode="json"), "train": config.recipe()}
 
 
 def _finished(
@@ -130,23 +158,32 @@ def _check_warm_start(
             raise InputError(f"{uri}: trained under another {name}; restore that configuration, or train a new batch")
 
 
-def _train(store: Store, state: TrainingState, examples: ExampleSet, epochs: int, inputs: dict[str, str]) -> str:
+def _train(store: Store, state: TrainingState, phases: list[Phase], inputs: dict[str, str], process: Process) -> str:
     config, lineage = state.config, state.lineage
-    trainer = Trainer(state.model, state.optimizer, config, f"train {lineage.arm}", lineage.step)
-    num_batches = -(-len(examples) // config.batch_size)
-    adaptive = config.optimizer.frequency_adaptive
-    if adaptive is not None and adaptive.counts == "precomputed":
-        trainer.count_rows(examples.in_order(config.batch_size))
-    for epoch in range(epochs):
-        seed = config.seed * 1_000_003 + trainer.step
-        trainer.train_epoch(examples.shuffled(config.batch_size, seed), num_batches, epoch)
-    state.lineage = Lineage(**{**lineage.model_dump(), "step": trainer.step})
+    memory.reuse_buffers()
+    state.spread(process)
     settings = _settings(state.features, config)
-    digest = checkpoint_digest(write_checkpoint(store, state, inputs, settings, trainer.curve.points))
+    points = ResumePoints(store, state, inputs, settings, process)
+    shown = config.run.tensorboard and process.is_first
+    events = EventLog(store.tensorboard(lineage.arm, lineage.trained_through) if shown else None)
+    run = TrainingRun(state, phases, points, events)
+    run.run()
+    state.lineage = Lineage(**{**lineage.model_dump(), "step": run.trainer.step})
+    curves = {LOSS_CURVE_FILE: run.trainer.curve.points}
+    if run.position.tests:
+        curves[TEST_CURVE_FILE] = run.position.tests
+    manifest = write_checkpoint(store, state, inputs, settings, curves, run.summary())
+    points.clear()
+    digest = process.agreed(checkpoint_digest(manifest) if manifest else None)
+    if not process.is_first:
+        return digest
+    prune_checkpoints(store, lineage.arm, config.run.keep_days)
+    num_examples = sum(len(phase.stream) for phase in phases)
+    waited = run.trainer.waited_seconds / max(run.trainer.seconds, 1e-9)
     log_line(
         "train",
-        f"{lineage.arm} {lineage.trained_through}: {len(examples)} examples, {epochs} epochs, {trainer.step} steps "
-        f"so far, checkpoint {digest[:12]}",
+        f"{lineage.arm} {lineage.trained_through}: {num_examples} examples, {phases[0].epochs} epochs, "
+        f"{run.trainer.step} steps so far, waited for data {waited:.1%} of the time, checkpoint {digest[:12]}",
     )
     return digest
 

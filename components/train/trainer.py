@@ -1,97 +1,121 @@
-"""The training loop."""
+"""The training step, and an epoch of it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
-from torch import Tensor
+from torchrec.distributed import DistributedModelParallel
 
 from components.common.objectives import OBJECTIVE_NAMES
 from components.common.progress import Progress
 from components.train.batch import Batch
 from components.train.config import TrainConfig
+from components.train.curves import LossCurve
+from components.train.dataset import ExampleSet
 from components.train.model.ranker import Ranker
 from components.train.optimizer import RankerOptimizer
-
-
-@dataclass
-class LossCurve:
-    """Mean loss of each objective over stretches of training.
-
-    Attributes:
-        points: One record per stretch: `step`, `epoch`, `examples` and a loss per objective, in nats.
-    """
-
-    points: list[dict[str, Any]] = field(default_factory=list)
-    _sums: Tensor = field(default_factory=lambda: torch.zeros(len(OBJECTIVE_NAMES), dtype=torch.float64))
-    _batches: int = 0
-
-    def add(self, losses: Tensor) -> None:
-        """Add one batch's losses."""
-        self._sums += losses.detach().to(torch.float64)
-        self._batches += 1
-
-    def close_point(self, step: int, epoch: int, examples: int) -> None:
-        """End a stretch."""
-        means = (self._sums / max(self._batches, 1)).tolist()
-        point = {"step": step, "epoch": epoch, "examples": examples}
-        self.points.append(point | dict(zip(OBJECTIVE_NAMES, means, strict=True)))
-        self._sums.zero_()
-        self._batches = 0
+from components.train.sharded_training import sharded_loss
 
 
 class Trainer:
-    """Trains a ranker on batches, keeping count of the steps taken."""
+    """Trains a ranker on batches, keeping count of the steps taken.
+
+    Attributes:
+        model: The ranker; its tables are shards when it is spread over processes.
+        parallel: What to call for logits: the ranker, or what spreads it over processes.
+        device: Where the model is.
+        step: Updates so far.
+        curve: Training loss.
+        seconds: Time spent in epochs so far.
+        waited_seconds: The part of it in which no batch was ready.
+    """
 
     def __init__(
-        self, model: Ranker, optimizer: RankerOptimizer, config: TrainConfig, name: str, step: int = 0
+        self,
+        model: Ranker,
+        optimizer: RankerOptimizer,
+        config: TrainConfig,
+        name: str,
+        step: int = 0,
+        parallel: DistributedModelParallel | None = None,
     ) -> None:
         """Continue from `step` steps already taken; `name` is shown with the progress."""
         self.model, self.optimizer, self.step = model, optimizer, step
+        self.parallel = parallel or model
+        self._loss = model.loss if parallel is None else partial(sharded_loss, parallel)
         self.curve = LossCurve()
+        self.seconds = self.waited_seconds = 0.0
         self._config, self._name = config, name
-        self._weights = torch.tensor([config.objective_weights.get(name, 1.0) for name in OBJECTIVE_NAMES])
+        self.device = model.embeddings.weight.device
+        weights = [config.objective_weights.get(name, 1.0) for name in OBJECTIVE_NAMES]
+        self._weights = torch.tensor(weights, device=self.device)
 
     def train_step(self, batch: Batch) -> None:
         """One update.
 
         Raises:
-            FloatingPointError: If the loss is not finite; the model is as it was before the batch.
+            FloatingPointError: If the loss, or the gradients that are to be clipped, are not finite; the model is as it
+                was before the batch.
         """
         self.optimizer.zero_grad()
-        total, losses = self.model.loss(batch, self._weights)
-        if not torch.isfinite(total):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._config.precision == "bfloat16"):
+            total, losses = self._loss(batch.to(self.device), self._weights)
+        # Of the whole batch: over several processes, all stop or none.
+        if not torch.isfinite(losses).all():
             found = dict(zip(OBJECTIVE_NAMES, losses.tolist(), strict=True))
             raise FloatingPointError(
                 f"{self._name}: the loss at step {self.step} is not finite: {found}; lower optimizer.learning_rate "
                 "or set optimizer.max_gradient_norm"
             )
         total.backward()
-        if self._config.optimizer.max_gradient_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.model.net.parameters(), self._config.optimizer.max_gradient_norm)
+        self.optimizer.clip_gradients(f"{self._name} at step {self.step}")
         self.optimizer.step()
         self.step += 1
         self.curve.add(losses)
 
-    def count_rows(self, batches: Iterable[Batch]) -> None:
+    def count_rows(self, parts: Iterable[ExampleSet]) -> None:
         """Count the look-ups of all examples ahead of training on them."""
         assert self.optimizer.tables is not None
-        for batch in batches:
-            self.optimizer.tables.count(self.model.embeddings.rows(batch.sparse))
+        for part in parts:
+            for batch in part.in_order(self._config.batch_size):
+                self.optimizer.tables.count(*self.model.embeddings.row_counts(batch.to(self.device).sparse))
 
-    def train_epoch(self, batches: Iterable[Batch], num_batches: int, epoch: int) -> None:
-        """Train on all batches; a point of the loss curve ends every `steps_per_point` steps, and with the last."""
-        self.optimizer.start_epoch(epoch, self._config.seed)
-        self.model.train()
-        started, examples = time.monotonic(), 0
+    def train_epoch(
+        self,
+        batches: Iterable[Batch],
+        num_examples: int,
+        epoch: int,
+        first: int = 0,
+        after_step: Callable[[int], bool] | None = None,
+    ) -> None:
+        """Train on all batches; a point of the loss curve ends every `steps_per_point` steps, and with the last.
+
+        Args:
+            batches: Those of the epoch, from number `first` on.
+            num_examples: Of the whole epoch.
+            epoch: Its number; before every epoch but the first the recipe may redraw the tables.
+            first: Batches that an interrupted run has trained on already.
+            after_step: Told the batches done; ends the epoch when it returns False.
+        """
+        config, num_batches = self._config, -(-num_examples // self._config.batch_size)
+        if first == 0:
+            self.optimizer.start_epoch(epoch, config.seed)
+        self.parallel.train()
         progress = Progress(f"{self._name} epoch {epoch + 1}", num_batches)
-        for number, batch in enumerate(batches, start=1):
+        started, coming = time.monotonic(), iter(batches)
+        for number in range(first + 1, num_batches + 1):
+            asked = time.monotonic()
+            batch = next(coming)
+            self.waited_seconds += time.monotonic() - asked
             self.train_step(batch)
-            examples += len(batch.dense)
-            if number % self._config.steps_per_point == 0 or number == num_batches:
+            examples = min(number * config.batch_size, num_examples)
+            if number % config.steps_per_point == 0 or number == num_batches:
                 self.curve.close_point(self.step, epoch, examples)
-            progress.update(number, f"{examples / (time.monotonic() - started):,.0f} examples/s")
+            rate = (examples - first * config.batch_size) / (time.monotonic() - started)
+            progress.update(number, f"{rate:,.0f} examples/s")
+            if after_step is not None and not after_step(number):
+                break
+        self.seconds += time.monotonic() - started

@@ -71,21 +71,18 @@ def train_and_score(
         negative_keep_rate=rate,
     )
     state = new_state(config.features, recipe, lineage)
-    state.model.net.normalize.fit(batch.dense)
-    state.model.net.heads.start_at((batch.labels * batch.masks).sum(0) / batch.masks.sum(0).clamp(min=1))
+    state.model.net.fit([batch])
     trainer = Trainer(state.model, state.optimizer, recipe, "study")
     for epoch in range(recipe.epochs):
         seed = recipe.seed * 1_000_003 + trainer.step
-        trainer.train_epoch(batch.shuffled(recipe.batch_size, seed), -(-len(batch) // recipe.batch_size), epoch)
+        trainer.train_epoch(batch.shuffled(recipe.batch_size, seed), len(batch), epoch)
     found = []
     for day in continual:
         unseen = tensors_of(tables[f"evaluation/{day}"], config.features, unsampled=True)
         found.append(day_aucs(unseen, dict(zip(OBJECTIVE_NAMES, predict(state, unseen, 4096).T, strict=True))))
         training = tensors_of(tables[f"training/{day}"], config.features, unsampled=False)
         seed = recipe.seed * 1_000_003 + trainer.step
-        trainer.train_epoch(
-            training.shuffled(recipe.batch_size, seed), -(-len(training) // recipe.batch_size), recipe.epochs
-        )
+        trainer.train_epoch(training.shuffled(recipe.batch_size, seed), len(training), 0)
     return np.mean(found, axis=0)
 
 

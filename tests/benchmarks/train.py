@@ -18,6 +18,7 @@ from torch import Tensor
 
 from components.train.config import OptimizerConfig
 from components.train.lazy_adam import LazyAdam
+from components.train.rows import DistinctRows, RowGradients
 
 NUM_TABLES, DIM, BATCH, NUM_THREADS = 60, 32, 2000, 2
 STEPS, WARM_UP = 12, 3
@@ -62,10 +63,11 @@ def lazy(table_rows: list[int], adaptive: bool) -> Step:
     optimizer = LazyAdam(weight, table_rows, OptimizerConfig.parse(values, "optimizer"))
 
     def step(rows: Tensor) -> None:
-        vectors = weight.index_select(0, rows).requires_grad_()
-        vectors.backward(gradient_of(rows))
+        distinct = DistinctRows.of(rows)
+        vectors = weight.index_select(0, distinct.rows).requires_grad_()
+        distinct.expand(vectors).backward(gradient_of(rows))
         assert vectors.grad is not None
-        optimizer.step(rows, vectors.grad)
+        optimizer.step(RowGradients(distinct.rows, distinct.counts, vectors.grad))
 
     return step
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from components.common.features import FeatureConfig
-from components.train.batch import sparse_keys
+from components.train import memory
 from components.train.config import ModelConfig
+from components.train.model.look_ups import KeyLayout
+from components.train.rows import DistinctRows, RowGradients, merge
 
-_ROWS_AT_ONCE = 1_000_000
+_BLOCK_ROWS = 65_536
 
 
 @dataclass
@@ -20,11 +23,11 @@ class LookUp:
     """What one batch took from the tables.
 
     Attributes:
-        rows: Rows of the weight, int64, shape (m,); repeated where a batch repeats them.
-        vectors: Copies of these rows that gather the loss's gradient, shape (m, dim).
+        distinct: The rows of the weight.
+        vectors: Copies of the different rows that gather the loss's gradient, shape (u, dim).
     """
 
-    rows: Tensor
+    distinct: DistinctRows
     vectors: Tensor
 
 
@@ -36,78 +39,85 @@ class Embeddings(nn.Module):
     """
 
     weight: nn.Parameter
-    _offsets: Tensor
+    group: distributed.ProcessGroup | None = None
 
     def __init__(self, features: FeatureConfig, config: ModelConfig) -> None:
         """Make one table per entry of `features.tables`, drawn from N(0, `embedding_init`^2)."""
         super().__init__()
-        self.table_rows = dict(features.tables)
-        self.first_rows = dict(zip(self.table_rows, _starts([*self.table_rows.values()]), strict=True))
-        self._num_categorical, self._num_sequence = len(features.categorical_names), len(features.sequence_names)
-        self._length, self._init = features.sequence.length, config.embedding_init
-        keys = sparse_keys(features)
-        tables = [*features.categorical_names, *(features.sequence_table(name) for name in features.sequence_names)]
-        assert len(keys) == len(tables)
-        self.register_buffer("_offsets", torch.tensor([self.first_rows[table] for table in tables]), persistent=False)
-        self.weight = nn.Parameter(torch.empty(sum(self.table_rows.values()), config.embedding_dim))
+        self.layout, self.init = KeyLayout(features), config.embedding_init
+        self.table_rows, self.first_rows = self.layout.table_rows, self.layout.first_rows
+        self.weight = nn.Parameter(memory.zeros(sum(self.table_rows.values()), config.embedding_dim))
         self.trains_rows = False
         self.look_ups: list[LookUp] = []
         with torch.no_grad():
             for table in self.tables().values():
-                table.normal_(std=self._init)
-
-    def rows(self, sparse: KeyedJaggedTensor) -> Tensor:
-        """Rows of the weight that a batch looks up, key by key; int64, shape (values,)."""
-        per_key = torch.tensor(sparse.length_per_key(), device=sparse.values().device)
-        return sparse.values() + self._offsets.repeat_interleave(per_key)
+                table.normal_(std=self.init)
 
     def forward(self, sparse: KeyedJaggedTensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Look up a batch of n rows.
-
-        Returns:
-            Categorical vectors (n, C, dim), sequence vectors padded with zeros (n, L, S * dim), lengths (n,).
-        """
-        rows = self.rows(sparse)
-        vectors = self._look_up(rows)
-        dim, num_examples = vectors.shape[1], sparse.stride()
-        split = self._num_categorical * num_examples
-        # One split: each slice of its own would make a gradient of the whole shape.
-        of_categorical, of_sequence = vectors.split([split, len(vectors) - split])
-        categorical = of_categorical.view(self._num_categorical, num_examples, dim).transpose(0, 1)
-        lengths = sparse.lengths()[split : split + num_examples].to(torch.int64)
-        used = torch.arange(self._length, device=lengths.device) < lengths[:, None]
-        positions = of_sequence.view(self._num_sequence, -1, dim).transpose(0, 1).flatten(1)
-        sequence = vectors.new_zeros(num_examples, self._length, self._num_sequence * dim)
-        sequence[used] = positions
-        return categorical, sequence, lengths
+        """Look up a batch; gives what `KeyLayout.arrange` gives."""
+        return self.layout.arrange(self._look_up(self.layout.rows(sparse)), sparse)
 
     def _look_up(self, rows: Tensor) -> Tensor:
         if not (self.training and self.trains_rows and torch.is_grad_enabled()):
             return self.weight.index_select(0, rows)
         # The gradient stays with the copies: one of the whole weight's shape is never made.
-        vectors = self.weight.detach().index_select(0, rows).requires_grad_()
-        self.look_ups.append(LookUp(rows, vectors))
-        return vectors
+        distinct = DistinctRows.of(rows)
+        vectors = self.weight.detach().index_select(0, distinct.rows).requires_grad_()
+        self.look_ups.append(LookUp(distinct, vectors))
+        return distinct.expand(vectors)
+
+    def gradients(self) -> RowGradients:
+        """What the look-ups since the last call have gathered."""
+        parts = []
+        for look_up in self.look_ups:
+            gradient = look_up.vectors.grad
+            assert gradient is not None, "a look-up in training went without a backward pass"
+            parts.append(RowGradients(look_up.distinct.rows, look_up.distinct.counts, gradient))
+        self.look_ups.clear()
+        return merge(parts)
+
+    def row_counts(self, sparse: KeyedJaggedTensor) -> tuple[Tensor, Tensor]:
+        """The different rows that a batch looks up, and how often; int64, shape (u,) each."""
+        distinct = DistinctRows.of(self.layout.rows(sparse))
+        return distinct.rows, distinct.counts
 
     def tables(self) -> dict[str, Tensor]:
         """The weights of every table by name, shape (rows, dim), as views."""
         return dict(zip(self.table_rows, self.weight.detach().split([*self.table_rows.values()]), strict=True))
 
-    @torch.no_grad()
-    def redraw(self, rows: Tensor, generator: torch.Generator) -> None:
-        """Draw some rows anew, as at the start; bool, shape (all rows,)."""
-        for part, chosen in zip(self.weight.split(_ROWS_AT_ONCE), rows.split(_ROWS_AT_ONCE), strict=True):
-            fresh = torch.empty_like(part).normal_(std=self._init, generator=generator)
-            part.copy_(torch.where(chosen[:, None], fresh, part))
+    def redraw(self, rows: Tensor, seed: tuple[int, ...]) -> None:
+        """Draw some rows anew; bool, shape (all rows,)."""
+        redraw_rows(self.weight, rows, 0, self.init, seed)
 
     def zeros(self, rows: int) -> tuple[Tensor, Tensor]:
         """Categorical and sequence vectors of the shapes that `forward` gives for some number of rows."""
-        dim = self.weight.shape[1]
+        dim, layout = self.weight.shape[1], self.layout
         return (
-            torch.zeros(rows, self._num_categorical, dim),
-            torch.zeros(rows, self._length, self._num_sequence * dim),
+            torch.zeros(rows, layout.categorical.num_vectors, dim),
+            torch.zeros(rows, layout.length, layout.sequence.num_vectors * dim),
         )
 
 
-def _starts(sizes: list[int]) -> list[int]:
-    return [sum(sizes[:number]) for number in range(len(sizes))]
+@torch.no_grad()
+def redraw_rows(weight: Tensor, chosen: Tensor, first_row: int, std: float, seed: tuple[int, ...]) -> None:
+    """Redraw rows of a part of the weight of all tables, to the same values in whatever parts it is held.
+
+    Every block of rows has a stream of its own, so that a part draws little more than its own rows.
+
+    Args:
+        weight: The part, shape (m, dim).
+        chosen: Which of its rows to redraw, bool, shape (m,).
+        first_row: Row of the whole weight that the part begins with.
+        std: Standard deviation of the values.
+        seed: At least 0 each.
+    """
+    dim, last_row = weight.shape[1], first_row + len(weight)
+    for block in range(first_row // _BLOCK_ROWS, -(-last_row // _BLOCK_ROWS)):
+        start, end = max(first_row, block * _BLOCK_ROWS), min(last_row, (block + 1) * _BLOCK_ROWS)
+        skipped = start - block * _BLOCK_ROWS
+        # NumPy mixes all of the seed; torch's CPU generator takes 32 bits of it.
+        stream = np.random.default_rng([*seed, block])
+        drawn = stream.standard_normal((skipped + end - start, dim), dtype=np.float32)[skipped:]
+        part = slice(start - first_row, end - first_row)
+        fresh = torch.from_numpy(drawn).mul_(std).to(weight.device, weight.dtype)
+        weight[part] = torch.where(chosen[part, None], fresh, weight[part])

@@ -8,6 +8,39 @@ from torch import Tensor, nn
 _LIMIT = 5.0
 
 
+class Moments:
+    """Mean and variance of transformed dense features, part by part (Chan, Golub and LeVeque 1983)."""
+
+    def __init__(self, num_features: int) -> None:
+        """Start without rows."""
+        self.num_rows = 0
+        self.mean = torch.zeros(num_features, dtype=torch.float64)
+        self._squares = torch.zeros(num_features, dtype=torch.float64)
+
+    @classmethod
+    def of(cls, dense: Tensor) -> Moments:
+        """Those of raw values of shape (n, features)."""
+        moments = cls(dense.shape[1])
+        moments.add(dense)
+        return moments
+
+    def add(self, dense: Tensor) -> None:
+        """Add raw values of shape (n, features)."""
+        if len(dense) == 0:
+            return
+        squeezed = _squeeze(dense.double())
+        mean, total = squeezed.mean(dim=0), self.num_rows + len(dense)
+        between = (mean - self.mean) ** 2 * (self.num_rows * len(dense) / total)
+        self._squares += ((squeezed - mean) ** 2).sum(dim=0) + between
+        self.mean += (mean - self.mean) * (len(dense) / total)
+        self.num_rows = total
+
+    @property
+    def deviation(self) -> Tensor:
+        """Of the whole, shape (features,)."""
+        return (self._squares / max(self.num_rows, 1)).sqrt()
+
+
 class DenseNormalizer(nn.Module):
     """Standardises sign(x) * log(1 + |x|), as counts and recencies have long tails; clamps at 5 deviations.
 
@@ -23,11 +56,10 @@ class DenseNormalizer(nn.Module):
         self.register_buffer("mean", torch.zeros(num_features))
         self.register_buffer("scale", torch.ones(num_features))
 
-    def fit(self, dense: Tensor) -> None:
-        """Take mean and scale from raw values of shape (n, features)."""
-        squeezed = _squeeze(dense.double())
-        self.mean.copy_(squeezed.mean(dim=0))
-        self.scale.copy_(squeezed.std(dim=0, correction=0).clamp(min=1e-3))
+    def fit(self, moments: Moments) -> None:
+        """Take mean and scale of these."""
+        self.mean.copy_(moments.mean)
+        self.scale.copy_(moments.deviation.clamp(min=1e-3))
 
     def forward(self, dense: Tensor) -> Tensor:
         """Scale raw values of shape (n, features)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +13,10 @@ from components.common.features import FeatureConfig
 from components.common.objectives import OBJECTIVES, negative_rate
 from components.train.batch import Batch
 from components.train.config import ModelConfig
+from components.train.dataset import ExampleSet
 from components.train.model.dhen import Dhen
 from components.train.model.embeddings import Embeddings
-from components.train.model.feature_processing import DenseNormalizer
+from components.train.model.feature_processing import DenseNormalizer, Moments
 from components.train.model.heads import Heads
 from components.train.model.sequence import SequenceEncoder
 
@@ -32,8 +34,9 @@ class RankerNet(nn.Module):
         super().__init__()
         dim = config.embedding_dim
         self.normalize = DenseNormalizer(len(features.dense_names))
-        self.sequence = SequenceEncoder(dim * len(features.sequence_names), features.sequence.length, config)
-        num_categorical, num_dense = len(features.categorical), len(features.dense_names)
+        num_categorical = features.num_vectors(features.categorical_tables)
+        num_sequence, num_dense = features.num_vectors(features.sequence_tables), len(features.dense_names)
+        self.sequence = SequenceEncoder(dim * num_sequence, features.sequence.length, config)
         self.dhen = Dhen(num_categorical, num_dense, config.sequence_dim, dim, config.dhen) if config.dhen else None
         width = self.dhen.width if self.dhen else dim * num_categorical + num_dense + config.sequence_dim
         layers: list[nn.Module] = []
@@ -45,6 +48,17 @@ class RankerNet(nn.Module):
         self.wide = nn.Linear(dim * num_categorical + num_dense, len(OBJECTIVES))
         nn.init.zeros_(self.wide.weight)
         nn.init.zeros_(self.wide.bias)
+
+    def fit(self, parts: Iterable[ExampleSet]) -> None:
+        """Take the dense features' scales, and the share of positives to start from, from training examples."""
+        moments = Moments(len(self.normalize.mean))
+        positives, taking_part = torch.zeros(2, len(OBJECTIVES), dtype=torch.float64)
+        for part in parts:
+            moments.add(part.dense)
+            positives += (part.labels * part.masks).sum(0)
+            taking_part += part.masks.sum(0)
+        self.normalize.fit(moments)
+        self.heads.start_at((positives / taking_part.clamp(min=1)).to(torch.float32))
 
     def forward(self, categorical: Tensor, dense: Tensor, sequence: Tensor, lengths: Tensor) -> Tensor:
         """Logits, as trained on down-sampled negatives.
@@ -88,9 +102,23 @@ class Ranker(nn.Module):
         Returns:
             The total, and each objective's mean over the rows that take part, shape (objectives,); 0 without rows.
         """
-        losses = functional.binary_cross_entropy_with_logits(self(batch), batch.labels, reduction="none")
-        means = (losses * batch.masks).sum(dim=0) / batch.masks.sum(dim=0).clamp(min=1.0)
+        means = objective_losses(self(batch), batch, batch.masks.sum(dim=0))
         return (means * weights).sum(), means
+
+
+def objective_losses(logits: Tensor, batch: Batch, taking_part: Tensor) -> Tensor:
+    """Masked binary cross-entropy of each objective, divided by a number of rows.
+
+    Args:
+        logits: Shape (n, objectives).
+        batch: The n rows.
+        taking_part: How many rows take part in each objective, here or in all parts of a batch; shape (objectives,).
+
+    Returns:
+        Shape (objectives,); 0 without rows.
+    """
+    losses = functional.binary_cross_entropy_with_logits(logits.float(), batch.labels, reduction="none")
+    return (losses * batch.masks).sum(dim=0) / taking_part.clamp(min=1.0)
 
 
 class LogitCorrection(nn.Module):

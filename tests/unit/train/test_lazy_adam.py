@@ -15,7 +15,10 @@ from components.common.layout import Store
 from components.train.checkpoint import Lineage, load_checkpoint, new_state, write_checkpoint
 from components.train.config import OptimizerConfig, TrainConfig
 from components.train.dataset import tensors_of
-from components.train.lazy_adam import LazyAdam, RowFrequencies, sum_by_row
+from components.train.frequencies import RowFrequencies
+from components.train.lazy_adam import LazyAdam
+from components.train.rows import DistinctRows, RowGradients
+from components.train.rowwise_adagrad import RowwiseAdagrad
 from components.train.run import train_batch
 from components.train.trainer import Trainer
 
@@ -33,6 +36,11 @@ def batches(steps=STEPS, seed=0):
         rows = np.concatenate([generator.integers(0, 7, 9), [7, 7], 8 + generator.zipf(1.5, 12) % 35])
         gradients = generator.normal(size=(len(rows), DIM)) * 10.0 ** generator.uniform(-7, 0, (len(rows), 1))
         yield torch.from_numpy(rows), torch.from_numpy(gradients.astype(np.float32))
+
+
+def take_step(optimizer, rows, gradients):
+    distinct = DistinctRows.of(rows)
+    optimizer.step(RowGradients(distinct.rows, distinct.counts, distinct.sum(gradients)))
 
 
 class Reference:
@@ -86,7 +94,7 @@ def test_updates_follow_equation_1(adaptive, starts):
     if optimizer.frequencies is not None:
         optimizer.frequencies.add(torch.arange(len(weight)), torch.tensor(counts))
     for rows, gradients in batches():
-        optimizer.step(rows, gradients)
+        take_step(optimizer, rows, gradients)
         reference.step(rows, gradients)
     torch.testing.assert_close(weight.double(), torch.tensor(reference.weight, dtype=torch.float64), rtol=0, atol=1e-6)
     if optimizer.frequencies is not None:
@@ -98,7 +106,7 @@ def test_rows_that_never_occur_do_not_move():
     weight = torch.ones(sum(TABLES), DIM)
     optimizer = LazyAdam(weight, TABLES, config_of(frequency_adaptive={}))
     for rows, gradients in batches(20):
-        optimizer.step(rows, gradients)
+        take_step(optimizer, rows, gradients)
     assert torch.equal(weight[-5:], torch.ones(5, DIM))
     assert not optimizer.exp_avg[-5:].any()
 
@@ -114,7 +122,7 @@ def test_rows_in_every_batch_move_as_under_torch_s_adam():
         gradients = torch.randn(15, DIM, generator=generator)
         dense.grad = torch.zeros(6, DIM).index_add_(0, rows, gradients)
         adam.step()
-        optimizer.step(rows, gradients)
+        take_step(optimizer, rows, gradients)
     torch.testing.assert_close(weight, dense.detach(), rtol=0, atol=1e-6)
 
 
@@ -125,17 +133,20 @@ def test_row_correction_makes_first_updates_equal():
         weight = torch.zeros(2, DIM)
         optimizer = LazyAdam(weight, [2], config_of(bias_correction=correction))
         for _ in range(500):
-            optimizer.step(torch.tensor([0]), torch.ones(1, DIM))
-        optimizer.step(torch.tensor([1]), torch.ones(1, DIM))
+            take_step(optimizer, torch.tensor([0]), torch.ones(1, DIM))
+        take_step(optimizer, torch.tensor([1]), torch.ones(1, DIM))
         moved[correction] = -weight[1, 0].item() / 1e-3
     assert moved["row"] == pytest.approx(1.0, rel=1e-3)
     assert moved["global"] > 1.5
 
 
 def test_gradients_of_equal_rows_are_summed():
-    rows = torch.tensor([5, 2, 5, 5])
-    distinct, counts, sums = sum_by_row(rows, torch.tensor([[1.0], [2.0], [3.0], [4.0]]))
-    assert (distinct.tolist(), counts.tolist(), sums.tolist()) == ([2, 5], [1, 3], [[2.0], [8.0]])
+    distinct = DistinctRows.of(torch.tensor([5, 2, 5, 5]))
+    vectors = torch.tensor([[10.0], [20.0]], requires_grad=True)
+    expanded = distinct.expand(vectors)
+    expanded.backward(torch.tensor([[1.0], [2.0], [3.0], [4.0]]))
+    assert (distinct.rows.tolist(), distinct.counts.tolist()) == ([2, 5], [1, 3])
+    assert expanded.view(-1).tolist() == [20.0, 10.0, 20.0, 20.0] and vectors.grad.tolist() == [[2.0], [8.0]]
 
 
 def test_frequencies_take_a_row_s_share_of_memory():
@@ -163,7 +174,7 @@ def test_redrawing_needs_an_epoch_boundary():
 
 
 def recipe(joined, **optimizer):
-    values = joined.config.arms.candidate.model_dump() | {"epochs": 2}
+    values = joined.config.arms.candidate.model_dump() | {"epochs": 2, "batch_size": 64}
     values["optimizer"] = values["optimizer"] | optimizer
     return TrainConfig.parse(values, "train")
 
@@ -176,7 +187,7 @@ def trained(joined, config, epochs=1):
     state = new_state(joined.config.features, config, lineage)
     trainer = Trainer(state.model, state.optimizer, config, "test")
     for epoch in range(epochs):
-        trainer.train_epoch(examples.shuffled(64, epoch), -(-len(examples) // 64), epoch)
+        trainer.train_epoch(examples.shuffled(64, epoch), len(examples), epoch)
     return state, trainer, examples
 
 
@@ -195,15 +206,15 @@ def test_lazy_adam_trains_as_well_as_dense_adam(joined):
 def test_checkpoint_of_lazy_adam_goes_on_bit_for_bit(joined, tmp_path):
     config = recipe(joined, **ROWS_OPTIMIZER)
     state, trainer, examples = trained(joined, config)
-    settings = {"features": joined.config.features.model_dump(mode="json"), "train": config.model_dump(mode="json")}
+    settings = {"features": joined.config.features.model_dump(mode="json"), "train": config.recipe()}
     store = Store(str(tmp_path))
-    write_checkpoint(store, state, {}, settings, [])
+    write_checkpoint(store, state, {}, settings, {}, {})
     again, _ = load_checkpoint(store, "x", joined.batch_days[0])
     other = Trainer(again.model, again.optimizer, config, "test", trainer.step)
     loaded, written = again.optimizer.state_tensors(), state.optimizer.state_tensors()
     assert all(torch.equal(written[name].double(), loaded[name].double()) for name in written)
     for one in (trainer, other):
-        one.train_epoch(examples.shuffled(64, 9), -(-len(examples) // 64), 0)
+        one.train_epoch(examples.shuffled(64, 9), len(examples), 0)
     for name, value in state.model.state_dict().items():
         assert torch.equal(value, again.model.state_dict()[name]), name
     saved, found = state.optimizer.state_tensors(), again.optimizer.state_tensors()
@@ -246,10 +257,10 @@ def test_frequent_rows_can_stay(joined):
 def test_precomputed_counts_are_those_of_all_examples(joined):
     config = recipe(joined, tables="lazy_adam", frequency_adaptive={"counts": "precomputed"})
     state, trainer, examples = trained(joined, config, epochs=0)
-    trainer.count_rows(examples.in_order(64))
+    trainer.count_rows([examples])
     assert state.optimizer.tables is not None and state.optimizer.tables.frequencies is not None
     counted = state.optimizer.tables.frequencies.all.clone()
-    trainer.train_epoch(examples.shuffled(64, 0), -(-len(examples) // 64), 0)
+    trainer.train_epoch(examples.shuffled(64, 0), len(examples), 0)
     assert torch.equal(state.optimizer.tables.frequencies.all.to(torch.int64), counted.to(torch.int64))
     surfaces = state.model.embeddings.first_rows["surface"]
     found = counted.to(torch.int64)[surfaces : surfaces + 16]
@@ -311,6 +322,38 @@ def test_every_look_up_of_a_step_is_trained(joined):
     state.model(parts[0])
     before = state.model.embeddings.weight.detach().clone()
     state.optimizer.step()
-    rows = torch.cat([state.model.embeddings.rows(part.sparse) for part in parts]).unique()
+    rows = torch.cat([state.model.embeddings.layout.rows(part.sparse) for part in parts]).unique()
     moved = (state.model.embeddings.weight != before).any(dim=1).nonzero().view(-1)
     assert torch.equal(moved, rows)
+
+
+def test_adagrad_follows_its_definition():
+    """A row's rate is over the root of its summed mean squares; FAL takes part of the step."""
+    for adaptive in (None, {}):
+        config = config_of(tables="rowwise_adagrad", frequency_adaptive=adaptive)
+        weight = torch.randn(sum(TABLES), DIM, generator=torch.Generator().manual_seed(1)) * 0.01
+        expected, sums = weight.double().clone(), torch.zeros(len(weight), dtype=torch.float64)
+        reference = Reference(weight, config)
+        optimizer = RowwiseAdagrad(weight, TABLES, config)
+        for rows, gradients in batches(50):
+            for row in rows.tolist():
+                reference.counts[row] += 1
+            for row in rows.unique().tolist():
+                gradient = gradients[rows == row].double().sum(0)
+                sums[row] += gradient.pow(2).mean()
+                expected[row] -= 1e-3 * reference.factor(row) * gradient / (sums[row].sqrt() + config.eps)
+            take_step(optimizer, rows, gradients)
+        torch.testing.assert_close(weight.double(), expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(optimizer.sum_of_squares.double(), sums, rtol=1e-5, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bias_correction": "row"}, "leave it out"),
+        ({"frequency_adaptive": {"apply_to": "gradient"}}, "divides any factor out"),
+    ],
+)
+def test_adagrad_refuses_what_is_adam_s(changes, message):
+    with pytest.raises(InputError, match=message):
+        config_of(tables="rowwise_adagrad", **changes)

@@ -9,7 +9,7 @@ from components.common.examples import EVALUATION, TRAINING, read_examples
 from components.common.objectives import OBJECTIVE_NAMES, OBJECTIVES, negative_rate
 from components.train.config import ModelConfig
 from components.train.dataset import participation, tensors_of
-from components.train.model.feature_processing import DenseNormalizer
+from components.train.model.feature_processing import DenseNormalizer, Moments
 from components.train.model.ranker import LogitCorrection, Ranker
 from components.train.model.sequence import SequenceEncoder
 
@@ -123,7 +123,10 @@ def test_down_sampled_negatives_are_the_hash_s_share(joined):
 def test_normalizer_standardises_logarithms():
     normalize = DenseNormalizer(2)
     dense = torch.tensor([[0.0, 5.0], [math.e - 1, 5.0]])
-    normalize.fit(dense)
+    moments = Moments(dense.shape[1])
+    for part in dense.split(7):
+        moments.add(part)
+    normalize.fit(moments)
     assert torch.allclose(normalize(dense)[:, 0], torch.tensor([-1.0, 1.0]))
     assert torch.equal(normalize(dense)[:, 1], torch.zeros(2))
     assert normalize(torch.tensor([[1e30, 5.0]]))[0, 0] == 5.0

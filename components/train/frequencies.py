@@ -1,0 +1,81 @@
+"""How often table rows are looked up, and the learning rates that follow from it (FAL)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, distributed
+
+_UINT32 = 2**32
+
+
+class RowFrequencies:
+    """How often each row was looked up: uint32, which stays at its maximum, and the largest count of each table.
+
+    Counts never fall, so the maximum is kept as a running value and costs nothing. Processes that each hold some rows
+    of the tables share it.
+    """
+
+    def __init__(
+        self,
+        table_rows: list[int],
+        device: torch.device | str = "cpu",
+        group: distributed.ProcessGroup | None = None,
+    ) -> None:
+        """Start at zero; `table_rows` are the tables' sizes here, in their order."""
+        ends = torch.tensor(table_rows, device=device).cumsum(0)
+        self._last_rows, self._group = ends - 1, group
+        # torch has few operations on uint32: the same bits are kept as int32.
+        self._bits = torch.zeros(int(ends[-1]), dtype=torch.int32, device=device)
+        self.largest = torch.zeros(len(table_rows), dtype=torch.int64, device=device)
+
+    def add(self, rows: Tensor, counts: Tensor) -> Tensor:
+        """Count look-ups of distinct rows; both int64, shape (m,).
+
+        Returns:
+            Their counts now, int64, shape (m,).
+        """
+        total = (self.of(rows) + counts).clamp_(max=_UINT32 - 1)
+        # The conversion keeps the low 32 bits.
+        self._bits.index_copy_(0, rows, total.to(torch.int32))
+        self.largest.scatter_reduce_(0, self._table_of(rows), total, "amax")
+        if self._group is not None:
+            distributed.all_reduce(self.largest, distributed.ReduceOp.MAX, group=self._group)
+        return total
+
+    def of(self, rows: Tensor) -> Tensor:
+        """Counts of some rows, int64, shape (m,)."""
+        return self._bits.index_select(0, rows).to(torch.int64).bitwise_and_(_UINT32 - 1)
+
+    def largest_beside(self, rows: Tensor) -> Tensor:
+        """The largest count in each row's own table, int64, shape (m,)."""
+        return self.largest.index_select(0, self._table_of(rows))
+
+    def _table_of(self, rows: Tensor) -> Tensor:
+        return torch.searchsorted(self._last_rows, rows)
+
+    @property
+    def all(self) -> Tensor:
+        """Counts of all rows, uint32."""
+        return self._bits.view(torch.uint32)
+
+    def load(self, counts: Tensor, largest: Tensor) -> None:
+        """Take over saved counts."""
+        self._bits.copy_(counts.view(torch.int32))
+        self.largest.copy_(largest)
+
+
+def frequency_factors(counts: Tensor, largest: Tensor, scaling: str) -> Tensor:
+    """Alpha = log(1 + F) / max_j log(1 + F_j), or F / max_j F_j (Qiu et al. 2025, equation 1 and table 1).
+
+    Args:
+        counts: F of m rows, int64.
+        largest: The largest F of each row's table, int64, shape (m,).
+        scaling: `log` or `linear`.
+
+    Returns:
+        float32, shape (m,), in [0, 1].
+    """
+    some, most = counts.to(torch.float32), largest.clamp(min=1).to(torch.float32)
+    if scaling == "linear":
+        return some.div_(most)
+    return some.log1p_().div_(most.log1p_())

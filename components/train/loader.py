@@ -1,0 +1,205 @@
+"""Examples from Parquet row groups to batches: shuffled over all days, in memory that does not grow with them."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import date
+from itertools import accumulate, groupby
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from components.common import storage
+from components.common.examples import read_examples_manifest
+from components.common.features import FeatureConfig
+from components.common.layout import Store
+from components.common.manifests import Manifest
+from components.train.batch import Batch
+from components.train.dataset import ExampleSet, concatenate, tensors_of
+
+_Item = TypeVar("_Item")
+_BATCHES_AHEAD = 8
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """One row group of a file of examples."""
+
+    uri: str
+    number: int
+    num_rows: int
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of every batch a process takes: the `rank`-th of `world_size`."""
+
+    rank: int = 0
+    world_size: int = 1
+
+    def of(self, start: int, stop: int) -> tuple[int, int]:
+        """The process's part of the positions `start`..`stop`."""
+        size = stop - start
+        return start + self.rank * size // self.world_size, start + (self.rank + 1) * size // self.world_size
+
+
+class ExampleStream:
+    """Examples of some days, read again in every epoch.
+
+    Row groups are put in random order and read in pools of about `pool_rows` rows, each pool in random order; so a
+    batch mixes the days of a whole pool. The join writes rows ordered by a hash: a row group is a random part of its
+    day. When all rows fit in one pool, the order is a plain random permutation.
+    """
+
+    def __init__(self, groups: list[RowGroup], features: FeatureConfig, pool_rows: int, share: Share) -> None:
+        """Read these row groups; most users call `open_stream`."""
+        self._groups, self._features, self._pool_rows, self._share = groups, features, pool_rows, share
+        self._num_rows = sum(group.num_rows for group in groups)
+
+    def __len__(self) -> int:
+        """Number of rows, of all processes together."""
+        return self._num_rows
+
+    def num_batches(self, batch_size: int) -> int:
+        """Batches of an epoch."""
+        return -(-self._num_rows // batch_size)
+
+    def parts(self) -> Iterator[ExampleSet]:
+        """All rows in the order of the files, a pool at a time."""
+        for pool in self._pools(self._groups):
+            yield tensors_of(_read(pool), self._features, unsampled=False)
+
+    def shuffled(self, batch_size: int, seed: int, first: int = 0) -> Iterator[Batch]:
+        """This process's part of every batch, from the batch with number `first`; the seed decides their rows.
+
+        Batches are made ahead by a thread, and the next pool is read meanwhile.
+        """
+        return _ahead(self._shuffled(batch_size, seed, first), _BATCHES_AHEAD)
+
+    def _shuffled(self, batch_size: int, seed: int, first: int) -> Iterator[Batch]:
+        pools = self._shuffled_pools(seed)
+        starts = [0, *accumulate(sum(group.num_rows for group in pool) for pool in pools)]
+        wanted = [number for number in range(len(pools)) if starts[number + 1] > first * batch_size]
+        with ThreadPoolExecutor(1) as reader:
+
+            def read_ahead(number: int) -> Future[ExampleSet]:
+                positions = self._own_positions(starts[number], starts[number + 1], batch_size, first)
+                return reader.submit(self._read_shuffled, pools[number], seed + number, positions - starts[number])
+
+            coming = read_ahead(wanted[0]) if wanted else None
+            open_parts: list[ExampleSet] = []
+            for number in wanted:
+                assert coming is not None
+                rows = coming.result()
+                coming = read_ahead(number + 1) if number + 1 < len(pools) else None
+                taken = 0
+                for batch in range(max(starts[number] // batch_size, first), self.num_batches(batch_size)):
+                    low, high = self._own_range(batch, batch_size)
+                    inside = min(high, starts[number + 1]) - max(low, starts[number])
+                    if inside > 0:
+                        open_parts.append(rows.slice(taken, taken + inside))
+                        taken += inside
+                    if (batch + 1) * batch_size > starts[number + 1] and number + 1 < len(pools):
+                        break
+                    yield concatenate(open_parts).batch(slice(None))
+                    open_parts = []
+
+    def _shuffled_pools(self, seed: int) -> list[list[RowGroup]]:
+        pools = [*self._pools(self._groups)]
+        if len(pools) > 1:
+            order = torch.randperm(len(self._groups), generator=torch.Generator().manual_seed(seed)).tolist()
+            pools = [*self._pools([self._groups[number] for number in order])]
+        return pools
+
+    def _pools(self, groups: list[RowGroup]) -> Iterator[list[RowGroup]]:
+        pool: list[RowGroup] = []
+        for group in groups:
+            pool.append(group)
+            if sum(one.num_rows for one in pool) >= self._pool_rows:
+                yield pool
+                pool = []
+        if pool:
+            yield pool
+
+    def _own_range(self, batch: int, batch_size: int) -> tuple[int, int]:
+        return self._share.of(batch * batch_size, min((batch + 1) * batch_size, self._num_rows))
+
+    def _own_positions(self, start: int, stop: int, batch_size: int, first: int) -> np.ndarray:
+        """Positions within `start`..`stop` of the shuffled rows that this process takes, from batch `first` on."""
+        batches = range(max(start // batch_size, first), -(-stop // batch_size))
+        ranges = [self._own_range(batch, batch_size) for batch in batches]
+        inside = [np.arange(max(low, start), max(min(high, stop), max(low, start))) for low, high in ranges]
+        return np.concatenate([np.zeros(0, dtype=np.int64), *inside])
+
+    def _read_shuffled(self, pool: list[RowGroup], seed: int, positions: np.ndarray) -> ExampleSet:
+        table = _read(pool)
+        order = torch.randperm(table.num_rows, generator=torch.Generator().manual_seed(seed)).numpy()
+        return tensors_of(table.take(pa.array(order[positions])), self._features, unsampled=False)
+
+
+def open_stream(
+    store: Store, split: str, days: list[date], features: FeatureConfig, pool_rows: int, share: Share | None = None
+) -> tuple[ExampleStream, list[Manifest]]:
+    """The examples of some days, and each day's manifest.
+
+    Raises:
+        InputError: If a day has no such examples.
+    """
+    groups, manifests = [], []
+    for day in days:
+        manifest = read_examples_manifest(store, split, day)
+        manifests.append(manifest)
+        for entry in manifest.files:
+            uri = storage.join_uri(store.examples(split, day), entry.name)
+            sizes = storage.parquet_row_groups(uri)
+            groups += [RowGroup(uri, number, size) for number, size in enumerate(sizes) if size]
+    return ExampleStream(groups, features, pool_rows, share or Share()), manifests
+
+
+def _read(pool: list[RowGroup]) -> pa.Table:
+    files = groupby(sorted(pool, key=lambda group: (group.uri, group.number)), key=lambda group: group.uri)
+    parts = [storage.read_parquet_row_groups(uri, [group.number for group in groups]) for uri, groups in files]
+    return pa.concat_tables(parts).combine_chunks()
+
+
+def _ahead(items: Iterator[_Item], depth: int) -> Iterator[_Item]:
+    """The same items, made ahead by a thread; its error is raised here. A caller that stops early ends the thread."""
+    ready: queue.Queue[tuple[str, _Item | BaseException | None]] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def put(kind: str, content: _Item | BaseException | None) -> None:
+        while not stopped.is_set():
+            try:
+                return ready.put((kind, content), timeout=0.1)
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        try:
+            for item in items:
+                put("item", item)
+                if stopped.is_set():
+                    return
+            put("end", None)
+        except BaseException as error:
+            put("error", error)
+
+    thread = threading.Thread(target=work, name="batches ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            kind, content = ready.get()
+            if kind == "end":
+                return
+            if isinstance(content, BaseException):
+                raise content
+            yield content  # type: ignore[misc]
+    finally:
+        stopped.set()
+        thread.join()

@@ -1,0 +1,147 @@
+"""Points from which a killed run goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from components.common import storage
+from components.common.digests import canonical_json
+from components.common.errors import InputError
+from components.common.layout import RESUME_POINT_KIND, Store
+from components.common.manifests import Manifest, artifact_key, find_manifest, verify_files, write_artifact
+from components.common.progress import log_line
+from components.train.checkpoint import TrainingState, read_tensors, write_tensors
+from components.train.processes import Process
+from components.train.trainer import Trainer
+
+_PROGRESS_FILE = "progress.json"
+_RANDOM_FILE = "random.safetensors"
+_STEPS_BETWEEN_AGREEMENTS = 20
+
+
+@dataclass
+class Position:
+    """How far a run is.
+
+    Attributes:
+        phase: Number of the phase: the batch days, and what follows them.
+        epoch: Number of the epoch in the phase.
+        batch: Batches done in the epoch.
+        tests: Points of the test curve so far.
+        stopped: Whether early stopping has ended the first phase.
+    """
+
+    phase: int = 0
+    epoch: int = 0
+    batch: int = 0
+    tests: list[dict[str, Any]] = field(default_factory=list)
+    stopped: bool = False
+
+
+class ResumePoints:
+    """The points of one run: weights, optimizer, loss curves, position in the data and random state."""
+
+    def __init__(
+        self, store: Store, state: TrainingState, inputs: dict[str, str], settings: dict[str, Any], process: Process
+    ) -> None:
+        """Points of a run that goes from these inputs under these settings."""
+        self._state, self._config, self._process = state, state.config.run, process
+        self._inputs, self._settings = inputs, settings
+        self._root = store.resume_points(state.lineage.arm, state.lineage.trained_through)
+        self._saved_at, self._steps = time.monotonic(), 0
+
+    def is_due(self) -> bool:
+        """Whether it is time for a point; called once after every step."""
+        self._steps += 1
+        if self._config.resume_steps is not None:
+            return self._steps % self._config.resume_steps == 0
+        if not self._process.is_alone and self._steps % _STEPS_BETWEEN_AGREEMENTS:
+            return False
+        return bool(self._process.agreed(time.monotonic() - self._saved_at >= 60 * self._config.resume_minutes))
+
+    def save(self, trainer: Trainer, position: Position, best: bool = False) -> None:
+        """Write a point, and delete older ones; the newest that is marked as best stays; all processes at once."""
+        self._saved_at, tensors = time.monotonic(), self._state.tensors()
+        if tensors is None:
+            return
+        curve = trainer.curve
+        progress = {"position": vars(position), "step": trainer.step}
+        progress |= {"points": curve.points, "num_batches": curve.num_batches, "sums": curve.sums.tolist()}
+
+        def write(staged: str) -> None:
+            write_tensors(staged, *tensors)
+            random_state = safetensors.torch.save({"torch": torch.get_rng_state()})
+            storage.write_bytes(storage.join_uri(staged, _RANDOM_FILE), random_state)
+            storage.write_bytes(storage.join_uri(staged, _PROGRESS_FILE), canonical_json(progress))
+
+        details = {"best": best}
+        manifest = Manifest(kind=RESUME_POINT_KIND, inputs=self._inputs, settings=self._settings, details=details)
+        write_artifact(storage.join_uri(self._root, f"step={trainer.step:09d}"), manifest, write)
+        self._prune()
+
+    def load(self, trainer: Trainer) -> Position | None:
+        """Take over the newest point; None when this run has none; all processes at once.
+
+        Points of other inputs or settings do not count; a damaged one is passed over for the one before it.
+        """
+        uri = self._process.agreed(self._newest() if self._process.is_first else None)
+        return self._take_over(uri, trainer) if uri else None
+
+    def go_back_to_best(self, trainer: Trainer) -> Position:
+        """Take over the newest best point, and delete those after it; all processes at once."""
+        uri = self._process.agreed(self._newest(best=True) if self._process.is_first else None)
+        assert uri is not None, "the best point is written when it is found"
+        position = self._take_over(uri, trainer)
+        if self._process.is_first:
+            for later, _ in self._found():
+                if later > uri:
+                    storage.remove(later)
+        return position
+
+    def _newest(self, best: bool = False) -> str | None:
+        for uri, manifest in reversed(self._found()):
+            if manifest.key != artifact_key(RESUME_POINT_KIND, self._inputs, self._settings):
+                continue
+            if best and not manifest.details["best"]:
+                continue
+            try:
+                verify_files(uri, manifest)
+            except InputError as error:
+                log_line("train", f"{error}; going on from the point before it")
+                continue
+            return uri
+        return None
+
+    def _take_over(self, uri: str, trainer: Trainer) -> Position:
+        read_tensors(uri, self._state)
+        random_state = safetensors.torch.load(storage.read_bytes(storage.join_uri(uri, _RANDOM_FILE)))
+        torch.set_rng_state(random_state["torch"])
+        progress = json.loads(storage.read_bytes(storage.join_uri(uri, _PROGRESS_FILE)))
+        trainer.step, curve = progress["step"], trainer.curve
+        curve.points, curve.num_batches = progress["points"], progress["num_batches"]
+        curve.sums = torch.tensor(progress["sums"], dtype=torch.float64)
+        return Position(**progress["position"])
+
+    def clear(self) -> None:
+        """Delete all points: the run is finished."""
+        if self._process.is_first:
+            storage.remove(self._root)
+
+    def _found(self) -> list[tuple[str, Manifest]]:
+        uris = [storage.join_uri(self._root, name) for name in storage.list_names(self._root)]
+        found = ((uri, find_manifest(uri, RESUME_POINT_KIND)) for uri in uris)
+        return [(uri, manifest) for uri, manifest in found if manifest is not None]
+
+    def _prune(self) -> None:
+        found = self._found()
+        kept = {uri for uri, _ in found[-self._config.keep_resume_points :]}
+        kept |= {uri for uri, manifest in [pair for pair in found if pair[1].details["best"]][-1:]}
+        for uri, _ in found:
+            if uri not in kept:
+                storage.remove(uri)
