@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from components.common import ledger
 from components.common.days import parse_day, utc_today
 from pipelines import schema_cli
 from pipelines.command import DEMO_STORE, ConfigOption, DebugOption, StoreOption, clear_errors, console, say
@@ -33,6 +35,16 @@ class Channel(StrEnum):
 
     CURRENT = "CURRENT"
     EXPERIMENT = "EXPERIMENT"
+
+
+class Arm(StrEnum):
+    """The recipes under comparison."""
+
+    CONTROL = ledger.CONTROL
+    CANDIDATE = ledger.CANDIDATE
+
+
+ArmOption = Annotated[Arm, typer.Option(help="Whose recipe.")]
 
 
 @app.command()
@@ -99,6 +111,34 @@ def _show_summary(store: str) -> None:
 
 @app.command()
 @clear_errors
+def train(
+    config: ConfigOption,
+    store: StoreOption,
+    arm: ArmOption,
+    day: Annotated[str, typer.Option(help="Train this day from the day before's checkpoint; else the batch.")] = "",
+    debug: DebugOption = False,
+) -> None:
+    """Train one arm on examples that are there, as the pipelines do; also under torchrun, with tables spread over GPUs.
+
+    torchrun --no-python --nproc-per-node 8 afterclick train --config own.yaml --store s3://bucket/store --arm candidate
+    """
+    from components.train.run import train_batch, train_day
+    from pipelines.config import load_config
+
+    loaded = load_config(config)
+    recipe, schedule, dataset = getattr(loaded.arms, arm.value), loaded.schedule, loaded.dataset
+    if day:
+        chosen = parse_day(day, "--day")
+        digest = train_day(store, arm.value, loaded.features, recipe, chosen, dataset.open_day(chosen, -1))
+    else:
+        last = dataset.open_day(schedule.first_day, schedule.num_batch_days - 1)
+        digest = train_batch(store, arm.value, loaded.features, recipe, dataset.open_days(schedule.first_day, last))
+    if os.environ.get("RANK", "0") == "0":
+        say(f"train.checkpoint: {digest}")
+
+
+@app.command()
+@clear_errors
 def compile(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the YAML files.")] = Path(
         "build/pipelines"
@@ -153,13 +193,23 @@ def predict(
 @clear_errors
 def show(
     store: StoreOption = DEMO_STORE,
+    tables: Annotated[
+        bool, typer.Option("--tables", help="Instead: each embedding table's memory, and the ids it mixes up.")
+    ] = False,
+    arm: ArmOption = Arm.CANDIDATE,
     as_json: Annotated[bool, typer.Option("--json", help="Everything as one JSON object, for scripts.")] = False,
     debug: DebugOption = False,
 ) -> None:
     """What is published, the ledger, and the gate's reasons."""
     from pipelines.inspection import describe_store, open_store
 
-    open_store(store)
+    opened = open_store(store)
+    if tables:
+        from pipelines.tables import describe_tables, tables_as_values, tables_table
+
+        facts = describe_tables(opened, arm.value)
+        print(json.dumps(tables_as_values(facts), indent=2)) if as_json else console.print(tables_table(facts, arm))
+        return
     if as_json:
         print(json.dumps(describe_store(store), indent=2))
         return

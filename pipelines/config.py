@@ -33,7 +33,7 @@ class ArmsConfig(Config):
 
     @model_validator(mode="after")
     def _check_difference(self) -> ArmsConfig:
-        if self.control == self.candidate:
+        if self.control.recipe() == self.candidate.recipe():
             raise ValueError("control and candidate are the same recipe; change one of them")
         return self
 

@@ -10,8 +10,13 @@ PROGRESS_PREFIX = "[afterclick-progress] "
 
 
 def log_line(step: str, message: str) -> None:
-    """Print one line that names the step."""
-    print(f"{LINE_PREFIX}{step}: {message}", flush=True)
+    """Print one line that names the step; of the processes that torchrun starts, the first one speaks."""
+    if _speaks():
+        print(f"{LINE_PREFIX}{step}: {message}", flush=True)
+
+
+def _speaks() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 class Progress:
@@ -26,6 +31,6 @@ class Progress:
     def update(self, done: int, note: str = "") -> None:
         """Say that `done` of the total is done, with a short note such as a rate."""
         now = time.monotonic()
-        if now - self._printed_at >= self._interval_seconds or done >= self._total:
+        if _speaks() and (now - self._printed_at >= self._interval_seconds or done >= self._total):
             self._printed_at = now
             print(f"{PROGRESS_PREFIX}{self._step} | {done}/{self._total} | {note}", flush=True)

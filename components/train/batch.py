@@ -27,6 +27,12 @@ class Batch:
     labels: Tensor
     masks: Tensor
 
+    def uncounted(self) -> Batch:
+        """The same rows, but neither their labels nor their look-ups count."""
+        none = torch.zeros(len(self.sparse.values()))
+        sparse = KeyedJaggedTensor(self.sparse.keys(), self.sparse.values(), none, self.sparse.lengths())
+        return Batch(sparse, self.dense, self.labels, torch.zeros_like(self.masks))
+
     def to(self, device: torch.device | str) -> Batch:
         """The batch on a device."""
         rest = (values.to(device, non_blocking=True) for values in (self.dense, self.labels, self.masks))

@@ -89,7 +89,7 @@ class TrainingState:
             self.model.to(process.device)
         else:
             part = self.config.batch_size // process.share.world_size
-            self.parallel = shard(self.model, self.features, part, self.config.run.sharding, process.device)
+            self.parallel = shard(self.model, self.features, part, self.config.execution.sharding, process.device)
             self.model = self.parallel.module
         self.optimizer = RankerOptimizer(self.model, self.config.optimizer)
         self.load_optimizer(before)
@@ -188,7 +188,7 @@ def prune_checkpoints(store: Store, arm: str, keep_days: int | None) -> None:
     for day in days[1:-keep_days]:
         if day not in in_use:
             storage.remove(store.checkpoint(arm, day))
-            log_line("train", f"{arm} {day}: checkpoint deleted, train.run.keep_days = {keep_days}")
+            log_line("train", f"{arm} {day}: checkpoint deleted, train.execution.keep_days = {keep_days}")
 
 
 def find_checkpoint(store: Store, arm: str, through: date) -> Manifest | None:

@@ -8,6 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from components.common.config import Config
 from components.common.objectives import OBJECTIVE_NAMES
+from components.train.presets import MODELS
 
 
 class DhenConfig(Config):
@@ -33,6 +34,9 @@ class DhenConfig(Config):
 class ModelConfig(Config):
     """Sizes of the ranker."""
 
+    preset: Literal["tiny", "demo", "paper"] | None = Field(
+        None, description="sizes by name (components/train/presets.py); those given beside it count first"
+    )
     embedding_dim: int = Field(16, ge=1, le=1024)
     embedding_init: float = Field(0.01, gt=0, description="standard deviation of new table rows")
     sequence_dim: int = Field(32, ge=1)
@@ -42,6 +46,12 @@ class ModelConfig(Config):
     hidden_sizes: tuple[int, ...] = Field((128, 64), min_length=1)
     head_size: int = Field(32, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, values: Any) -> Any:
+        preset = MODELS.get(values.get("preset") or "") if isinstance(values, dict) else None
+        return {**preset, **values} if preset else values
 
     @field_validator("sequence_heads")
     @classmethod
@@ -152,7 +162,7 @@ class ShardingConfig(Config):
     memory_gib: float = Field(32.0, gt=0, description="that each process has for tables and their moments")
 
 
-class RunConfig(Config):
+class ExecutionConfig(Config):
     """How training runs: nothing here changes its result."""
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto is cuda where there is one")
@@ -182,7 +192,7 @@ class TrainConfig(Config):
     )
     seed: int = 0
     test: TestConfig | None = Field(None, description="test loss during batch training; none when not given")
-    run: RunConfig = RunConfig()
+    execution: ExecutionConfig = ExecutionConfig()
 
     @field_validator("objective_weights")
     @classmethod
@@ -209,4 +219,4 @@ class TrainConfig(Config):
 
     def recipe(self) -> dict[str, Any]:
         """What decides the result, as plain values."""
-        return self.model_dump(mode="json", exclude={"run"})
+        return self.model_dump(mode="json", exclude={"execution"})

@@ -43,10 +43,15 @@ class Share:
     rank: int = 0
     world_size: int = 1
 
-    def of(self, start: int, stop: int) -> tuple[int, int]:
-        """The process's part of the positions `start`..`stop`."""
+    def of(self, start: int, stop: int) -> tuple[int, int, bool]:
+        """The process's part of the positions `start`..`stop`, and whether it counts.
+
+        Of fewer positions than processes, those that have none take the first without counting it: a net cannot do
+        without rows.
+        """
         size = stop - start
-        return start + self.rank * size // self.world_size, start + (self.rank + 1) * size // self.world_size
+        low, high = (start + number * size // self.world_size for number in (self.rank, self.rank + 1))
+        return (low, high, True) if low < high else (start, start + 1, False)
 
 
 class ExampleStream:
@@ -100,14 +105,15 @@ class ExampleStream:
                 coming = read_ahead(number + 1) if number + 1 < len(pools) else None
                 taken = 0
                 for batch in range(max(starts[number] // batch_size, first), self.num_batches(batch_size)):
-                    low, high = self._own_range(batch, batch_size)
+                    low, high, counts = self._own_range(batch, batch_size)
                     inside = min(high, starts[number + 1]) - max(low, starts[number])
                     if inside > 0:
                         open_parts.append(rows.slice(taken, taken + inside))
                         taken += inside
                     if (batch + 1) * batch_size > starts[number + 1] and number + 1 < len(pools):
                         break
-                    yield concatenate(open_parts).batch(slice(None))
+                    own = concatenate(open_parts).batch(slice(None))
+                    yield own if counts else own.uncounted()
                     open_parts = []
 
     def _shuffled_pools(self, seed: int) -> list[list[RowGroup]]:
@@ -127,14 +133,14 @@ class ExampleStream:
         if pool:
             yield pool
 
-    def _own_range(self, batch: int, batch_size: int) -> tuple[int, int]:
+    def _own_range(self, batch: int, batch_size: int) -> tuple[int, int, bool]:
         return self._share.of(batch * batch_size, min((batch + 1) * batch_size, self._num_rows))
 
     def _own_positions(self, start: int, stop: int, batch_size: int, first: int) -> np.ndarray:
         """Positions within `start`..`stop` of the shuffled rows that this process takes, from batch `first` on."""
         batches = range(max(start // batch_size, first), -(-stop // batch_size))
         ranges = [self._own_range(batch, batch_size) for batch in batches]
-        inside = [np.arange(max(low, start), max(min(high, stop), max(low, start))) for low, high in ranges]
+        inside = [np.arange(max(low, start), max(min(high, stop), max(low, start))) for low, high, _ in ranges]
         return np.concatenate([np.zeros(0, dtype=np.int64), *inside])
 
     def _read_shuffled(self, pool: list[RowGroup], seed: int, positions: np.ndarray) -> ExampleSet:

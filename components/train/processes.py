@@ -54,7 +54,7 @@ def joined_processes(device: str) -> Iterator[Process]:
         InputError: If the device is not there.
     """
     if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("train.run.device: cuda, but torch finds no GPU here; use auto or cpu")
+        raise InputError("train.execution.device: cuda, but torch finds no GPU here; use auto or cpu")
     on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else torch.device("cpu")
     if on_gpu:

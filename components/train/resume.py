@@ -51,7 +51,7 @@ class ResumePoints:
         self, store: Store, state: TrainingState, inputs: dict[str, str], settings: dict[str, Any], process: Process
     ) -> None:
         """Points of a run that goes from these inputs under these settings."""
-        self._state, self._config, self._process = state, state.config.run, process
+        self._state, self._config, self._process = state, state.config.execution, process
         self._inputs, self._settings = inputs, settings
         self._root = store.resume_points(state.lineage.arm, state.lineage.trained_through)
         self._saved_at, self._steps = time.monotonic(), 0

@@ -77,8 +77,8 @@ class RowExchange:
         counts: How often it looks each of them up, int64, shape (r,).
     """
 
-    def __init__(self, rows: Tensor, layout: ShardLayout, group: distributed.ProcessGroup) -> None:
-        """Ask the owners for the rows of this process's look-ups; int64, shape (m,)."""
+    def __init__(self, rows: Tensor, counts: bool, layout: ShardLayout, group: distributed.ProcessGroup) -> None:
+        """Ask the owners for the rows of this process's look-ups; int64, shape (m,), and whether they count."""
         self._group, self.distinct = group, DistinctRows.of(rows)
         ranks, places = layout.owners(self.distinct.rows)
         self._by_owner = torch.sort(ranks, stable=True).indices
@@ -87,7 +87,7 @@ class RowExchange:
         distributed.all_to_all_single(asking, asked, group=group)
         # The sizes of what is sent must be known to the host: one synchronization a look-up on a GPU.
         self._asked, self._asking = asked.tolist(), asking.tolist()
-        received = self.to_owners(torch.stack([places, self.distinct.counts], dim=1))
+        received = self.to_owners(torch.stack([places, self.distinct.counts * counts], dim=1))
         self.rows, self.counts = received.unbind(dim=1)
 
     def to_owners(self, values: Tensor) -> Tensor:

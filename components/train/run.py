@@ -47,7 +47,7 @@ def train_batch(store_uri: str, arm: str, features: FeatureConfig, config: Train
     if config.test is not None and len(days) < 2:
         raise InputError(f"arms.{arm}.test: the batch has one day, {days[0]}; testing on the last takes two at least")
     store, num_tested = Store(store_uri), 1 if config.test is not None else 0
-    with joined_processes(config.run.device) as process:
+    with joined_processes(config.execution.device) as process:
         stream, manifests = _open(store, features, config, days[: len(days) - num_tested], process)
         inputs = {"examples": digest_json([manifest.content_digest for manifest in manifests])}
         phases = [Phase(stream, config.epochs)]
@@ -94,7 +94,7 @@ def train_day(
     parent = find_checkpoint(store, arm, before)
     if parent is None:
         raise InputError(f"{store.checkpoint(arm, before)}: no checkpoint to start {day} from; train {before} first")
-    with joined_processes(config.run.device) as process:
+    with joined_processes(config.execution.device) as process:
         stream, manifests = _open(store, features, config, [day], process, split)
         inputs = {"examples": manifests[0].content_digest, "parent": checkpoint_digest(parent)}
         done = _finished(store, arm, day, inputs, features, config)
@@ -116,14 +116,7 @@ def _open(
     process: Process,
     split: str = TRAINING,
 ) -> tuple[ExampleStream, list[Manifest]]:
-    stream, manifests = open_stream(store, split, days, features, config.run.pool_rows, process.share)
-    last_batch = len(stream) % config.batch_size or config.batch_size
-    if len(stream) and last_batch < process.share.world_size:
-        raise InputError(
-            f"{days[0]}..{days[-1]}: the last of the batches of {config.batch_size} has {last_batch} examples for "
-            f"{process.share.world_size} processes; change batch_size"
-        )
-    return stream, manifests
+    return open_stream(store, split, days, features, config.execution.pool_rows, process.share)
 
 
 def _settings(features: FeatureConfig, config: TrainConfig) -> dict[str, Any]:
@@ -164,7 +157,7 @@ def _train(store: Store, state: TrainingState, phases: list[Phase], inputs: dict
     state.spread(process)
     settings = _settings(state.features, config)
     points = ResumePoints(store, state, inputs, settings, process)
-    shown = config.run.tensorboard and process.is_first
+    shown = config.execution.tensorboard and process.is_first
     events = EventLog(store.tensorboard(lineage.arm, lineage.trained_through) if shown else None)
     run = TrainingRun(state, phases, points, events)
     run.run()
@@ -177,7 +170,7 @@ def _train(store: Store, state: TrainingState, phases: list[Phase], inputs: dict
     digest = process.agreed(checkpoint_digest(manifest) if manifest else None)
     if not process.is_first:
         return digest
-    prune_checkpoints(store, lineage.arm, config.run.keep_days)
+    prune_checkpoints(store, lineage.arm, config.execution.keep_days)
     num_examples = sum(len(phase.stream) for phase in phases)
     waited = run.trainer.waited_seconds / max(run.trainer.seconds, 1e-9)
     log_line(

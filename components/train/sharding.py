@@ -102,8 +102,13 @@ class ShardedEmbeddings(ShardedModule[Tensor, Tensor, _Inputs, ShardedLookUp]):
 
     def input_dist(self, ctx: ShardedLookUp, sparse: KeyedJaggedTensor) -> Awaitable[Awaitable[Tensor]]:
         """Ask the owners for the batch's rows; gives the local rows that are asked for, int64, shape (r,)."""
-        ctx.sparse, ctx.exchange = sparse, RowExchange(self.layout.rows(sparse), self.shards, self.group)
+        ctx.sparse, ctx.exchange = sparse, self._exchange(sparse)
         return NoWait(NoWait(ctx.exchange.rows))
+
+    def _exchange(self, sparse: KeyedJaggedTensor) -> RowExchange:
+        # Only a batch that does not count has weights: `Batch.uncounted`.
+        counts = sparse.weights_or_none() is None
+        return RowExchange(self.layout.rows(sparse), counts, self.shards, self.group)
 
     def compute(self, ctx: ShardedLookUp, dist_input: Tensor) -> Tensor:
         """Look local rows up, (r,) to (r, dim)."""
@@ -141,7 +146,7 @@ class ShardedEmbeddings(ShardedModule[Tensor, Tensor, _Inputs, ShardedLookUp]):
 
     def row_counts(self, sparse: KeyedJaggedTensor) -> tuple[Tensor, Tensor]:
         """Distinct local rows that the batches of all processes look up, and how often; all processes at once."""
-        exchange = RowExchange(self.layout.rows(sparse), self.shards, self.group)
+        exchange = self._exchange(sparse)
         merged = merge(exchange.by_sender(self.weight.new_zeros(len(exchange.rows), 1)))
         return merged.rows, merged.counts
 

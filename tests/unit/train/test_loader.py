@@ -90,6 +90,14 @@ def test_shares_make_the_batches_of_one_process(store, joined, pool_rows, first)
         assert torch.equal(batch.dense, torch.cat([part.dense for part in parts]))
 
 
+def test_processes_without_rows_of_the_last_batch_go_along(store, joined):
+    total = len(stream_of(store, joined, 10**6))
+    size = total - 1
+    for rank in range(3):
+        last = list(stream_of(store, joined, 10**6, Share(rank, 3)).shuffled(size, 5))[-1]
+        assert len(last.dense) == 1 and bool(last.masks.any()) == (rank == 2)
+
+
 def test_the_seed_decides_the_order(store, joined):
     stream = stream_of(store, joined, 500)
     orders = [fingerprints(stream.shuffled(BATCH, seed)) for seed in (1, 1, 2)]

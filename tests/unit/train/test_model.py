@@ -12,6 +12,7 @@ from components.train.dataset import participation, tensors_of
 from components.train.model.feature_processing import DenseNormalizer, Moments
 from components.train.model.ranker import LogitCorrection, Ranker
 from components.train.model.sequence import SequenceEncoder
+from components.train.presets import paper_features
 
 
 @pytest.fixture(scope="module")
@@ -154,3 +155,18 @@ def test_objectives_are_six_of_which_two_are_served():
     assert OBJECTIVE_NAMES[:2] == ("click", "good_click")
     assert [o.name for o in OBJECTIVES if o.served] == ["checkout_given_click", "checkout_given_view"]
     assert np.unique(OBJECTIVE_NAMES).size == 6
+
+
+def test_paper_preset_has_the_paper_s_size():
+    """Qiu et al. 2025: 60 tables, about 167 million parameters in tables and 130 million in the net."""
+    features = paper_features()
+    ranker = Ranker(features, ModelConfig(preset="paper"))
+    assert len(features.categorical) == 60 and {code.code_bits for code in features.binary_codes.values()} == {21}
+    assert ranker.embeddings.weight.numel() == pytest.approx(167e6, rel=0.01)
+    assert sum(parameter.numel() for parameter in ranker.net.parameters()) == pytest.approx(130e6, rel=0.01)
+
+
+def test_preset_gives_way_to_what_is_given():
+    assert ModelConfig.parse({"preset": "tiny", "head_size": 5}, "model").head_size == 5
+    assert ModelConfig.parse({"preset": "tiny"}, "model").embedding_dim == 8
+    assert ModelConfig.model_validate(ModelConfig(preset="demo").model_dump()) == ModelConfig(preset="demo")

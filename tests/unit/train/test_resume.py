@@ -38,7 +38,7 @@ RECIPE = {
         "bias_correction": "row",
         "reinitialize": {"keep_above": 30},
     },
-    "run": {"pool_rows": 700, "resume_steps": 5},
+    "execution": {"pool_rows": 700, "resume_steps": 5},
 }
 
 
@@ -109,7 +109,7 @@ print(train_batch(root, "x", *parsed, [date.fromisoformat(day) for day in days])
 
 def test_killed_at_any_moment_gives_the_same_bits(joined, own, tmp_path):
     """SIGKILL at random moments, until a run gets through."""
-    config = recipe(run={"pool_rows": 700, "resume_steps": 1})
+    config = recipe(execution={"pool_rows": 700, "resume_steps": 1})
     whole = train(copy_examples(joined, str(tmp_path / "whole")), config)
     values = (own.store.root, own.config.features.model_dump(mode="json"), config.model_dump(mode="json"))
     arguments = [json.dumps(value) for value in (*values, [str(day) for day in own.batch_days[:3]])]
@@ -131,7 +131,7 @@ def test_killed_at_any_moment_gives_the_same_bits(joined, own, tmp_path):
 
 
 def test_points_are_pruned_and_a_damaged_one_is_passed_over(own, monkeypatch, capsys):
-    config = recipe(run={"resume_steps": 4, "keep_resume_points": 2})
+    config = recipe(execution={"resume_steps": 4, "keep_resume_points": 2})
     interrupted(own, config, 19, monkeypatch)
     root = own.store.resume_points("x", own.batch_days[2])
     assert storage.list_names(root) == ["step=000000012", "step=000000016"]
@@ -152,7 +152,7 @@ def test_points_of_another_recipe_do_not_count(own, monkeypatch, capsys):
 def test_another_way_of_running_is_the_same_recipe(own, capsys):
     first = train(own, recipe())
     capsys.readouterr()
-    assert train(own, recipe(run={"resume_minutes": 1, "pool_rows": 700})) == first
+    assert train(own, recipe(execution={"resume_minutes": 1, "pool_rows": 700})) == first
     assert "nothing to do" in capsys.readouterr().out
 
 
@@ -202,7 +202,7 @@ def test_a_test_takes_a_day_to_test_on(own):
 
 
 def test_old_checkpoints_are_pruned_but_those_in_use(own, monkeypatch):
-    config = recipe(run={"keep_days": 2})
+    config = recipe(execution={"keep_days": 2})
     train(own, config)
     days = [*own.batch_days[3:], own.scored_day]
     pointer = SimpleNamespace(arm="x", trained_through=days[0])

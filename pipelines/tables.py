@@ -1,0 +1,116 @@
+"""What every embedding table costs, and which ids it does not tell apart."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+from rich.table import Table
+
+from components.common import storage
+from components.common.errors import InputError
+from components.common.examples import TRAINING, read_examples_manifest
+from components.common.features import FeatureConfig, sequence_column
+from components.common.layout import CHECKPOINT_KIND, EXAMPLES_KIND, Store
+from components.common.ledger import ARMS
+from components.common.manifests import find_manifest, read_manifest
+
+_MOMENTS = {"adam": 2.0, "lazy_adam": 2.0, "rowwise_adagrad": 0.0}
+
+
+@dataclass(frozen=True)
+class TableFacts:
+    """One table.
+
+    Attributes:
+        table: Its name.
+        rows: Its rows.
+        megabytes: Its weights, float32.
+        training_megabytes: Its weights and what the optimizer keeps beside them.
+        ids_seen: Different ids in the training examples.
+        ids_in_one: Of these, the ids whose rows are all those of another id too: one to the model.
+        rows_used: Rows that these ids look up.
+    """
+
+    table: str
+    rows: int
+    megabytes: float
+    training_megabytes: float
+    ids_seen: int
+    ids_in_one: int
+    rows_used: int
+
+
+def describe_tables(store: Store, arm: str) -> list[TableFacts]:
+    """The tables of an arm's newest checkpoint, with the ids of the days that it was trained on.
+
+    Raises:
+        InputError: If the arm has no checkpoint.
+    """
+    if arm not in ARMS or not store.checkpoint_days(arm):
+        raise InputError(f"{store.root}: the arm {arm!r} has no checkpoint; arms are {list(ARMS)}")
+    manifest = read_manifest(store.checkpoint(arm, store.checkpoint_days(arm)[-1]), CHECKPOINT_KIND)
+    features = FeatureConfig.parse(manifest.settings["features"], "features")
+    train, lineage = manifest.settings["train"], manifest.details["lineage"]
+    first, last = (date.fromisoformat(lineage[key]) for key in ("first_day", "trained_through"))
+    seen = _ids_seen(store, features, [day for day in store.example_days(TRAINING) if first <= day <= last])
+    dim, kept = train["model"]["embedding_dim"], _MOMENTS[train["optimizer"]["tables"]]
+    return [_facts(features, table, ids, dim, kept) for table, ids in seen.items()]
+
+
+def _facts(features: FeatureConfig, table: str, ids: np.ndarray, dim: int, moments: float) -> TableFacts:
+    code, rows = features.binary_codes.get(table), features.tables[table]
+    known, counts = np.unique(ids % features.num_ids[table], return_counts=True)
+    used = np.unique(np.concatenate(code.rows(known))) if code else known
+    megabytes = rows * dim * 4 / 1e6
+    return TableFacts(
+        table, rows, megabytes, megabytes * (1 + moments), len(ids), int(counts[counts > 1].sum()), len(used)
+    )
+
+
+def _ids_seen(store: Store, features: FeatureConfig, days: list[date]) -> dict[str, np.ndarray]:
+    """The different hashes that each table is looked up by."""
+    columns: dict[str, list[str]] = {table: [] for table in features.tables}
+    for name in features.categorical_names:
+        columns[name].append(name)
+    for name in features.sequence_names:
+        columns[features.sequence_table(name)].append(sequence_column(name))
+    seen = {table: np.zeros(0, dtype=np.int64) for table in columns}
+    wanted = [name for names in columns.values() for name in names]
+    for day in days:
+        if find_manifest(store.examples(TRAINING, day), EXAMPLES_KIND) is None:
+            continue
+        for entry in read_examples_manifest(store, TRAINING, day).files:
+            rows = storage.read_parquet(storage.join_uri(store.examples(TRAINING, day), entry.name), wanted)
+            for table, names in columns.items():
+                found = [np.unique(_flat(rows[name]).to_numpy()) for name in names]
+                seen[table] = np.unique(np.concatenate([seen[table], *found]))
+    return seen
+
+
+def _flat(column: pa.ChunkedArray) -> pa.Array:
+    together = column.combine_chunks()
+    return together.flatten() if pa.types.is_list(together.type) else together
+
+
+def tables_as_values(facts: list[TableFacts]) -> list[dict]:
+    """For scripts."""
+    return [asdict(one) for one in facts]
+
+
+def tables_table(facts: list[TableFacts], arm: str) -> Table:
+    """For people."""
+    shown = Table(title=f"Embedding tables of {arm}", title_justify="left")
+    shown.add_column("table")
+    for heading in ("rows", "MB", "MB in training", "ids seen", "ids not told apart", "rows used"):
+        shown.add_column(heading, justify="right")
+    for one in facts:
+        shared = f"{one.ids_in_one:,} ({one.ids_in_one / max(one.ids_seen, 1):.1%})"
+        sizes = (f"{one.rows:,}", f"{one.megabytes:,.2f}", f"{one.training_megabytes:,.2f}", f"{one.ids_seen:,}")
+        shown.add_row(one.table, *sizes, shared, f"{one.rows_used:,}")
+    total, training = sum(one.megabytes for one in facts), sum(one.training_megabytes for one in facts)
+    shown.add_section()
+    shown.add_row("all", f"{sum(one.rows for one in facts):,}", f"{total:,.2f}", f"{training:,.2f}", "", "", "")
+    return shown
