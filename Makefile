@@ -6,11 +6,11 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-dep
 DEMO_STORE ?= runs/demo
 PYTEST_WORKERS ?= 2
 
-.PHONY: help demo test lint format compile golden study-demo study-join bench-join bench-train lock clean
+.PHONY: help demo test lint format compile golden study-demo study-training study-training-journey study-join bench-join bench-train bench-train-peers lock clean
 .DEFAULT_GOAL := help
 
 help:  ## say what can be made
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
 
 demo: $(VENV)/.runtime  ## real logs to a published, gated model, in runs/demo; a second call resumes
 	@$(BIN)/afterclick demo --store $(DEMO_STORE)
@@ -36,6 +36,12 @@ golden: $(VENV)/.runtime  ## rewrite the golden files of the tests, to be review
 study-demo: $(VENV)/.dev  ## AUC of other settings on the demo's examples, about ten minutes
 	@AFTERCLICK_PROGRESS_SECONDS=100000 $(BIN)/python -W ignore -m tests.benchmarks.demo_settings $(DEMO_STORE) | grep --line-buffered '^demo_settings'
 
+study-training: $(VENV)/.dev  ## Sparse Optimizer, FAL and MEDA on simulated ids, against the paper; 20 minutes, a second call goes on
+	@AFTERCLICK_PROGRESS_SECONDS=0 $(BIN)/python -W ignore -m tests.benchmarks.study_training
+
+study-training-journey: $(VENV)/.dev  ## the same on the demo's examples, seven minutes
+	@AFTERCLICK_PROGRESS_SECONDS=0 $(BIN)/python -W ignore -m tests.benchmarks.study_journey $(DEMO_STORE)
+
 study-join: $(VENV)/.dev  ## the join on ten thousand random small logs against two slower ways of writing it
 	AFTERCLICK_RANDOM_LOGS=10000 $(BIN)/python -m pytest -q -n 2 tests/unit/join/test_oracle.py
 
@@ -46,6 +52,11 @@ bench-join: $(VENV)/.dev  ## the join against DuckDB on 10 million impressions, 
 
 bench-train: $(VENV)/.dev  ## embedding tables and their optimizers on two million rows, about five minutes
 	@$(BIN)/python -W ignore -m tests.benchmarks.train
+
+bench-train-peers: build/peers/.installed  ## whole steps against three other libraries, and peak memory, about eight minutes
+	@mkdir -p build/bench
+	@TQDM_DISABLE=1 PYTHONPATH=build/peers $(BIN)/python -W ignore -m tests.benchmarks.train_peers 2>build/bench/train_peers.log | grep '^train' || { tail -20 build/bench/train_peers.log >&2; exit 1; }
+	@$(BIN)/python -W ignore -m tests.benchmarks.train_memory
 
 lock:  ## resolve requirements/*.lock again
 	requirements/lock.sh
@@ -60,6 +71,11 @@ $(VENV)/.runtime: requirements/cpu.lock pyproject.toml
 	@$(PIP) -r requirements/cpu.lock
 	@$(BIN)/python -c 'import torch' 2>/dev/null || { echo "error: this torch does not import: it is a CUDA build. Point PIP_EXTRA_INDEX_URL at PyTorch's index of CPU wheels, run 'make clean', and start again" >&2; exit 1; }
 	@$(PIP) --no-build-isolation --editable .
+	@touch $@
+
+build/peers/.installed: $(VENV)/.dev requirements/peers.txt
+	@echo "installing the libraries of requirements/peers.txt in build/peers"
+	@$(PIP) --upgrade --target build/peers -r requirements/peers.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime requirements/dev.lock
