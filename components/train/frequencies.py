@@ -28,30 +28,27 @@ class RowFrequencies:
         self._bits = torch.zeros(int(ends[-1]), dtype=torch.int32, device=device)
         self.largest = torch.zeros(len(table_rows), dtype=torch.int64, device=device)
 
-    def add(self, rows: Tensor, counts: Tensor) -> Tensor:
-        """Count look-ups of distinct rows; both int64, shape (m,).
-
-        Returns:
-            Their counts now, int64, shape (m,).
-        """
-        total = (self.of(rows) + counts).clamp_(max=_UINT32 - 1)
-        # The conversion keeps the low 32 bits.
-        self._bits.index_copy_(0, rows, total.to(torch.int32))
-        self.largest.scatter_reduce_(0, self._table_of(rows), total, "amax")
-        if self._group is not None:
-            distributed.all_reduce(self.largest, distributed.ReduceOp.MAX, group=self._group)
-        return total
+    def table_of(self, rows: Tensor) -> Tensor:
+        """The table of some rows, int64, shape (m,)."""
+        return torch.searchsorted(self._last_rows, rows)
 
     def of(self, rows: Tensor) -> Tensor:
         """Counts of some rows, int64, shape (m,)."""
         return self._bits.index_select(0, rows).to(torch.int64).bitwise_and_(_UINT32 - 1)
 
-    def largest_beside(self, rows: Tensor) -> Tensor:
-        """The largest count in each row's own table, int64, shape (m,)."""
-        return self.largest.index_select(0, self._table_of(rows))
+    def add(self, rows: Tensor, counts: Tensor, tables: Tensor) -> Tensor:
+        """Count look-ups of different rows; all int64, shape (m,).
 
-    def _table_of(self, rows: Tensor) -> Tensor:
-        return torch.searchsorted(self._last_rows, rows)
+        Returns:
+            Their counts now, int64, shape (m,).
+        """
+        total = self.of(rows).add_(counts).clamp_(max=_UINT32 - 1)
+        # The conversion keeps the low 32 bits.
+        self._bits.index_copy_(0, rows, total.to(torch.int32))
+        self.largest.scatter_reduce_(0, tables, total, "amax")
+        if self._group is not None:
+            distributed.all_reduce(self.largest, distributed.ReduceOp.MAX, group=self._group)
+        return total
 
     @property
     def all(self) -> Tensor:
@@ -64,18 +61,19 @@ class RowFrequencies:
         self.largest.copy_(largest)
 
 
-def frequency_factors(counts: Tensor, largest: Tensor, scaling: str) -> Tensor:
+def frequency_factors(counts: Tensor, tables: Tensor, largest: Tensor, scaling: str) -> Tensor:
     """Alpha = log(1 + F) / max_j log(1 + F_j), or F / max_j F_j (Qiu et al. 2025, equation 1 and table 1).
 
     Args:
         counts: F of m rows, int64.
-        largest: The largest F of each row's table, int64, shape (m,).
+        tables: The table of each, int64, shape (m,).
+        largest: The largest F of every table, int64, shape (tables,).
         scaling: `log` or `linear`.
 
     Returns:
         float32, shape (m,), in [0, 1].
     """
     some, most = counts.to(torch.float32), largest.clamp(min=1).to(torch.float32)
-    if scaling == "linear":
-        return some.div_(most)
-    return some.log1p_().div_(most.log1p_())
+    if scaling == "log":
+        some, most = some.log1p_(), most.log1p_()
+    return some.mul_(most.reciprocal_().index_select(0, tables))

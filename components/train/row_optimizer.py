@@ -47,18 +47,18 @@ class RowOptimizer(ABC):
     def _factors(self, rows: Tensor, counts: Tensor) -> Tensor | None:
         if self.frequencies is None:
             return None
-        adaptive = self._config.frequency_adaptive
+        adaptive, tables = self._config.frequency_adaptive, self.frequencies.table_of(rows)
         counted_ahead = adaptive is not None and adaptive.counts == "precomputed"
-        found = self.frequencies.of(rows) if counted_ahead else self.frequencies.add(rows, counts)
+        found = self.frequencies.of(rows) if counted_ahead else self.frequencies.add(rows, counts, tables)
         if adaptive is None:
             return None
-        return frequency_factors(found, self.frequencies.largest_beside(rows), adaptive.scaling)[:, None]
+        return frequency_factors(found, tables, self.frequencies.largest, adaptive.scaling)[:, None]
 
     @torch.no_grad()
     def count(self, rows: Tensor, counts: Tensor) -> None:
         """Count look-ups of different rows ahead of training (`counts: precomputed`); int64, shape (u,) each."""
         assert self.frequencies is not None
-        self.frequencies.add(rows, counts)
+        self.frequencies.add(rows, counts, self.frequencies.table_of(rows))
 
     @torch.no_grad()
     def forget(self, rows: Tensor) -> None:

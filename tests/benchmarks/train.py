@@ -6,6 +6,7 @@ Adam also moves rows that are not in the batch, SparseAdam and the lazy Adam do 
 
 from __future__ import annotations
 
+import random
 import statistics
 import sys
 import time
@@ -16,12 +17,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from components.train.config import OptimizerConfig
+from components.common.features import CategoricalFeature, FeatureConfig, SequenceFeature
+from components.common.objectives import OBJECTIVES
+from components.train import memory
+from components.train.batch import Batch, make_sparse
+from components.train.config import OptimizerConfig, TrainConfig
 from components.train.lazy_adam import LazyAdam
+from components.train.model.ranker import Ranker
+from components.train.optimizer import RankerOptimizer
+from components.train.row_optimizer import RowOptimizer
 from components.train.rows import DistinctRows, RowGradients
+from components.train.rowwise_adagrad import RowwiseAdagrad
+from components.train.trainer import Trainer
 
 NUM_TABLES, DIM, BATCH, NUM_THREADS = 60, 32, 2000, 2
-STEPS, WARM_UP = 12, 3
+STEPS, WARM_UP = 30, 3
 TABLE_ROWS = [1_000_000, 500_000, 200_000, 100_000, 50_000] + [int(r) for r in np.geomspace(40_000, 10, 55) * 0.64]
 
 
@@ -58,16 +68,50 @@ def gradient_of(rows: Tensor) -> Tensor:
 
 def lazy(table_rows: list[int], adaptive: bool) -> Step:
     """This package's."""
-    weight = torch.randn(sum(table_rows), DIM) * 0.01
+    weight = memory.zeros(sum(table_rows), DIM).normal_(std=0.01)
     values = {"tables": "lazy_adam", "frequency_adaptive": {} if adaptive else None}
     optimizer = LazyAdam(weight, table_rows, OptimizerConfig.parse(values, "optimizer"))
 
+    return _step_of(weight, optimizer)
+
+
+def _step_of(weight: Tensor, optimizer: RowOptimizer) -> Step:
     def step(rows: Tensor) -> None:
         distinct = DistinctRows.of(rows)
         vectors = weight.index_select(0, distinct.rows).requires_grad_()
         distinct.expand(vectors).backward(gradient_of(rows))
         assert vectors.grad is not None
         optimizer.step(RowGradients(distinct.rows, distinct.counts, vectors.grad))
+
+    return step
+
+
+def rowwise_adagrad(table_rows: list[int]) -> Step:
+    """FBGEMM's, on a copy of what `lazy` has."""
+    weight = memory.zeros(sum(table_rows), DIM).normal_(std=0.01)
+    optimizer = RowwiseAdagrad(weight, table_rows, OptimizerConfig.parse({"tables": "rowwise_adagrad"}, "optimizer"))
+    return _step_of(weight, optimizer)
+
+
+def whole_step(adaptive: bool) -> Step:
+    """A training step of the ranker on these tables, with a net of the default size."""
+    names = [f"id_{number}" for number in range(NUM_TABLES)]
+    tables = [CategoricalFeature(name=name, num_rows=rows) for name, rows in zip(names, TABLE_ROWS, strict=True)]
+    features = FeatureConfig(categorical=tuple(tables), sequence=SequenceFeature(length=1, entities=()))
+    optimizer = {"tables": "lazy_adam", "frequency_adaptive": {} if adaptive else None}
+    values = {"batch_size": BATCH, "model": {"embedding_dim": DIM}, "optimizer": optimizer}
+    config = TrainConfig.parse(values, "benchmark")
+    ranker = Ranker(features, config.model).train()
+    trainer = Trainer(ranker, RankerOptimizer(ranker, config.optimizer), config, "benchmark")
+    starts = torch.tensor([ranker.embeddings.first_rows[name] for name in names])
+    labels, no_sequence = (torch.rand(BATCH, len(OBJECTIVES)) < 0.2).float(), torch.zeros(BATCH, 1, 2).long()
+
+    def step(rows: Tensor) -> None:
+        ids = rows.view(NUM_TABLES, BATCH).t() - starts
+        sparse = make_sparse(features, ids, no_sequence, torch.zeros(BATCH, dtype=torch.int64))
+        trainer.train_step(
+            Batch(sparse, torch.zeros(BATCH, len(features.dense_names)), labels, torch.ones_like(labels))
+        )
 
     return step
 
@@ -92,7 +136,7 @@ def torch_adam(table_rows: list[int], sparse: bool, fused: bool = False) -> Step
 
 def bandwidth(table_rows: list[int]) -> Step:
     """What memory alone needs: the look-up, and the distinct rows' weights and two moments read and written."""
-    tables = [torch.zeros(sum(table_rows), DIM) for _ in range(3)]
+    tables = [memory.zeros(sum(table_rows), DIM) for _ in range(3)]
 
     def step(rows: Tensor) -> None:
         distinct = torch.unique(rows)
@@ -108,27 +152,32 @@ def bandwidth(table_rows: list[int]) -> Step:
 _BOUND: list[float] = []
 
 
-def interleaved(steps: dict[str, Step], lookups: Lookups, count: int = STEPS) -> dict[str, float]:
-    """Median milliseconds of each variant."""
+def interleaved(steps: dict[str, Step], lookups: dict[str, Lookups] | Lookups, count: int = STEPS) -> dict[str, float]:
+    """Median milliseconds of each variant; which one comes after which changes from step to step."""
+    order = random.Random(1)
     times: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(count + WARM_UP):
-        rows = lookups.rows()
-        for name, step in steps.items():
+        shared = lookups.rows() if isinstance(lookups, Lookups) else None
+        for name in order.sample(list(steps), len(steps)):
+            rows = lookups[name].rows() if isinstance(lookups, dict) else shared
             start = time.perf_counter()
-            step(rows)
+            steps[name](rows)
             if number >= WARM_UP:
                 times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: statistics.median(values) for name, values in times.items()}
+    found = {name: statistics.median(values) for name, values in times.items()}
+    print("  " + ", ".join(f"{name} {value:.1f} ms" for name, value in found.items()), file=sys.stderr)
+    return found
 
 
 def main() -> None:
     """Print the figures."""
     torch.set_num_threads(NUM_THREADS)
+    memory.reuse_buffers()
     torch.manual_seed(0)
     found = interleaved(
         {
-            "lazy": lazy(TABLE_ROWS, adaptive=False),
-            "fal": lazy(TABLE_ROWS, adaptive=True),
+            "lazy": lazy(TABLE_ROWS, adaptive=True),
+            "adagrad": rowwise_adagrad(TABLE_ROWS),
             "sparse": torch_adam(TABLE_ROWS, sparse=True),
             "bound": bandwidth(TABLE_ROWS),
             "adam": torch_adam(TABLE_ROWS, sparse=False),
@@ -136,24 +185,29 @@ def main() -> None:
         },
         Lookups(TABLE_ROWS),
     )
-    print("  " + ", ".join(f"{name} {value:.1f} ms" for name, value in found.items()), file=sys.stderr)
-    print(f"train.embed.milliseconds: {found['fal']:.1f}")
-    print(f"train.embed.speedup_vs_adam: {found['adam'] / found['fal']:.1f}")
-    print(f"train.embed.speedup_vs_fused_adam: {found['fused'] / found['fal']:.1f}")
-    print(f"train.embed.speedup_vs_sparse_adam: {found['sparse'] / found['fal']:.1f}")
-    print(f"train.embed.ratio_to_bandwidth: {found['fal'] / (1e3 * statistics.median(_BOUND)):.2f}")
-    print(f"train.fal.overhead: {found['fal'] / found['lazy'] - 1:.3f}")
-    growth = []
-    for millions in (1, 4, 16):
-        tables = [millions * 1_000_000]
-        steps = {"lazy": lazy(tables, adaptive=True)}
-        # The same look-ups whatever the size: a hash of few ids over the whole table.
-        growth.append(interleaved(steps, _Spread(tables[0]))["lazy"])
-    print(f"train.embed.growth_1_to_16m: {growth[2] / growth[0]:.2f}")
+    print(f"train.embed.milliseconds: {found['lazy']:.1f}")
+    print(f"train.embed.speedup_vs_adam: {found['adam'] / found['lazy']:.1f}")
+    print(f"train.embed.speedup_vs_fused_adam: {found['fused'] / found['lazy']:.1f}")
+    print(f"train.embed.speedup_vs_sparse_adam: {found['sparse'] / found['lazy']:.1f}")
+    print(f"train.embed.speedup_vs_rowwise_adagrad: {found['adagrad'] / found['lazy']:.2f}")
+    print(f"train.embed.ratio_to_bandwidth: {found['lazy'] / (1e3 * statistics.median(_BOUND)):.2f}")
+    pair = {"plain": lazy(TABLE_ROWS, adaptive=False), "adaptive": lazy(TABLE_ROWS, adaptive=True)}
+    found = interleaved(pair, Lookups(TABLE_ROWS), 10 * STEPS)
+    print(f"train.fal.overhead: {found['adaptive'] / found['plain'] - 1:.3f}")
+    steps = {"plain": whole_step(adaptive=False), "adaptive": whole_step(adaptive=True)}
+    found = interleaved(steps, Lookups(TABLE_ROWS), 2 * STEPS)
+    print(f"train.fal.overhead_of_step: {found['adaptive'] / found['plain'] - 1:.3f}")
+    sizes = {f"{millions}m": millions * 1_000_000 for millions in (1, 4, 16)}
+    found = interleaved(
+        {name: lazy([size], adaptive=True) for name, size in sizes.items()},
+        {name: _Spread(size) for name, size in sizes.items()},
+        5 * STEPS,
+    )
+    print(f"train.embed.growth_1_to_16m: {found['16m'] / found['1m']:.2f}")
 
 
 class _Spread(Lookups):
-    """As many distinct rows in a table of any size."""
+    """The same look-ups in a table of any size: as many different rows, spread over all of it."""
 
     def __init__(self, num_rows: int) -> None:
         super().__init__([num_rows])

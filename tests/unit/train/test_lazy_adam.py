@@ -92,7 +92,7 @@ def test_updates_follow_equation_1(adaptive, starts):
     reference = Reference(weight, config, list(counts))
     optimizer = LazyAdam(weight, TABLES, config)
     if optimizer.frequencies is not None:
-        optimizer.frequencies.add(torch.arange(len(weight)), torch.tensor(counts))
+        optimizer.count(torch.arange(len(weight)), torch.tensor(counts))
     for rows, gradients in batches():
         take_step(optimizer, rows, gradients)
         reference.step(rows, gradients)
