@@ -15,6 +15,7 @@ from components.common.layout import (
     EXAMPLE_STATISTICS_KIND,
     EXAMPLES_KIND,
     LOSS_CURVE_FILE,
+    TEST_CURVE_FILE,
     VERSION_KIND,
     Store,
 )
@@ -66,6 +67,7 @@ class ReportFacts:
         event_date: The run's day.
         volumes: By day, oldest first.
         curves: Points of the loss curve by arm, oldest first; each with the `through` of its checkpoint.
+        tests: Points of the test loss during the batch by arm, of arms that are tested.
         ledger: All records up to the day.
         blessing: The run's verdict.
         publication: What the run published, or None.
@@ -79,6 +81,7 @@ class ReportFacts:
     event_date: date
     volumes: list[DayVolume]
     curves: dict[str, list[dict[str, Any]]]
+    tests: dict[str, list[dict[str, Any]]]
     ledger: list[LedgerRow]
     blessing: Blessing
     publication: Publication | None
@@ -99,7 +102,8 @@ def collect(store: Store, dataset: DatasetConfig, pipeline: str, event_date: dat
         pipeline=pipeline,
         event_date=event_date,
         volumes=[_volume(store, day) for day in store.clean_days() if day <= dataset.mature_on(event_date)],
-        curves={arm: _curve(store, arm, event_date) for arm in ARMS},
+        curves={arm: _curve(store, arm, event_date, LOSS_CURVE_FILE) for arm in ARMS},
+        tests={arm: points for arm in ARMS if (points := _curve(store, arm, event_date, TEST_CURVE_FILE))},
         ledger=read_ledger(store, through=event_date),
         blessing=blessing,
         publication=read_publication(store, pipeline, event_date),
@@ -138,10 +142,10 @@ def _volume(store: Store, day: date) -> DayVolume:
     )
 
 
-def _curve(store: Store, arm: str, event_date: date) -> list[dict[str, Any]]:
+def _curve(store: Store, arm: str, event_date: date, file: str) -> list[dict[str, Any]]:
     points: list[dict[str, Any]] = []
     for through in store.checkpoint_days(arm):
-        uri = storage.join_uri(store.checkpoint(arm, through), LOSS_CURVE_FILE)
+        uri = storage.join_uri(store.checkpoint(arm, through), file)
         if through <= event_date and storage.exists(uri):
             points += [{**point, "through": str(through)} for point in json.loads(storage.read_bytes(uri))]
     return points

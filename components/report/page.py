@@ -24,7 +24,7 @@ def render(facts: ReportFacts, threshold: float) -> str:
     """The whole page as HTML, with everything that it needs inside."""
     figures = {
         "volumes": volumes_figure(facts.volumes),
-        "losses": loss_figure(facts.curves),
+        "losses": loss_figure(facts.curves, facts.tests),
         "ledger": ledger_figure(facts.ledger),
         "gain": gain_figure(facts.history or [facts.blessing], threshold),
     }

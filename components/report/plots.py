@@ -57,8 +57,8 @@ def volumes_figure(volumes: Sequence[DayVolume]) -> go.Figure:
     return _style(figure, 560)
 
 
-def loss_figure(curves: dict[str, list[dict]]) -> go.Figure:
-    """Training loss of every objective, by arm; dotted lines separate the checkpoints."""
+def loss_figure(curves: dict[str, list[dict]], tests: dict[str, list[dict]]) -> go.Figure:
+    """Loss of every objective by arm, training and test; dotted lines separate the checkpoints."""
     titles = [_TITLES[name] for name in OBJECTIVE_NAMES]
     figure = make_subplots(rows=2, cols=3, subplot_titles=titles, vertical_spacing=0.16, horizontal_spacing=0.06)
     for number, name in enumerate(OBJECTIVE_NAMES):
@@ -71,6 +71,18 @@ def loss_figure(curves: dict[str, list[dict]]) -> go.Figure:
                 hovertemplate="%{y:.4f} (%{customdata})",
                 name=_TITLES[arm],
                 line={"color": COLORS[arm], "width": 1.5},
+                showlegend=number == 0,
+            )
+            figure.add_trace(trace, row=row, col=column)
+        for arm, points in tests.items():
+            trace = go.Scatter(
+                x=[point["step"] for point in points],
+                y=[point[name] for point in points],
+                customdata=[point["epoch"] + 1 for point in points],
+                hovertemplate="%{y:.4f} (test, epoch %{customdata})",
+                name=f"{_TITLES[arm]}, test",
+                mode="lines+markers",
+                line={"color": COLORS[arm], "width": 1, "dash": "dash"},
                 showlegend=number == 0,
             )
             figure.add_trace(trace, row=row, col=column)

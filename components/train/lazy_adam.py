@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, distributed
 
@@ -31,22 +33,36 @@ class LazyAdam(RowOptimizer):
         self.step_count = torch.zeros((), dtype=torch.int64)
         self._corrects_rows = config.bias_correction == "row"
         num_counted = len(weight) if self._corrects_rows else 0
+        self._kernel: Callable[..., None] | None = None
+        if weight.is_cuda:
+            # Triton comes with torch's CUDA builds only.
+            from components.train.lazy_adam_kernel import update_rows
+
+            self._kernel = update_rows
         self.row_steps = torch.zeros(num_counted, dtype=torch.int32, device=weight.device)
 
     def _update(self, rows: Tensor, gradients: Tensor, factors: Tensor | None) -> None:
-        config, (beta1, beta2) = self._config, self._config.betas
-        adaptive = config.frequency_adaptive
+        config, adaptive = self._config, self._config.frequency_adaptive
+        self.step_count += 1
+        of_first, of_second = self._corrections(rows)
+        rates, on_gradient = of_first * (config.learning_rate * config.table_multiplier), None
         if factors is not None and adaptive is not None and adaptive.apply_to == "gradient":
-            gradients, factors = gradients * factors, None
+            on_gradient = factors
+        elif factors is not None:
+            rates = rates * factors
+        if self._kernel is not None:
+            of_rows = (torch.ones((), device=rows.device) if on_gradient is None else on_gradient, rates, of_second)
+            spread = [factor.to(rows.device).expand(len(rows), 1).reshape(-1).contiguous() for factor in of_rows]
+            state = (self._weight, self.exp_avg, self.exp_avg_sq)
+            self._kernel(*state, rows, gradients, spread, config.betas, config.eps)
+            return
+        beta1, beta2 = config.betas
+        if on_gradient is not None:
+            gradients = gradients * on_gradient
         first = self.exp_avg.index_select(0, rows).lerp_(gradients, 1 - beta1)
         self.exp_avg.index_copy_(0, rows, first)
         second = self.exp_avg_sq.index_select(0, rows).mul_(beta2).addcmul_(gradients, gradients, value=1 - beta2)
         self.exp_avg_sq.index_copy_(0, rows, second)
-        self.step_count += 1
-        of_first, of_second = self._corrections(rows)
-        rates = of_first * (config.learning_rate * config.table_multiplier)
-        if factors is not None:
-            rates = factors * rates
         update = first.div_(second.mul_(of_second).sqrt_().add_(config.eps)).mul_(rates)
         self._weight.index_copy_(0, rows, self._weight.index_select(0, rows).sub_(update))
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from torch import Tensor
 
 from components.common import storage
 from components.common.digests import canonical_json
@@ -76,8 +77,7 @@ class ResumePoints:
 
         def write(staged: str) -> None:
             write_tensors(staged, *tensors)
-            random_state = safetensors.torch.save({"torch": torch.get_rng_state()})
-            storage.write_bytes(storage.join_uri(staged, _RANDOM_FILE), random_state)
+            storage.write_bytes(storage.join_uri(staged, _RANDOM_FILE), safetensors.torch.save(_random_state()))
             storage.write_bytes(storage.join_uri(staged, _PROGRESS_FILE), canonical_json(progress))
 
         details = {"best": best}
@@ -121,7 +121,9 @@ class ResumePoints:
     def _take_over(self, uri: str, trainer: Trainer) -> Position:
         read_tensors(uri, self._state)
         random_state = safetensors.torch.load(storage.read_bytes(storage.join_uri(uri, _RANDOM_FILE)))
-        torch.set_rng_state(random_state["torch"])
+        torch.set_rng_state(random_state["cpu"])
+        if "cuda" in random_state and torch.cuda.is_available():
+            torch.cuda.set_rng_state(random_state["cuda"])
         progress = json.loads(storage.read_bytes(storage.join_uri(uri, _PROGRESS_FILE)))
         trainer.step, curve = progress["step"], trainer.curve
         curve.points, curve.num_batches = progress["points"], progress["num_batches"]
@@ -145,3 +147,8 @@ class ResumePoints:
         for uri, _ in found:
             if uri not in kept:
                 storage.remove(uri)
+
+
+def _random_state() -> dict[str, Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    return state | {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else state
