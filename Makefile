@@ -51,7 +51,8 @@ bench-join: $(VENV)/.dev  ## the join against DuckDB on 10 million impressions, 
 	@$(BIN)/python -W ignore -m tests.benchmarks.statistics
 
 bench-train: $(VENV)/.dev  ## embedding tables and their optimizers on two million rows, about five minutes
-	@$(BIN)/python -W ignore -m tests.benchmarks.train
+	@$(BIN)/python -W ignore -m tests.benchmarks.train 2>/dev/null
+	@AFTERCLICK_PROGRESS_SECONDS=100000 $(BIN)/python -W ignore -m tests.benchmarks.train_loader 2>/dev/null | grep '^train'
 
 bench-train-peers: build/peers/.installed  ## whole steps against three other libraries, and peak memory, about eight minutes
 	@mkdir -p build/bench

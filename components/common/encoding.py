@@ -37,7 +37,8 @@ def encode(table: pa.Table, features: FeatureConfig) -> EncodedFeatures:
     ids = [table[feature.name].to_numpy() % feature.num_ids for feature in features.categorical]
     dense = [table[name].to_numpy().astype(np.float32) for name in features.dense_names]
     sequence, lengths = _padded_sequences(table, features)
-    return EncodedFeatures(np.stack(ids, axis=1), np.stack(dense, axis=1), sequence, lengths)
+    # Column by column in memory, as they come and as a batch wants them.
+    return EncodedFeatures(np.stack(ids).T, np.stack(dense, axis=1), sequence, lengths)
 
 
 def _padded_sequences(table: pa.Table, features: FeatureConfig) -> tuple[np.ndarray, np.ndarray]:
