@@ -6,8 +6,17 @@ from components.common.digests import digest_json
 from components.common.manifests import Manifest
 
 RANKER_FILE = "ranker.onnx"
-TABLES_FILE = "tables.safetensors"
-ONNX_INPUTS = ("categorical", "dense", "sequence", "lengths")
+TABLES_FILE = "tables.int4"
+ONNX_INPUTS = (
+    "categorical_halves",
+    "categorical_scale",
+    "categorical_bias",
+    "dense",
+    "sequence_halves",
+    "sequence_scale",
+    "sequence_bias",
+    "lengths",
+)
 ONNX_OUTPUT = "probabilities"
 
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
@@ -66,6 +67,14 @@ def read_bytes(uri: str) -> bytes:
     """The whole content of a file."""
     fs, path = filesystem(uri)
     return bytes(fs.cat_file(path))
+
+
+def map_bytes(uri: str) -> np.ndarray:
+    """The content of a file, uint8, shape (size,); mapped into memory where the file is local."""
+    fs, path = filesystem(uri)
+    if isinstance(fs, LocalFileSystem) and fs.size(path):
+        return np.memmap(path, dtype=np.uint8, mode="r")
+    return np.frombuffer(read_bytes(uri), dtype=np.uint8)
 
 
 def write_bytes(uri: str, content: bytes) -> None:

@@ -8,9 +8,16 @@ from components.common.config import Config
 
 
 class ExportConfig(Config):
-    """Opset, batch limit and parity."""
+    """Opset, batch limit, tables and parity."""
 
     opset: int = Field(20, ge=18, le=23)
     max_batch: int = Field(8192, ge=2)
-    parity_rows: int = Field(2000, ge=2, description="evaluation rows on which the version is compared with torch")
-    max_parity_difference: float = Field(1e-5, gt=0, description="largest allowed difference of a probability")
+    max_table_error: float = Field(
+        7e-3, gt=0, description="relative squared error above which a table gets a scale for every 16 numbers"
+    )
+    parity_rows: int = Field(100_000, ge=2, description="evaluation rows on which the version is compared with torch")
+    max_parity_difference: float = Field(
+        1e-5, gt=0, description="of a probability, between torch and ONNX on the same float32 vectors"
+    )
+    max_auc_change_percent: float = Field(0.10, gt=0, description="by INT4 tables, of every served objective")
+    max_mean_change: float = Field(0.01, gt=0, description="of the mean prediction by INT4 tables, relative")

@@ -5,22 +5,20 @@ from __future__ import annotations
 from datetime import date
 from typing import Any
 
-import numpy as np
-import safetensors.torch
-
 from components.common import storage
 from components.common.errors import InputError
 from components.common.examples import EVALUATION, read_examples
 from components.common.layout import VERSION_KIND, Store
 from components.common.manifests import Manifest, find_manifest, write_artifact
-from components.common.objectives import OBJECTIVE_NAMES
+from components.common.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
+from components.common.packed_tables import PackedTable, bytes_report, pack_tables
 from components.common.progress import log_line
 from components.common.release import Blessing, Release, read_blessing
-from components.common.servable import RANKER_FILE, TABLES_FILE, version_digest
-from components.evaluate.score import predict
+from components.common.servable import ONNX_INPUTS, RANKER_FILE, TABLES_FILE, version_digest
 from components.export.config import ExportConfig
-from components.export.onnx_export import export_onnx
-from components.export.ranker import ServedRanker
+from components.export.onnx_export import export_onnx, packed_inputs, vector_inputs
+from components.export.parity import VECTOR_INPUTS, compare
+from components.export.ranker import PackedRanker, ServedRanker
 from components.serve.predictor import Predictor
 from components.train.checkpoint import TrainingState, load_checkpoint
 from components.train.dataset import tensors_of
@@ -60,30 +58,38 @@ def _export(store: Store, config: ExportConfig, blessing: Blessing, release: Rel
         )
 
     def write(staged: str) -> dict[str, Any]:
-        ranker = ServedRanker(state.model.net, state.lineage.negative_keep_rate)
-        onnx = export_onnx(ranker, state.model.embeddings, len(state.features.dense_names), config)
+        onnx, tables, specs = _make_files(state, config)
         storage.write_bytes(storage.join_uri(staged, RANKER_FILE), onnx)
-        tables = safetensors.torch.save({name: t.clone() for name, t in state.model.embeddings.tables().items()})
         storage.write_bytes(storage.join_uri(staged, TABLES_FILE), tables)
-        predictor = Predictor.from_files(onnx, tables, state.features)
+        predictor = Predictor.from_files(onnx, tables, specs, state.features)
         parity = _parity(store, state, predictor, config, blessing.event_date)
-        return {"details": _details(state, blessing, parity)}
+        parity["table_bytes"] = bytes_report(specs)
+        return {"details": _details(state, blessing, specs, parity)}
 
     manifest = write_artifact(uri, Manifest(kind=VERSION_KIND, inputs={"checkpoint": digest}), write)
-    parity = manifest.details["parity"]
-    log_line(
-        "export", f"{version_digest(manifest)[:12]}: parity {parity['max_difference']:.1e} on {parity['rows']} rows"
-    )
+    _say(manifest)
     return manifest
 
 
-def _details(state: TrainingState, blessing: Blessing, parity: dict[str, Any]) -> dict[str, Any]:
+def _make_files(state: TrainingState, config: ExportConfig) -> tuple[bytes, bytes, list[PackedTable]]:
+    """The ranker, the file of the tables, and what lies where in it."""
+    weights = {name: table.numpy() for name, table in state.model.embeddings.tables().items()}
+    tables, specs = pack_tables(weights, config.max_table_error)
+    finest = max((spec.layout for spec in specs), key=lambda layout: layout.num_blocks)
+    ranker = PackedRanker(ServedRanker(state.model.net, state.lineage.negative_keep_rate), state.features)
+    return export_onnx(ranker, packed_inputs(state.features, finest), ONNX_INPUTS, config), tables, specs
+
+
+def _details(
+    state: TrainingState, blessing: Blessing, specs: list[PackedTable], parity: dict[str, Any]
+) -> dict[str, Any]:
     return {
         "features": state.features.model_dump(mode="json"),
         "objectives": list(OBJECTIVE_NAMES),
         "lineage": state.lineage.model_dump(mode="json"),
         "train": state.config.recipe(),
         "blessing": blessing.model_dump(mode="json", exclude={"ledger_digest"}),
+        "tables": [spec.model_dump(mode="json") for spec in specs],
         "parity": parity,
     }
 
@@ -91,23 +97,28 @@ def _details(state: TrainingState, blessing: Blessing, parity: dict[str, Any]) -
 def _parity(
     store: Store, state: TrainingState, predictor: Predictor, config: ExportConfig, event_date: date
 ) -> dict[str, Any]:
-    """Compare torch with the exported files, from examples to probabilities, on the newest scored day."""
+    """Compare the exported files with torch, from examples to probabilities, on the newest scored day."""
     table, _ = read_examples(store, EVALUATION, event_date)
     table = table.slice(0, config.parity_rows)
-    expected = predict(state, tensors_of(table, state.features, unsampled=True), config.parity_rows)
-    difference = np.abs(predictor.predict(table) - expected)
-    if not difference.max() <= config.max_parity_difference:
-        worst = OBJECTIVE_NAMES[int(difference.max(axis=0).argmax())]
-        raise InputError(
-            f"the exported ranker differs from the checkpoint by {difference.max():.2e} on {worst}, at most "
-            f"{config.max_parity_difference:.0e} is allowed (export.max_parity_difference)"
-        )
+    examples = tensors_of(table, state.features, unsampled=True)
+    ranker = ServedRanker(state.model.net, state.lineage.negative_keep_rate)
+    arguments = vector_inputs(state.model.embeddings, len(state.features.dense_names))
+    of_vectors = export_onnx(ranker, arguments, VECTOR_INPUTS, config)
     return {
-        "rows": table.num_rows,
-        "max_difference": float(difference.max()),
-        "mean_difference": float(difference.mean()),
         "event_date": str(event_date),
+        **compare(state, examples, of_vectors, predictor.predict(table), config),
     }
+
+
+def _say(manifest: Manifest) -> None:
+    parity = manifest.details["parity"]
+    changes = (parity["objectives"][name]["auc_change_percent"] for name in SERVED_OBJECTIVES)
+    shown = " and ".join("none" if change is None else f"{change:+.3f}%" for change in changes)
+    log_line(
+        "export",
+        f"{version_digest(manifest)[:12]}: {parity['rows']} rows, ONNX against torch {parity['max_difference']:.1e}, "
+        f"AUC by INT4 tables {shown}, their bytes {parity['table_bytes']['ratio']:.3f} of float16",
+    )
 
 
 def main(store_uri: str, export: dict[str, Any], pipeline: str, event_date: str) -> list[str]:

@@ -8,7 +8,6 @@ from functools import cached_property
 import numpy as np
 import onnxruntime
 import pyarrow as pa
-import safetensors.numpy
 
 from components.common import storage
 from components.common.encoding import encode
@@ -16,6 +15,7 @@ from components.common.errors import InputError
 from components.common.features import FeatureConfig, sequence_column
 from components.common.layout import VERSION_KIND, Store
 from components.common.manifests import Manifest, read_manifest, verify_files
+from components.common.packed_tables import PackedTable, PackedTables
 from components.common.release import PRODUCTION_CHANNEL, Pointer, read_pointer
 from components.common.servable import ONNX_INPUTS, ONNX_OUTPUT, RANKER_FILE, TABLES_FILE
 
@@ -25,13 +25,20 @@ class Predictor:
     """Embedding tables, ranker and feature list of one version."""
 
     features: FeatureConfig
-    tables: dict[str, np.ndarray]
+    tables: PackedTables
     onnx: bytes
 
     @classmethod
-    def from_files(cls, onnx: bytes, tables: bytes, features: FeatureConfig) -> Predictor:
-        """Load from the content of a version's files."""
-        return cls(features, safetensors.numpy.load(tables), onnx)
+    def from_files(
+        cls, onnx: bytes, tables: bytes | np.ndarray, specs: list[PackedTable], features: FeatureConfig
+    ) -> Predictor:
+        """Load from a version's files; the tables may be mapped into memory.
+
+        Raises:
+            InputError: If they do not fit each other.
+        """
+        content = np.frombuffer(tables, dtype=np.uint8) if isinstance(tables, bytes) else tables
+        return cls(features, PackedTables(content, specs, features), onnx)
 
     @cached_property
     def session(self) -> onnxruntime.InferenceSession:
@@ -50,8 +57,10 @@ class Predictor:
         manifest = read_manifest(uri, VERSION_KIND)
         verify_files(uri, manifest)
         features = FeatureConfig.parse(manifest.details["features"], f"{uri}: features")
-        onnx, tables = (storage.read_bytes(storage.join_uri(uri, name)) for name in (RANKER_FILE, TABLES_FILE))
-        return cls.from_files(onnx, tables, features), manifest
+        specs = [PackedTable.parse(values, f"{uri}: tables") for values in manifest.details["tables"]]
+        onnx = storage.read_bytes(storage.join_uri(uri, RANKER_FILE))
+        tables = storage.map_bytes(storage.join_uri(uri, TABLES_FILE))
+        return cls.from_files(onnx, tables, specs, features), manifest
 
     def predict(self, table: pa.Table) -> np.ndarray:
         """Probabilities of n examples, float32, shape (n, objectives).
@@ -68,24 +77,14 @@ class Predictor:
                 "pass rows as the join writes them: examples/evaluation/event_date=D/part-00000.parquet in the store"
             )
         encoded = encode(table, self.features)
-        tables = self.features.categorical_tables
-        looked_up = [self._vectors(name, encoded.categorical[:, i]) for i, name in enumerate(tables)]
-        categorical = np.stack([vector for vectors in looked_up for vector in vectors], axis=1)
-        used = np.arange(encoded.sequence.shape[1]) < encoded.lengths[:, None]
-        tables = self.features.sequence_tables
-        looked_up = [self._vectors(name, encoded.sequence[:, :, i]) for i, name in enumerate(tables)]
-        sequence = np.concatenate([vector for vectors in looked_up for vector in vectors], axis=2) * used[:, :, None]
-        inputs = (categorical, encoded.dense, sequence.astype(np.float32), encoded.lengths)
+        inputs = (
+            *self.tables.look_up(self.features.categorical_tables, encoded.categorical),
+            encoded.dense,
+            *self.tables.look_up(self.features.sequence_tables, encoded.sequence),
+            encoded.lengths,
+        )
         outputs = self.session.run([ONNX_OUTPUT], dict(zip(ONNX_INPUTS, inputs, strict=True)))
         return np.asarray(outputs[0])
-
-    def _vectors(self, table: str, ids: np.ndarray) -> list[np.ndarray]:
-        """The vectors of ids in a table, each of shape (*ids.shape, dim); several where a code's are concatenated."""
-        code = self.features.binary_codes.get(table)
-        if code is None:
-            return [self.tables[table][ids]]
-        blocks = [self.tables[table][rows] for rows in code.rows(ids)]
-        return blocks if code.combine == "concatenate" else [np.sum(blocks, axis=0)]
 
 
 def load_served(store: Store, channel: str = PRODUCTION_CHANNEL) -> tuple[Predictor, Manifest, Pointer]:

@@ -37,7 +37,7 @@ class ModelConfig(Config):
     preset: Literal["tiny", "demo", "paper"] | None = Field(
         None, description="sizes by name (components/train/presets.py); those given beside it count first"
     )
-    embedding_dim: int = Field(16, ge=1, le=1024)
+    embedding_dim: int = Field(16, ge=2, le=1024, multiple_of=2, description="even: served tables are INT4")
     embedding_init: float = Field(0.01, gt=0, description="standard deviation of new table rows")
     sequence_dim: int = Field(32, ge=1)
     sequence_heads: int = Field(2, ge=1)

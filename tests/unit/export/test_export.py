@@ -1,14 +1,18 @@
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from components.common import storage
 from components.common.errors import InputError
 from components.common.examples import EVALUATION, read_examples
+from components.common.int4 import dequantize
 from components.common.layout import Store
 from components.common.manifests import read_manifest
+from components.common.objectives import OBJECTIVE_NAMES
+from components.common.packed_tables import PackedTable
 from components.common.release import Blessing, Release, read_pointer, read_publication, write_record
-from components.common.servable import version_digest
+from components.common.servable import ONNX_INPUTS, version_digest
 from components.evaluate.score import predict
 from components.export.config import ExportConfig
 from components.export.run import export_releases
@@ -52,9 +56,21 @@ def test_version_predicts_what_the_evaluator_predicts(exported):
     predictor, _ = Predictor.from_version(uri)
     state, _ = load_checkpoint(deployment.store, "control", deployment.batch_days[-1])
     table, _ = read_examples(deployment.store, EVALUATION, deployment.scored_day)
-    expected = predict(state, tensors_of(table, state.features, unsampled=True), 512)
-    assert np.abs(predictor.predict(table) - expected).max() < 1e-6
-    assert manifest.details["parity"]["max_difference"] < 1e-6
+    examples = tensors_of(table, state.features, unsampled=True)
+    served, expected = predictor.predict(table), predict(state, examples, 512)
+    parity = manifest.details["parity"]
+    assert parity["max_difference"] < 1e-6
+    difference = np.abs(served - expected).max()
+    assert 1e-6 < difference < 0.02 and difference == pytest.approx(parity["int4_max_difference"])
+    # The same net on the tables as INT4 has them predicts what is served.
+    content = storage.map_bytes(storage.join_uri(uri, "tables.int4"))
+    for values in manifest.details["tables"]:
+        spec = PackedTable.parse(values, "table")
+        packed = content[spec.first_byte :][: spec.num_bytes].reshape(spec.num_rows, -1)
+        rows = torch.from_numpy(dequantize(packed, spec.layout))
+        torch.testing.assert_close(state.model.embeddings.tables()[spec.name], rows, rtol=0, atol=0.02)
+        state.model.embeddings.tables()[spec.name].copy_(rows)
+    assert np.abs(served - predict(state, examples, 512)).max() < 1e-6
     assert manifest.details["lineage"]["negative_keep_rate"] == 0.5
 
 
@@ -71,7 +87,7 @@ def test_onnx_is_checked_and_has_named_inputs(exported):
     _, _, uri = exported
     model = onnx.load_from_string(storage.read_bytes(storage.join_uri(uri, "ranker.onnx")))
     onnx.checker.check_model(model)
-    assert [value.name for value in model.graph.input] == ["categorical", "dense", "sequence", "lengths"]
+    assert [value.name for value in model.graph.input] == list(ONNX_INPUTS)
     assert [value.name for value in model.graph.output] == ["probabilities"]
     assert all(value.type.tensor_type.shape.dim[0].dim_param for value in model.graph.input)
 
@@ -82,6 +98,33 @@ def test_parity_beyond_the_limit_stops(trained, tmp_path):
     with pytest.raises(InputError, match="differs from the checkpoint by .* on "):
         export_releases(trained.store.root, ExportConfig(max_parity_difference=1e-15), "daily", trained.scored_day)
     assert not storage.exists(trained.store.staged_version(candidate.releases[0].checkpoint_digest))
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (
+            {"max_auc_change_percent": 1e-9},
+            "INT4 tables change the AUC of checkout.* lower export.max_table_error",
+        ),
+        ({"max_mean_change": 1e-9}, "INT4 tables change the mean prediction of checkout_given_"),
+    ],
+)
+def test_int4_beyond_its_limits_stops(trained, limits, message):
+    candidate = blessing_of(trained, "candidate", "promote")
+    write_record(trained.store.blessing("daily", trained.scored_day), candidate)
+    with pytest.raises(InputError, match=message):
+        export_releases(trained.store.root, ExportConfig(**limits), "daily", trained.scored_day)
+    assert not storage.exists(trained.store.staged_version(candidate.releases[0].checkpoint_digest))
+
+
+def test_parity_report_compares_objectives(exported):
+    parity = exported[1].details["parity"]
+    assert parity["rows"] > 500 and set(parity["objectives"]) == set(OBJECTIVE_NAMES)
+    for found in parity["objectives"].values():
+        assert found["int4_auc"] == pytest.approx(found["auc"] * (1 + found["auc_change_percent"] / 100))
+        assert found["mean_prediction_ratio"] == pytest.approx(1, abs=0.01)
+    assert parity["table_bytes"]["ratio"] == (8 / 2 + 4) / (8 * 2)
 
 
 def test_nothing_is_exported_without_a_release(trained):
@@ -140,8 +183,8 @@ def test_only_what_is_blessed_is_published(exported, tmp_path):
     ):
         with pytest.raises(InputError):
             publish_releases(store, blessing, digests)
-    storage.write_bytes(storage.join_uri(target, "tables.safetensors"), b"damaged")
-    with pytest.raises(InputError, match=r"tables\.safetensors"):
+    storage.write_bytes(storage.join_uri(target, "tables.int4"), b"damaged")
+    with pytest.raises(InputError, match=r"tables\.int4"):
         publish_releases(store, blessing_of(deployment), [digest])
     assert read_pointer(store) is None and store.versions() == []
 

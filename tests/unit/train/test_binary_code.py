@@ -10,14 +10,11 @@ import torch
 from components.common.binary_code import BinaryCode
 from components.common.errors import InputError
 from components.common.features import FeatureConfig
-from components.export.config import ExportConfig
-from components.export.onnx_export import export_onnx
-from components.export.ranker import ServedRanker
-from components.serve.predictor import Predictor
 from components.train.config import ModelConfig, OptimizerConfig
 from components.train.dataset import tensors_of
 from components.train.model.ranker import LogitCorrection, Ranker
 from components.train.optimizer import RankerOptimizer
+from tests.unit.export.served import predict_as_served
 
 
 def code_of(**changes):
@@ -115,12 +112,7 @@ def test_vectors_are_those_of_the_blocks(combine):
 def test_exported_version_predicts_as_torch(combine, split):
     features = features_with(combine, split)
     ranker, table = Ranker(features, ModelConfig(embedding_dim=4)).eval(), examples_of(features)
-    served = ServedRanker(ranker.net, 0.5)
-    onnx = export_onnx(served, ranker.embeddings, len(features.dense_names), ExportConfig())
-    import safetensors.torch
-
-    tables = safetensors.torch.save({name: t.clone() for name, t in ranker.embeddings.tables().items()})
-    predicted = Predictor.from_files(onnx, tables, features).predict(table)
+    predicted = predict_as_served(ranker, features, table)
     with torch.no_grad():
         logits = ranker(tensors_of(table, features, unsampled=True).batch(slice(None)))
     np.testing.assert_allclose(predicted, LogitCorrection(0.5)(logits).numpy(), atol=1e-6)

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import pytest
-import safetensors.torch
 import torch
 from torch.nn import functional
 
 from components.common.errors import InputError
 from components.common.examples import TRAINING, read_examples
-from components.export.config import ExportConfig
-from components.export.onnx_export import export_onnx
-from components.export.ranker import ServedRanker
-from components.serve.predictor import Predictor
 from components.train.config import DhenConfig, ModelConfig
 from components.train.dataset import tensors_of
 from components.train.model.dhen import Dhen, DhenLayer
 from components.train.model.masknet import MaskBlock
 from components.train.model.ranker import LogitCorrection, Ranker
+from tests.unit.export.served import predict_as_served
 
 
 def test_mask_block_follows_its_equations():
@@ -82,9 +78,7 @@ def test_exported_dhen_predicts_the_same(joined, ranker):
     features = joined.config.features
     table, _ = read_examples(joined.store, TRAINING, joined.batch_days[0])
     table = table.slice(0, 300)
-    onnx = export_onnx(ServedRanker(ranker.net, 0.5), ranker.embeddings, len(features.dense_names), ExportConfig())
-    tables = {name: weight.clone() for name, weight in ranker.embeddings.tables().items()}
-    served = Predictor.from_files(onnx, safetensors.torch.save(tables), features).predict(table)
+    served = predict_as_served(ranker, features, table)
     with torch.no_grad():
         batch = tensors_of(table, features, unsampled=True).batch(slice(0, 300))
         expected = LogitCorrection(0.5)(ranker(batch)).numpy()

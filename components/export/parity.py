@@ -1,0 +1,100 @@
+"""How a version's predictions differ from the checkpoint's, on real evaluation rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+
+from components.common.errors import InputError
+from components.common.objectives import OBJECTIVES
+from components.common.servable import ONNX_OUTPUT
+from components.evaluate.metrics import weighted_auc
+from components.evaluate.score import predict
+from components.export.config import ExportConfig
+from components.train.checkpoint import TrainingState
+from components.train.dataset import ExampleSet
+
+VECTOR_INPUTS = ("categorical", "dense", "sequence", "lengths")
+_ROWS_AT_ONCE = 4096
+
+
+def compare(
+    state: TrainingState, examples: ExampleSet, onnx_of_vectors: bytes, served: np.ndarray, config: ExportConfig
+) -> dict[str, Any]:
+    """Compare torch, its ONNX export on the same float32 vectors, and what is served from INT4 tables.
+
+    Args:
+        state: The checkpoint.
+        examples: Evaluation rows.
+        onnx_of_vectors: The ranker that takes float32 vectors.
+        served: The version's probabilities of the rows, shape (n, objectives).
+        config: The limits.
+
+    Returns:
+        The parity report.
+
+    Raises:
+        InputError: If a difference is beyond its limit.
+    """
+    expected = predict(state, examples, _ROWS_AT_ONCE)
+    exported = _predict_vectors(state, examples, onnx_of_vectors)
+    _check_exported(np.abs(exported - expected), config)
+    objectives = {}
+    for number, objective in enumerate(OBJECTIVES):
+        rows = examples.masks[:, number].numpy() > 0
+        labels = examples.labels[rows, number].numpy()
+        found = _compare_objective(labels, expected[rows, number], served[rows, number])
+        if objective.served:
+            _check_served(objective.name, found, config)
+        objectives[objective.name] = found
+    return {
+        "rows": len(examples),
+        "max_difference": float(np.abs(exported - expected).max(initial=0)),
+        "int4_max_difference": float(np.abs(served - expected).max(initial=0)),
+        "objectives": objectives,
+    }
+
+
+@torch.no_grad()
+def _predict_vectors(state: TrainingState, examples: ExampleSet, onnx: bytes) -> np.ndarray:
+    session, parts = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"]), []
+    state.model.eval()
+    for batch in examples.in_order(_ROWS_AT_ONCE):
+        categorical, sequence, lengths = state.model.embeddings(batch.sparse)
+        values = (tensor.numpy() for tensor in (categorical.contiguous(), batch.dense, sequence, lengths))
+        parts.append(session.run([ONNX_OUTPUT], dict(zip(VECTOR_INPUTS, values, strict=True)))[0])
+    return np.concatenate(parts)
+
+
+def _check_exported(difference: np.ndarray, config: ExportConfig) -> None:
+    if not difference.max(initial=0) <= config.max_parity_difference:
+        worst = OBJECTIVES[int(difference.max(axis=0).argmax())].name
+        raise InputError(
+            f"the exported ranker differs from the checkpoint by {difference.max():.2e} on {worst}, at most "
+            f"{config.max_parity_difference:.0e} is allowed (export.max_parity_difference)"
+        )
+
+
+def _compare_objective(labels: np.ndarray, expected: np.ndarray, served: np.ndarray) -> dict[str, float | None]:
+    ones, both = np.ones((len(labels), 1)), 0 < labels.sum() < len(labels)
+    aucs = [float(weighted_auc(labels, values, ones)[0]) if both else None for values in (expected, served)]
+    change = (aucs[1] / aucs[0] - 1) * 100 if aucs[0] and aucs[1] else None
+    ratio = float(served.mean(dtype=np.float64) / expected.mean(dtype=np.float64)) if len(labels) else None
+    return {"auc": aucs[0], "int4_auc": aucs[1], "auc_change_percent": change, "mean_prediction_ratio": ratio}
+
+
+def _check_served(name: str, found: dict[str, float | None], config: ExportConfig) -> None:
+    change, ratio = found["auc_change_percent"], found["mean_prediction_ratio"]
+    if change is not None and abs(change) > config.max_auc_change_percent:
+        raise InputError(
+            f"INT4 tables change the AUC of {name} by {change:+.3f}%, at most {config.max_auc_change_percent}% is "
+            "allowed (export.max_auc_change_percent); lower export.max_table_error for finer tables"
+        )
+    if ratio is not None and abs(ratio - 1) > config.max_mean_change:
+        raise InputError(
+            f"INT4 tables change the mean prediction of {name} to {ratio:.4f} of the checkpoint's, at most "
+            f"{config.max_mean_change} is allowed (export.max_mean_change); lower export.max_table_error"
+        )

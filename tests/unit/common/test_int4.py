@@ -1,0 +1,115 @@
+"""INT4 rows: by hand, against torch's operator, and within half a step."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from components.common.errors import InputError
+from components.common.features import FeatureConfig
+from components.common.int4 import Int4Layout, dequantize, layouts, quantize, relative_error, unpack
+from components.common.packed_tables import PackedTables, pack_tables
+
+ROW, BLOCKS = Int4Layout(32, 32), Int4Layout(32, 16)
+
+
+def rows_of(count=500, seed=0, heavy=False):
+    generator = np.random.default_rng(seed)
+    drawn = generator.standard_t(3, (count, 32)) if heavy else generator.normal(size=(count, 32))
+    return (drawn * 0.05).astype(np.float32)
+
+
+def test_row_worked_by_hand():
+    """Numbers 0, 15, 5, 10 with scale 0.5 and bias -1: 0xF0, 0xA5, then both as float16."""
+    rows = np.array([[-1.0, 6.5, 1.5, 4.0]], dtype=np.float32)
+    packed = quantize(rows, Int4Layout(4, 4))
+    assert packed.tolist() == [[0xF0, 0xA5, *np.array([0.5, -1.0], "<f2").view(np.uint8)]]
+    assert np.array_equal(dequantize(packed, Int4Layout(4, 4)), rows)
+
+
+@pytest.mark.parametrize(("layout", "row_bytes"), [(ROW, 20), (BLOCKS, 24), (Int4Layout(4, 4), 6)])
+def test_rows_take_the_bytes_stated(layout, row_bytes):
+    assert layout.row_bytes == row_bytes
+    assert quantize(np.zeros((3, layout.dim), np.float32), layout).shape == (3, row_bytes)
+
+
+def test_values_are_those_of_torch_s_operator():
+    packed = quantize(rows_of(), ROW)
+    look_up = torch.ops.quantized.embedding_bag_4bit_rowwise_offsets
+    found = look_up(torch.from_numpy(packed), torch.arange(500), torch.arange(501), include_last_offset=True)
+    assert np.array_equal(found.numpy(), dequantize(packed, ROW))
+
+
+@settings(max_examples=60, deadline=None)
+@given(arrays(np.float32, (3, 8), elements=st.floats(-100, 100, width=32)))
+def test_error_is_at_most_that_of_the_whole_range(rows):
+    """Clipping is only chosen where it loses less: half a step everywhere, and what float16 rounds."""
+    layout = Int4Layout(8, 8)
+    found = dequantize(quantize(rows, layout), layout)
+    span = rows.max(axis=1) - rows.min(axis=1)
+    bound = span / 30 + 2e-3 * np.abs(rows).max(axis=1) + 1e-6
+    assert (np.sqrt(((found - rows) ** 2).mean(axis=1)) <= bound).all()
+
+
+def test_blocks_are_finer_and_heavy_tails_choose_them():
+    for heavy in (False, True):
+        rows = rows_of(heavy=heavy)
+        errors = [relative_error(rows, quantize(rows, layout), layout) for layout in layouts(32)]
+        assert errors[1] < errors[0] < 0.02
+    _, specs = pack_tables({"light": rows_of(), "heavy": rows_of(heavy=True)}, max_error=7e-3)
+    assert [spec.layout.row_bytes for spec in specs] == [20, 24]
+
+
+def test_numbers_that_float16_cannot_hold_are_refused():
+    rows = rows_of()
+    rows[77, 3] = np.nan
+    with pytest.raises(ValueError, match="row 77"):
+        quantize(rows, ROW)
+
+
+FEATURES = FeatureConfig.parse(
+    {
+        "categorical": [{"name": "user_id", "num_rows": 50}, {"name": "item_id", "num_rows": 9}],
+        "sequence": {"length": 2, "entities": ["item_id"], "action_types": ["click"]},
+        "counts": {"entities": ["item_id"], "action_types": ["click"]},
+    },
+    "features",
+)
+
+
+def tables_of():
+    heavy = {"user_id"}
+    return {name: rows_of(rows, heavy=name in heavy) for name, rows in FEATURES.tables.items()}
+
+
+def test_look_up_gives_every_table_s_rows_in_one_shape():
+    tables = tables_of()
+    content, specs = pack_tables(tables, 7e-3)
+    assert {spec.name: spec.layout.num_blocks for spec in specs}["user_id"] == 2
+    assert all(spec.first_byte % 64 == 0 for spec in specs)
+    packed = PackedTables(np.frombuffer(content, np.uint8), specs, FEATURES)
+    ids = np.array([[49, 8], [0, 3], [7, 0]])
+    halves, scale, bias = packed.look_up(("user_id", "item_id"), ids)
+    assert (halves.shape, scale.shape, bias.shape) == ((3, 2, 16), (3, 2, 2), (3, 2, 2))
+    numbers = np.stack([halves & 15, halves >> 4], axis=-1).reshape(3, 2, 2, 16).astype(np.float32)
+    vectors = (numbers * scale[..., None].astype(np.float32) + bias[..., None].astype(np.float32)).reshape(3, 2, 32)
+    for column, name in enumerate(("user_id", "item_id")):
+        assert np.abs(vectors[:, column] - tables[name][ids[:, column]]).max() < 0.05
+    assert unpack(quantize(tables["item_id"], ROW), ROW)[1].shape == (9, 1)
+
+
+def test_file_that_is_too_short_or_of_other_tables_is_refused():
+    content, specs = pack_tables(tables_of(), 7e-3)
+    with pytest.raises(InputError, match="bytes, the manifest's tables take"):
+        PackedTables(np.frombuffer(content[:-1], np.uint8), specs, FEATURES)
+    other = FEATURES.model_copy(update={"categorical": FEATURES.categorical[:1]})
+    with pytest.raises(InputError, match="not those of the feature list"):
+        PackedTables(
+            np.frombuffer(content, np.uint8),
+            specs,
+            FeatureConfig.model_validate({**other.model_dump(), "sequence": {"length": 2, "entities": []}}),
+        )

@@ -1,0 +1,30 @@
+"""From a ranker to what a server would answer, without a store."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from components.common.features import FeatureConfig
+from components.common.int4 import dequantize
+from components.common.packed_tables import pack_tables
+from components.common.servable import ONNX_INPUTS
+from components.export.config import ExportConfig
+from components.export.onnx_export import export_onnx, packed_inputs
+from components.export.ranker import PackedRanker, ServedRanker
+from components.serve.predictor import Predictor
+from components.train.model.ranker import Ranker
+
+
+def predict_as_served(ranker: Ranker, features: FeatureConfig, table: pa.Table, max_error: float = 7e-3) -> np.ndarray:
+    """Probabilities of a version at negative_keep_rate 0.5; the ranker's tables become what INT4 makes of them."""
+    weights = {name: rows.numpy() for name, rows in ranker.embeddings.tables().items()}
+    content, specs = pack_tables(weights, max_error)
+    for spec in specs:
+        packed = np.frombuffer(content, np.uint8)[spec.first_byte :][: spec.num_bytes].reshape(spec.num_rows, -1)
+        ranker.embeddings.tables()[spec.name].copy_(torch.from_numpy(dequantize(packed, spec.layout)))
+    finest = max((spec.layout for spec in specs), key=lambda layout: layout.num_blocks)
+    packed_ranker = PackedRanker(ServedRanker(ranker.net, 0.5), features)
+    onnx = export_onnx(packed_ranker, packed_inputs(features, finest), ONNX_INPUTS, ExportConfig())
+    return Predictor.from_files(onnx, content, specs, features).predict(table)
