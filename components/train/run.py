@@ -176,7 +176,8 @@ def _train(store: Store, state: TrainingState, phases: list[Phase], inputs: dict
     log_line(
         "train",
         f"{lineage.arm} {lineage.trained_through}: {num_examples} examples, {phases[0].epochs} epochs, "
-        f"{run.trainer.step} steps so far, waited for data {waited:.1%} of the time, checkpoint {digest[:12]}",
+        f"{run.trainer.step} steps so far, first batch after {run.trainer.opening_seconds:.1f} s, then waited "
+        f"for data {waited:.1%} of the time, checkpoint {digest[:12]}",
     )
     return digest
 

@@ -29,7 +29,8 @@ class Trainer:
         device: Where the model is.
         step: Updates so far.
         curve: Training loss.
-        seconds: Time spent in epochs so far.
+        opening_seconds: Time until the epochs' first batches, in which the first pool of each is read.
+        seconds: Time spent in epochs after that.
         waited_seconds: The part of it in which no batch was ready.
     """
 
@@ -47,7 +48,7 @@ class Trainer:
         self.parallel = parallel or model
         self._loss = model.loss if parallel is None else partial(sharded_loss, parallel)
         self.curve = LossCurve()
-        self.seconds = self.waited_seconds = 0.0
+        self.opening_seconds = self.seconds = self.waited_seconds = 0.0
         self._config, self._name = config, name
         self.device = model.embeddings.weight.device
         weights = [config.objective_weights.get(name, 1.0) for name in OBJECTIVE_NAMES]
@@ -105,11 +106,12 @@ class Trainer:
             self.optimizer.start_epoch(epoch, config.seed)
         self.parallel.train()
         progress = Progress(f"{self._name} epoch {epoch + 1}", num_batches)
-        started, coming = time.monotonic(), iter(batches)
+        asked, coming = time.monotonic(), iter(batches)
+        batch = next(coming, None)
+        started = time.monotonic()
+        self.opening_seconds += started - asked
         for number in range(first + 1, num_batches + 1):
-            asked = time.monotonic()
-            batch = next(coming)
-            self.waited_seconds += time.monotonic() - asked
+            assert batch is not None, "fewer batches than the examples make"
             self.train_step(batch)
             examples = min(number * config.batch_size, num_examples)
             if number % config.steps_per_point == 0 or number == num_batches:
@@ -118,4 +120,7 @@ class Trainer:
             progress.update(number, f"{rate:,.0f} examples/s")
             if after_step is not None and not after_step(number):
                 break
+            asked = time.monotonic()
+            batch = next(coming, None)
+            self.waited_seconds += time.monotonic() - asked
         self.seconds += time.monotonic() - started

@@ -93,6 +93,7 @@ def main() -> None:
         trainer = Trainer(ranker, RankerOptimizer(ranker, config.optimizer), config, "benchmark")
         trainer.train_epoch(stream.shuffled(BATCH, seed=0), len(stream), 0)
         print(f"train.examples_per_second: {count / trainer.seconds:.0f}")
+        print(f"train.first_batch_seconds: {trainer.opening_seconds:.1f}")
         print(f"train.waited_for_data_percent: {100 * trainer.waited_seconds / trainer.seconds:.1f}")
 
 
