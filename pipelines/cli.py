@@ -13,6 +13,7 @@ import typer
 
 from components.common import ledger
 from components.common.days import parse_day, utc_today
+from components.common.errors import InputError
 from pipelines import schema_cli
 from pipelines.command import DEMO_STORE, ConfigOption, DebugOption, StoreOption, clear_errors, console, say
 from pipelines.terminal import RunDisplay, ledger_table, summary_lines
@@ -127,6 +128,8 @@ def train(
 
     loaded = load_config(config)
     recipe, schedule, dataset = getattr(loaded.arms, arm.value), loaded.schedule, loaded.dataset
+    if day and schedule.train_immature:
+        raise InputError("schedule.train_immature: the pipelines choose a day's labels; use `afterclick run`")
     if day:
         chosen = parse_day(day, "--day")
         digest = train_day(store, arm.value, loaded.features, recipe, chosen, dataset.open_day(chosen, -1))

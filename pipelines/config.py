@@ -21,6 +21,7 @@ from components.join.config import JoinConfig
 from components.make_logs.config import CompleteJourneySource, ParquetSource, SimulatorSource
 from components.schedule.config import ScheduleConfig
 from components.train.config import TrainConfig
+from components.train.presets import MODELS, with_preset
 from data_validation.config import ValidationConfig
 from data_validation.schema import read_schema
 
@@ -92,7 +93,8 @@ def load_config(name_or_uri: str, with_schema: bool = True) -> RunConfig:
     shared, arms = values.pop("train", {}), values.get("arms", {})
     if not isinstance(shared, dict) or not isinstance(arms, dict):
         raise InputError(f"{uri}: train and arms must be mappings")
-    values["arms"] = {name: _merge(shared, recipe or {}) for name, recipe in arms.items()}
+    shared, recipes = _resolved(shared), {name: _resolved(recipe or {}) for name, recipe in arms.items()}
+    values["arms"] = {name: _merge(shared, recipe) for name, recipe in recipes.items()}
     _read_schema(values, uri, with_schema)
     return RunConfig.parse(values, uri)
 
@@ -110,6 +112,12 @@ def _read_schema(values: dict[str, Any], uri: str, with_schema: bool) -> None:
         name if "://" in name or name.startswith("/") else storage.join_uri(posixpath.dirname(uri) or ".", name)
     )
     validation["reviewed_schema"] = text_format.MessageToString(read_schema(schema_uri))
+
+
+def _resolved(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe, or what both share, with its sizes' preset filled in: an arm's preset counts before shared sizes."""
+    known = isinstance(recipe.get("model"), dict) and recipe["model"].get("preset") in MODELS
+    return {**recipe, "model": with_preset(recipe["model"])} if known else recipe
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

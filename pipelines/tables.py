@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import date
 
@@ -11,13 +12,12 @@ from rich.table import Table
 
 from components.common import storage
 from components.common.errors import InputError
-from components.common.examples import TRAINING, read_examples_manifest
+from components.common.examples import EARLY, TRAINING, read_examples_manifest
 from components.common.features import FeatureConfig, sequence_column
 from components.common.layout import CHECKPOINT_KIND, EXAMPLES_KIND, Store
 from components.common.ledger import ARMS
 from components.common.manifests import find_manifest, read_manifest
-
-_MOMENTS = {"adam": 2.0, "lazy_adam": 2.0, "rowwise_adagrad": 0.0}
+from components.train.config import OptimizerConfig
 
 
 @dataclass(frozen=True)
@@ -55,18 +55,26 @@ def describe_tables(store: Store, arm: str) -> list[TableFacts]:
     features = FeatureConfig.parse(manifest.settings["features"], "features")
     train, lineage = manifest.settings["train"], manifest.details["lineage"]
     first, last = (date.fromisoformat(lineage[key]) for key in ("first_day", "trained_through"))
-    seen = _ids_seen(store, features, [day for day in store.example_days(TRAINING) if first <= day <= last])
-    dim, kept = train["model"]["embedding_dim"], _MOMENTS[train["optimizer"]["tables"]]
-    return [_facts(features, table, ids, dim, kept) for table, ids in seen.items()]
+    known = sorted({*store.example_days(TRAINING), *store.example_days(EARLY)})
+    seen = _ids_seen(store, features, [day for day in known if first <= day <= last])
+    dim, kept = train["model"]["embedding_dim"], _bytes_kept(OptimizerConfig.parse(train["optimizer"], "optimizer"))
+    return [_facts(features, table, ids, dim, kept(dim)) for table, ids in seen.items()]
 
 
-def _facts(features: FeatureConfig, table: str, ids: np.ndarray, dim: int, moments: float) -> TableFacts:
+def _bytes_kept(config: OptimizerConfig) -> Callable[[int], int]:
+    """Bytes that the optimizer keeps beside a row of some dim."""
+    by_number = 0 if config.tables == "rowwise_adagrad" else 8
+    by_row = 4 * sum([config.tables == "rowwise_adagrad", config.counts_rows, config.bias_correction == "row"])
+    return lambda dim: by_number * dim + by_row
+
+
+def _facts(features: FeatureConfig, table: str, ids: np.ndarray, dim: int, bytes_kept: int) -> TableFacts:
     code, rows = features.binary_codes.get(table), features.tables[table]
     known, counts = np.unique(ids % features.num_ids[table], return_counts=True)
     used = np.unique(np.concatenate(code.rows(known))) if code else known
     megabytes = rows * dim * 4 / 1e6
     return TableFacts(
-        table, rows, megabytes, megabytes * (1 + moments), len(ids), int(counts[counts > 1].sum()), len(used)
+        table, rows, megabytes, megabytes + rows * bytes_kept / 1e6, len(ids), int(counts[counts > 1].sum()), len(used)
     )
 
 
@@ -80,10 +88,9 @@ def _ids_seen(store: Store, features: FeatureConfig, days: list[date]) -> dict[s
     seen = {table: np.zeros(0, dtype=np.int64) for table in columns}
     wanted = [name for names in columns.values() for name in names]
     for day in days:
-        if find_manifest(store.examples(TRAINING, day), EXAMPLES_KIND) is None:
-            continue
-        for entry in read_examples_manifest(store, TRAINING, day).files:
-            rows = storage.read_parquet(storage.join_uri(store.examples(TRAINING, day), entry.name), wanted)
+        split = TRAINING if find_manifest(store.examples(TRAINING, day), EXAMPLES_KIND) else EARLY
+        for entry in read_examples_manifest(store, split, day).files:
+            rows = storage.read_parquet(storage.join_uri(store.examples(split, day), entry.name), wanted)
             for table, names in columns.items():
                 found = [np.unique(_flat(rows[name]).to_numpy()) for name in names]
                 seen[table] = np.unique(np.concatenate([seen[table], *found]))

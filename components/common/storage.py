@@ -127,6 +127,13 @@ def _staged_name(path: str) -> str:
     return f"{path}.{uuid.uuid4().hex[:8]}{_PARTIAL}"
 
 
+def remove_unfinished(uri: str) -> None:
+    """Delete what killed writers left directly under a directory."""
+    fs, path = filesystem(uri.rstrip("/"))
+    for name in fs.glob(f"{path}/*{_PARTIAL}"):
+        fs.rm(name, recursive=True)
+
+
 def _remove_staged(uri: str) -> None:
     fs, path = filesystem(uri.rstrip("/"))
     for name in fs.glob(f"{path}.*{_PARTIAL}"):

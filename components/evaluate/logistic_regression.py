@@ -24,6 +24,9 @@ class Yardstick:
         self._normalize = DenseNormalizer(training.dense.shape[1])
         self._normalize.fit(Moments.of(training.dense))
         rows = self._matrix(training)
+        # Columns that no training example has would only take memory: of millions of codes, few are seen.
+        self._columns = np.flatnonzero(rows.getnnz(axis=0))
+        rows = rows[:, self._columns]
         self._fitted: dict[int, LogisticRegression] = {}
         self._offsets: dict[int, float] = {}
         for number, objective in enumerate(OBJECTIVES):
@@ -35,7 +38,7 @@ class Yardstick:
 
     def predict(self, examples: ExampleSet) -> dict[str, np.ndarray]:
         """Probabilities of un-sampled impressions by served objective, shape (n,)."""
-        rows = self._matrix(examples)
+        rows = self._matrix(examples)[:, self._columns]
         return {
             OBJECTIVE_NAMES[number]: 1.0 / (1.0 + np.exp(-(model.decision_function(rows) + self._offsets[number])))
             for number, model in self._fitted.items()

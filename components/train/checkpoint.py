@@ -19,7 +19,7 @@ from components.common.features import FeatureConfig
 from components.common.layout import CHECKPOINT_KIND, Store
 from components.common.manifests import Manifest, find_manifest, read_manifest, verify_files, write_artifact
 from components.common.progress import log_line
-from components.common.release import EXPERIMENT_CHANNEL, PRODUCTION_CHANNEL, read_pointer
+from components.common.release import BATCH, DAILY, EXPERIMENT_CHANNEL, PRODUCTION_CHANNEL, read_pointer
 from components.train.config import TrainConfig
 from components.train.model.ranker import Ranker
 from components.train.optimizer import RankerOptimizer
@@ -175,18 +175,21 @@ def read_tensors(uri: str, state: TrainingState) -> None:
     state.load_optimizer(moments)
 
 
-def prune_checkpoints(store: Store, arm: str, keep_days: int | None) -> None:
-    """Delete an arm's checkpoints but the newest `keep_days`, the first, which holds the batch, and those in use.
+def prune_checkpoints(store: Store, arm: str, trained: date, keep_days: int | None) -> None:
+    """Delete an arm's old checkpoints after a day was trained on.
 
-    In use are those whose version a channel points to: each is scored beside the arms.
+    There stay the newest `keep_days` up to that day, later ones, the first, which holds the batch, those whose version
+    a channel points to, as it is scored beside the arms, and all from the last finished run's day on: the next run
+    scores that day's checkpoint, and training may be ahead of scoring.
     """
-    if keep_days is None:
+    finished = [*store.closed_days(DAILY), *store.closed_days(BATCH)]
+    if keep_days is None or not finished:
         return
-    days = store.checkpoint_days(arm)
+    days = [day for day in store.checkpoint_days(arm) if day <= trained]
     pointers = [read_pointer(store, channel) for channel in (PRODUCTION_CHANNEL, EXPERIMENT_CHANNEL)]
     in_use = {pointer.trained_through for pointer in pointers if pointer is not None and pointer.arm == arm}
     for day in days[1:-keep_days]:
-        if day not in in_use:
+        if day not in in_use and day < max(finished):
             storage.remove(store.checkpoint(arm, day))
             log_line("train", f"{arm} {day}: checkpoint deleted, train.execution.keep_days = {keep_days}")
 

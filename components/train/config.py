@@ -8,7 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from components.common.config import Config
 from components.common.objectives import OBJECTIVE_NAMES
-from components.train.presets import MODELS
+from components.train.presets import with_preset
 
 
 class DhenConfig(Config):
@@ -32,11 +32,12 @@ class DhenConfig(Config):
 
 
 class ModelConfig(Config):
-    """Sizes of the ranker."""
+    """Sizes of the ranker.
 
-    preset: Literal["tiny", "demo", "paper"] | None = Field(
-        None, description="sizes by name (components/train/presets.py); those given beside it count first"
-    )
+    `preset: tiny`, `demo` or `paper` stands for sizes by name (components/train/presets.py); those given beside it
+    count first.
+    """
+
     embedding_dim: int = Field(16, ge=2, le=1024, multiple_of=2, description="even: served tables are INT4")
     embedding_init: float = Field(0.01, gt=0, description="standard deviation of new table rows")
     sequence_dim: int = Field(32, ge=1)
@@ -50,8 +51,7 @@ class ModelConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _fill_from_preset(cls, values: Any) -> Any:
-        preset = MODELS.get(values.get("preset") or "") if isinstance(values, dict) else None
-        return {**preset, **values} if preset else values
+        return with_preset(values) if isinstance(values, dict) else values
 
     @field_validator("sequence_heads")
     @classmethod
@@ -166,12 +166,11 @@ class ExecutionConfig(Config):
     """How training runs: nothing here changes its result."""
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto is cuda where there is one")
-    pool_rows: int = Field(262_144, ge=1, description="examples held in memory; the shuffle mixes as many")
     resume_minutes: float = Field(10.0, ge=0, description="between points that a killed run goes on from")
     resume_steps: int | None = Field(None, ge=1, description="the same in steps, instead of resume_minutes")
     keep_resume_points: int = Field(1, ge=1, description="of a run that goes on; those of a finished one are deleted")
     keep_days: int | None = Field(
-        None, ge=2, description="daily checkpoints to keep, and those that are served or on trial; all when not given"
+        None, ge=2, description="daily checkpoints to keep beside those still in use; all when not given"
     )
     sharding: ShardingConfig = ShardingConfig()
     tensorboard: bool = Field(True, description="write event files to the store's folder tensorboard")
@@ -184,6 +183,7 @@ class TrainConfig(Config):
     optimizer: OptimizerConfig = OptimizerConfig()
     batch_size: int = Field(2000, ge=1)
     epochs: int = Field(1, ge=1, description="passes over the batch days; a continual day is seen once")
+    pool_rows: int = Field(262_144, ge=1, description="examples held in memory at a time; the shuffle mixes as many")
     objective_weights: dict[str, float] = Field({}, description="weights in the total loss; 1 where not given")
     steps_per_point: int = Field(25, ge=1, description="steps that one point of the loss curve averages over")
     num_threads: int = Field(2, ge=1, description="CPU threads; another number may change the last bits")
@@ -209,6 +209,10 @@ class TrainConfig(Config):
         if self.optimizer.reinitialize is not None and self.epochs < 2:
             raise ValueError(
                 "optimizer.reinitialize redraws tables between epochs, of which there is one; set epochs: 2"
+            )
+        if self.optimizer.tables == "rowwise_adagrad" and self.model.embedding_dim % 4:
+            raise ValueError(
+                f"model.embedding_dim = {self.model.embedding_dim}: FBGEMM's rowwise_adagrad takes multiples of 4"
             )
         if self.optimizer.reinitialize is not None and self.test is not None and self.test.patience is not None:
             raise ValueError(

@@ -125,11 +125,13 @@ class ExampleStream:
 
     def _pools(self, groups: list[RowGroup]) -> Iterator[list[RowGroup]]:
         pool: list[RowGroup] = []
+        num_rows = 0
         for group in groups:
             pool.append(group)
-            if sum(one.num_rows for one in pool) >= self._pool_rows:
+            num_rows += group.num_rows
+            if num_rows >= self._pool_rows:
                 yield pool
-                pool = []
+                pool, num_rows = [], 0
         if pool:
             yield pool
 

@@ -24,15 +24,16 @@ def _libc() -> ctypes.CDLL | None:
 def zeros(*shape: int, device: torch.device | str = "cpu") -> Tensor:
     """A float32 tensor of zeros, on huge pages where the system has them.
 
-    Rows at random places of gigabytes miss the processor's address cache at almost every access on pages of 4 kB.
+    Memory is taken when it is first written to. Rows at random places of gigabytes miss the processor's address cache
+    at almost every access on pages of 4 kB.
     """
-    tensor, libc = torch.empty(*shape, device=device), _libc()
+    tensor, libc = torch.zeros(*shape, device=device), _libc()
     if libc is not None and tensor.device.type == "cpu":
         start = -(-tensor.data_ptr() // _PAGE) * _PAGE
         size = (tensor.data_ptr() + math.prod(shape) * tensor.element_size() - start) // _PAGE * _PAGE
         if size > 0:
             libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), _MADV_HUGEPAGE)
-    return tensor.zero_()
+    return tensor
 
 
 @cache

@@ -6,7 +6,6 @@ from typing import Any
 
 from components.common.features import FeatureConfig
 
-# `model.preset` names one; what else `model` gives counts before it.
 MODELS: dict[str, dict[str, Any]] = {
     "tiny": {"embedding_dim": 8, "sequence_dim": 16, "hidden_sizes": [64, 32], "head_size": 16},
     "demo": {"embedding_dim": 4, "sequence_dim": 16, "hidden_sizes": [128, 64]},
@@ -20,6 +19,20 @@ MODELS: dict[str, dict[str, Any]] = {
         "head_size": 256,
     },
 }
+
+
+def with_preset(model: dict[str, Any]) -> dict[str, Any]:
+    """Sizes with those that `preset` stands for filled in, without its name.
+
+    Raises:
+        ValueError: If there is no such preset.
+    """
+    if "preset" not in model:
+        return model
+    name = model["preset"]
+    if name not in MODELS:
+        raise ValueError(f"preset: {name!r} is not one of {list(MODELS)}")
+    return {**MODELS[name], **{key: value for key, value in model.items() if key != "preset"}}
 
 
 def paper_features() -> FeatureConfig:

@@ -48,7 +48,7 @@ class Process:
 
 @contextmanager
 def joined_processes(device: str) -> Iterator[Process]:
-    """Join the processes that torchrun started beside this one; alone without torchrun.
+    """Join the processes that torchrun started beside this one; alone without torchrun. Within itself it joins once.
 
     Raises:
         InputError: If the device is not there.
@@ -65,6 +65,7 @@ def joined_processes(device: str) -> Iterator[Process]:
     distributed.init_process_group("nccl" if on_gpu else "gloo")
     try:
         yield Process(place, _share())
+        distributed.barrier()
     finally:
         distributed.destroy_process_group()
 

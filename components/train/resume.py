@@ -7,9 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-import safetensors.torch
 import torch
-from torch import Tensor
 
 from components.common import storage
 from components.common.digests import canonical_json
@@ -22,7 +20,6 @@ from components.train.processes import Process
 from components.train.trainer import Trainer
 
 _PROGRESS_FILE = "progress.json"
-_RANDOM_FILE = "random.safetensors"
 _STEPS_BETWEEN_AGREEMENTS = 20
 
 
@@ -46,7 +43,7 @@ class Position:
 
 
 class ResumePoints:
-    """The points of one run: weights, optimizer, loss curves, position in the data and random state."""
+    """The points of one run: weights, optimizer, loss curves and position in the data."""
 
     def __init__(
         self, store: Store, state: TrainingState, inputs: dict[str, str], settings: dict[str, Any], process: Process
@@ -77,26 +74,29 @@ class ResumePoints:
 
         def write(staged: str) -> None:
             write_tensors(staged, *tensors)
-            storage.write_bytes(storage.join_uri(staged, _RANDOM_FILE), safetensors.torch.save(_random_state()))
             storage.write_bytes(storage.join_uri(staged, _PROGRESS_FILE), canonical_json(progress))
 
         details = {"best": best}
         manifest = Manifest(kind=RESUME_POINT_KIND, inputs=self._inputs, settings=self._settings, details=details)
-        write_artifact(storage.join_uri(self._root, f"step={trainer.step:09d}"), manifest, write)
-        self._prune()
+        uri = storage.join_uri(self._root, f"step={trainer.step:09d}")
+        write_artifact(uri, manifest, write)
+        self._prune(uri)
 
     def load(self, trainer: Trainer) -> Position | None:
         """Take over the newest point; None when this run has none; all processes at once.
 
         Points of other inputs or settings do not count; a damaged one is passed over for the one before it.
         """
+        if self._process.is_first:
+            storage.remove_unfinished(self._root)
         uri = self._process.agreed(self._newest() if self._process.is_first else None)
         return self._take_over(uri, trainer) if uri else None
 
     def go_back_to_best(self, trainer: Trainer) -> Position:
         """Take over the newest best point, and delete those after it; all processes at once."""
         uri = self._process.agreed(self._newest(best=True) if self._process.is_first else None)
-        assert uri is not None, "the best point is written when it is found"
+        if uri is None:
+            raise InputError(f"{self._root}: the best point so far is damaged or gone; run the training again")
         position = self._take_over(uri, trainer)
         if self._process.is_first:
             for later, _ in self._found():
@@ -106,8 +106,6 @@ class ResumePoints:
 
     def _newest(self, best: bool = False) -> str | None:
         for uri, manifest in reversed(self._found()):
-            if manifest.key != artifact_key(RESUME_POINT_KIND, self._inputs, self._settings):
-                continue
             if best and not manifest.details["best"]:
                 continue
             try:
@@ -120,10 +118,6 @@ class ResumePoints:
 
     def _take_over(self, uri: str, trainer: Trainer) -> Position:
         read_tensors(uri, self._state)
-        random_state = safetensors.torch.load(storage.read_bytes(storage.join_uri(uri, _RANDOM_FILE)))
-        torch.set_rng_state(random_state["cpu"])
-        if "cuda" in random_state and torch.cuda.is_available():
-            torch.cuda.set_rng_state(random_state["cuda"])
         progress = json.loads(storage.read_bytes(storage.join_uri(uri, _PROGRESS_FILE)))
         trainer.step, curve = progress["step"], trainer.curve
         curve.points, curve.num_batches = progress["points"], progress["num_batches"]
@@ -136,19 +130,26 @@ class ResumePoints:
             storage.remove(self._root)
 
     def _found(self) -> list[tuple[str, Manifest]]:
-        uris = [storage.join_uri(self._root, name) for name in storage.list_names(self._root)]
-        found = ((uri, find_manifest(uri, RESUME_POINT_KIND)) for uri in uris)
-        return [(uri, manifest) for uri, manifest in found if manifest is not None]
+        """This run's points, oldest first; those of other inputs or settings are of no use, and deleted."""
+        found = []
+        for name in storage.list_names(self._root):
+            uri = storage.join_uri(self._root, name)
+            try:
+                manifest = find_manifest(uri, RESUME_POINT_KIND)
+            except InputError as error:
+                log_line("train", f"{error}; going on from the point before it")
+                manifest = None
+            if manifest is None or manifest.key != artifact_key(RESUME_POINT_KIND, self._inputs, self._settings):
+                storage.remove(uri)
+            else:
+                found.append((uri, manifest))
+        return found
 
-    def _prune(self) -> None:
-        found = self._found()
+    def _prune(self, newest: str) -> None:
+        found = [pair for pair in self._found() if pair[0] <= newest]
         kept = {uri for uri, _ in found[-self._config.keep_resume_points :]}
         kept |= {uri for uri, manifest in [pair for pair in found if pair[1].details["best"]][-1:]}
-        for uri, _ in found:
+        for name in storage.list_names(self._root):
+            uri = storage.join_uri(self._root, name)
             if uri not in kept:
                 storage.remove(uri)
-
-
-def _random_state() -> dict[str, Tensor]:
-    state = {"cpu": torch.get_rng_state()}
-    return state | {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else state

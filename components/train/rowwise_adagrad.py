@@ -31,6 +31,9 @@ class RowwiseAdagrad(RowOptimizer):
     ) -> None:
         """Start with sums of zero; arguments as of `RowOptimizer`."""
         super().__init__(weight, table_rows, config, group)
+        self._fbgemm: SplitTableBatchedEmbeddingBagsCodegen | None = None
+        if len(weight) == 0:
+            return
         on_gpu = weight.device.type == "cuda"
         place = EmbeddingLocation.DEVICE if on_gpu else EmbeddingLocation.HOST
         self._fbgemm = SplitTableBatchedEmbeddingBagsCodegen(
@@ -47,9 +50,13 @@ class RowwiseAdagrad(RowOptimizer):
     @property
     def sum_of_squares(self) -> Tensor:
         """Adagrad's state, shape (rows,)."""
+        if self._fbgemm is None:
+            return self._weight.new_zeros(0)
         return self._fbgemm.split_optimizer_states()[0][0]
 
     def _update(self, rows: Tensor, gradients: Tensor, factors: Tensor | None) -> None:
+        if self._fbgemm is None:
+            return
         before = None if factors is None else self._weight.index_select(0, rows)
         with torch.enable_grad():
             looked_up = self._fbgemm(rows, torch.arange(len(rows) + 1, device=rows.device))

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from components.common import storage
 from components.common.digests import digest_json
 from components.common.errors import InputError
 from components.common.events import DatasetConfig
@@ -50,19 +51,16 @@ def train_batch(store_uri: str, arm: str, features: FeatureConfig, config: Train
     with joined_processes(config.execution.device) as process:
         stream, manifests = _open(store, features, config, days[: len(days) - num_tested], process)
         inputs = {"examples": digest_json([manifest.content_digest for manifest in manifests])}
-        phases = [Phase(stream, config.epochs)]
-        if config.test is not None:
-            last, more = _open(store, features, config, days[-1:], process)
+        last, more = _open(store, features, config, days[len(days) - num_tested :], process)
+        if more:
             inputs["test_examples"] = more[0].content_digest
-            manifests += more
-            phases = [Phase(stream, config.epochs, concatenate([*last.parts()])), Phase(last, 1)]
         lineage = Lineage(
             arm=arm,
             first_day=days[0],
             trained_through=days[-1],
             parent="",
             step=0,
-            negative_keep_rate=keep_rate(manifests),
+            negative_keep_rate=keep_rate(manifests + more),
         )
         done = _finished(store, arm, days[-1], inputs, features, config)
         if done:
@@ -70,6 +68,9 @@ def train_batch(store_uri: str, arm: str, features: FeatureConfig, config: Train
         torch.set_num_threads(config.num_threads)
         state = new_state(features, config, lineage)
         state.model.net.fit(stream.parts())
+        phases = [Phase(stream, config.epochs)]
+        if more:
+            phases = [Phase(stream, config.epochs, concatenate([*last.parts()])), Phase(last, 1)]
         return _train(store, state, phases, inputs, process)
 
 
@@ -116,7 +117,7 @@ def _open(
     process: Process,
     split: str = TRAINING,
 ) -> tuple[ExampleStream, list[Manifest]]:
-    return open_stream(store, split, days, features, config.execution.pool_rows, process.share)
+    return open_stream(store, split, days, features, config.pool_rows, process.share)
 
 
 def _settings(features: FeatureConfig, config: TrainConfig) -> dict[str, Any]:
@@ -129,6 +130,7 @@ def _finished(
     if not is_current(store.checkpoint(arm, through), CHECKPOINT_KIND, inputs, _settings(features, config)):
         return None
     log_line("train", f"{arm} {through}: checkpoint is there, nothing to do")
+    storage.remove(store.resume_points(arm, through))
     manifest = find_checkpoint(store, arm, through)
     assert manifest is not None
     return checkpoint_digest(manifest)
@@ -159,7 +161,7 @@ def _train(store: Store, state: TrainingState, phases: list[Phase], inputs: dict
     points = ResumePoints(store, state, inputs, settings, process)
     shown = config.execution.tensorboard and process.is_first
     events = EventLog(store.tensorboard(lineage.arm, lineage.trained_through) if shown else None)
-    run = TrainingRun(state, phases, points, events)
+    run = TrainingRun(state, phases, points, events, process)
     run.run()
     state.lineage = Lineage(**{**lineage.model_dump(), "step": run.trainer.step})
     curves = {LOSS_CURVE_FILE: run.trainer.curve.points}
@@ -170,7 +172,7 @@ def _train(store: Store, state: TrainingState, phases: list[Phase], inputs: dict
     digest = process.agreed(checkpoint_digest(manifest) if manifest else None)
     if not process.is_first:
         return digest
-    prune_checkpoints(store, lineage.arm, config.execution.keep_days)
+    prune_checkpoints(store, lineage.arm, lineage.trained_through, config.execution.keep_days)
     num_examples = sum(len(phase.stream) for phase in phases)
     waited = run.trainer.waited_seconds / max(run.trainer.seconds, 1e-9)
     log_line(
@@ -210,7 +212,8 @@ def main_days(
     contract = DatasetConfig.parse(dataset, "dataset")
     feature_list, config = FeatureConfig.parse(features, "features"), TrainConfig.parse(train, f"arms.{arm}")
     digest = ""
-    for day in map(date.fromisoformat, days):
-        split = EARLY if str(day) in early_days else TRAINING
-        digest = train_day(store_uri, arm, feature_list, config, day, contract.open_day(day, -1), split)
+    with joined_processes(config.execution.device):
+        for day in map(date.fromisoformat, days):
+            split = EARLY if str(day) in early_days else TRAINING
+            digest = train_day(store_uri, arm, feature_list, config, day, contract.open_day(day, -1), split)
     return digest

@@ -40,7 +40,7 @@ from components.train.config import ShardingConfig
 from components.train.model.embeddings import Embeddings, redraw_rows
 from components.train.model.ranker import Ranker
 from components.train.row_exchange import RowExchange, Shard, ShardLayout
-from components.train.rows import RowGradients, merge
+from components.train.rows import DistinctRows, RowGradients, merge
 
 _Inputs: TypeAlias = tuple[Tensor, Tensor, Tensor]
 
@@ -145,10 +145,10 @@ class ShardedEmbeddings(ShardedModule[Tensor, Tensor, _Inputs, ShardedLookUp]):
         return merge(parts)
 
     def row_counts(self, sparse: KeyedJaggedTensor) -> tuple[Tensor, Tensor]:
-        """Distinct local rows that the batches of all processes look up, and how often; all processes at once."""
-        exchange = self._exchange(sparse)
-        merged = merge(exchange.by_sender(self.weight.new_zeros(len(exchange.rows), 1)))
-        return merged.rows, merged.counts
+        """Local rows that a batch looks up which all processes have whole, and how often; int64, shape (u,) each."""
+        ranks, places = self.shards.owners(self.layout.rows(sparse))
+        distinct = DistinctRows.of(places[ranks == self._rank])
+        return distinct.rows, distinct.counts
 
     def redraw(self, rows: Tensor, seed: tuple[int, ...]) -> None:
         """Draw some local rows anew, to the values that one process would draw; bool, shape (local rows,)."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
+from torch import distributed, nn
 from torchrec.distributed import DistributedModelParallel
 
 from components.common.objectives import OBJECTIVE_NAMES
@@ -51,6 +52,8 @@ class Trainer:
         self.opening_seconds = self.seconds = self.waited_seconds = 0.0
         self._config, self._name = config, name
         self.device = model.embeddings.weight.device
+        self._rank = distributed.get_rank() if parallel is not None else 0
+        self._drops_out = any(isinstance(part, nn.Dropout) and part.p > 0 for part in model.modules())
         weights = [config.objective_weights.get(name, 1.0) for name in OBJECTIVE_NAMES]
         self._weights = torch.tensor(weights, device=self.device)
 
@@ -62,6 +65,9 @@ class Trainer:
                 was before the batch.
         """
         self.optimizer.zero_grad()
+        if self._drops_out:
+            # By step and process: a run that goes on draws what it would have drawn, and processes differ.
+            torch.manual_seed((self._config.seed * 1_000_003 + self.step) * 65_536 + self._rank)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._config.precision == "bfloat16"):
             total, losses = self._loss(batch.to(self.device), self._weights)
         # Of the whole batch: over several processes, all stop or none.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from components.common.objectives import OBJECTIVE_NAMES
 from components.common.progress import log_line
 from components.train.checkpoint import TrainingState
@@ -12,6 +14,7 @@ from components.train.curves import boundary_jumps, test_losses
 from components.train.dataset import ExampleSet
 from components.train.event_log import EventLog
 from components.train.loader import ExampleStream
+from components.train.processes import Process
 from components.train.resume import Position, ResumePoints
 from components.train.trainer import Trainer
 
@@ -34,11 +37,14 @@ class Phase:
 class TrainingRun:
     """Trains a state through its phases; `run` after a kill ends with the same bits as without it."""
 
-    def __init__(self, state: TrainingState, phases: list[Phase], points: ResumePoints, events: EventLog) -> None:
+    def __init__(
+        self, state: TrainingState, phases: list[Phase], points: ResumePoints, events: EventLog, process: Process
+    ) -> None:
         """Train `state` in place."""
         self.trainer = Trainer(
             state.model, state.optimizer, state.config, state.title, state.lineage.step, state.parallel
         )
+        self._process = process
         self.position = Position()
         self._config, self._title, self._phases = state.config, state.title, phases
         self._points, self._events = points, events
@@ -50,11 +56,13 @@ class TrainingRun:
             self.position = found
             log_line("train", f"{self._title}: goes on after step {self.trainer.step}")
         self._events.start(self.trainer.step)
-        for number in range(self.position.phase, len(self._phases)):
-            if number > self.position.phase:
-                self.position = Position(phase=number, tests=self.position.tests, stopped=self.position.stopped)
-            self._train_phase(self._phases[number])
-        self._events.close()
+        try:
+            for number in range(self.position.phase, len(self._phases)):
+                if number > self.position.phase:
+                    self.position = Position(phase=number, tests=self.position.tests, stopped=self.position.stopped)
+                self._train_phase(self._phases[number])
+        finally:
+            self._events.close()
 
     def _train_phase(self, phase: Phase) -> None:
         adaptive, start = self._config.optimizer.frequency_adaptive, (self.position.epoch, self.position.batch)
@@ -74,24 +82,27 @@ class TrainingRun:
                 lambda done: self._after_step(done, phase),
             )
             if phase.test is not None and self.position.stopped:
-                self._go_back_to_best()
-                return
+                break
+        if phase.test is not None and self._patience is not None and self._points_without_gain():
+            self._go_back_to_best()
 
     def _after_step(self, done: int, phase: Phase) -> bool:
         self.position.batch = done
         curve = self.trainer.curve
         if curve.num_batches == 0 and curve.points:
             self._events.add("train", curve.points[-1])
-        is_best = False
-        if phase.test is not None and done in self._tested_after(phase.stream):
-            is_best = self._test(phase.test)
-        patience = self._config.test.patience if self._config.test else None
-        if self._points.is_due() or (is_best and patience is not None):
+        is_best = phase.test is not None and done in self._tested_after(phase.stream) and self._test(phase.test)
+        if phase.test is not None and self._patience is not None and self._points_without_gain() >= self._patience:
+            # Not saved: a run that goes on from an earlier point comes to the same end.
+            self.position.stopped = True
+            return False
+        if self._points.is_due() or (is_best and self._patience is not None):
             self._points.save(self.trainer, self.position, best=is_best)
-        if phase.test is None or patience is None or self._points_without_gain() < patience:
-            return True
-        self.position.stopped = True
-        return False
+        return True
+
+    @property
+    def _patience(self) -> int | None:
+        return self._config.test.patience if self._config.test else None
 
     def _tested_after(self, stream: ExampleStream) -> set[int]:
         assert self._config.test is not None
@@ -103,6 +114,14 @@ class TrainingRun:
         self.trainer.parallel.eval()
         losses = test_losses(self.trainer.parallel, examples, self.trainer.device)
         self.trainer.parallel.train()
+        # One judgement for all processes, whatever the last bits of each.
+        losses = self._process.agreed(losses)
+        if not torch.isfinite(losses).all():
+            found = dict(zip(OBJECTIVE_NAMES, losses.tolist(), strict=True))
+            raise FloatingPointError(
+                f"{self._title}: the test loss after step {self.trainer.step} is not finite: {found}; lower "
+                "optimizer.learning_rate"
+            )
         point: dict[str, Any] = {"step": self.trainer.step, "epoch": self.position.epoch}
         point |= dict(zip(OBJECTIVE_NAMES, losses.tolist(), strict=True))
         self.position.tests.append(point)
@@ -124,7 +143,7 @@ class TrainingRun:
             f"{self._title}: no lower test loss for {self._points_without_gain()} points; goes back to step "
             f"{self.trainer.step}",
         )
-        self.position = Position(best.phase, best.epoch, best.batch, tests, stopped=True)
+        self.position = Position(best.phase, best.epoch, best.batch, tests, self.position.stopped)
 
     def summary(self) -> dict[str, Any]:
         """What a checkpoint's manifest says of the tests: jumps at epoch boundaries in percent, and the end."""

@@ -85,7 +85,7 @@ def main() -> None:
     config = TrainConfig.parse(values, "benchmark")
     assert len(TABLE_ROWS) == NUM_TABLES
     with filled_store() as store:
-        stream, _ = open_stream(store, TRAINING, DAYS, FEATURES, config.execution.pool_rows)
+        stream, _ = open_stream(store, TRAINING, DAYS, FEATURES, config.pool_rows)
         started = time.monotonic()
         count = sum(len(batch.dense) for batch in stream.shuffled(BATCH, seed=0))
         print(f"train.loader.examples_per_second: {count / (time.monotonic() - started):.0f}")

@@ -34,16 +34,30 @@ def run(*arguments, launcher=("-m", "pipelines.cli")):
     return done.stdout
 
 
+RECIPES = {
+    "lazy_adam": {"optimizer": OPTIMIZER, "epochs": 2, "test": {"points_per_epoch": 2}},
+    "rowwise_adagrad": {
+        "optimizer": {
+            "tables": "rowwise_adagrad",
+            "table_multiplier": 50,
+            "frequency_adaptive": {"counts": "precomputed"},
+        },
+        "execution": {"resume_steps": 9, "sharding": {"kinds": ["table_wise"]}},
+    },
+}
+
+
 @pytest.fixture(scope="module")
-def config_path(joined, tmp_path_factory):
-    """The configuration of the shared deployment, with lazy Adam on the tables."""
-    values = joined.config.model_dump(mode="json", exclude_none=True)
-    changes = {"optimizer": OPTIMIZER, "epochs": 2, "test": {"points_per_epoch": 2}}
-    values["train"] = values["arms"]["control"] | changes | {"execution": {"pool_rows": 700, "resume_steps": 9}}
-    values["arms"] = {"control": {"optimizer": {"table_multiplier": 1}}, "candidate": {}}
-    path = tmp_path_factory.mktemp("config") / "own.yaml"
-    path.write_text(yaml.safe_dump(values))
-    return path
+def config_paths(joined, tmp_path_factory):
+    """The configuration of the shared deployment with other recipes, by name."""
+    folder, paths = tmp_path_factory.mktemp("config"), {}
+    for name, changes in RECIPES.items():
+        values = joined.config.model_dump(mode="json", exclude_none=True)
+        values["train"] = values["arms"]["control"] | {"pool_rows": 700} | changes
+        values["arms"] = {"control": {"optimizer": {"table_multiplier": 1}}, "candidate": {}}
+        paths[name] = folder / f"{name}.yaml"
+        paths[name].write_text(yaml.safe_dump(values))
+    return paths
 
 
 def own_store(joined, root):
@@ -57,7 +71,9 @@ def trained(joined, config_path, root, launcher):
     return store, said
 
 
-def test_processes_train_what_one_trains(joined, config_path, tmp_path):
+@pytest.mark.parametrize("name", RECIPES)
+def test_processes_train_what_one_trains(joined, config_paths, tmp_path, name):
+    config_path = config_paths[name]
     alone, said = trained(joined, config_path, tmp_path / "one", ("-m", "pipelines.cli"))
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pipelines.cli")
     spread, said_by_two = trained(joined, config_path, tmp_path / "two", torchrun)
@@ -75,7 +91,8 @@ def test_processes_train_what_one_trains(joined, config_path, tmp_path):
             assert list(left.values()) == pytest.approx(list(right.values()), abs=1e-5)
 
 
-def test_tables_are_described(joined, config_path, tmp_path):
+def test_tables_are_described(joined, config_paths, tmp_path):
+    config_path = config_paths["lazy_adam"]
     store = own_store(joined, tmp_path)
     run("train", "--config", config_path, "--store", store.root, "--arm", "candidate")
     (tmp_path / "logs").mkdir()
@@ -90,9 +107,8 @@ def test_tables_are_described(joined, config_path, tmp_path):
     assert users["ids_seen"] == len(ids)
     rows, counts = np.unique(ids % 2048, return_counts=True)
     assert (users["ids_in_one"], users["rows_used"]) == (counts[counts > 1].sum(), len(rows))
-    assert (
-        users["megabytes"] == pytest.approx(2048 * 8 * 4 / 1e6)
-        and users["training_megabytes"] == 3 * users["megabytes"]
+    assert users["megabytes"] == pytest.approx(2048 * 8 * 4 / 1e6) and users["training_megabytes"] == pytest.approx(
+        2048 * (3 * 8 * 4 + 4) / 1e6
     )
     assert "ids not told apart" in run("show", "--tables", "--store", store.root)
 

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -38,7 +40,8 @@ RECIPE = {
         "bias_correction": "row",
         "reinitialize": {"keep_above": 30},
     },
-    "execution": {"pool_rows": 700, "resume_steps": 5},
+    "pool_rows": 700,
+    "execution": {"resume_steps": 5},
 }
 
 
@@ -109,7 +112,7 @@ print(train_batch(root, "x", *parsed, [date.fromisoformat(day) for day in days])
 
 def test_killed_at_any_moment_gives_the_same_bits(joined, own, tmp_path):
     """SIGKILL at random moments, until a run gets through."""
-    config = recipe(execution={"pool_rows": 700, "resume_steps": 1})
+    config = recipe(execution={"resume_steps": 1})
     whole = train(copy_examples(joined, str(tmp_path / "whole")), config)
     values = (own.store.root, own.config.features.model_dump(mode="json"), config.model_dump(mode="json"))
     arguments = [json.dumps(value) for value in (*values, [str(day) for day in own.batch_days[:3]])]
@@ -142,6 +145,17 @@ def test_points_are_pruned_and_a_damaged_one_is_passed_over(own, monkeypatch, ca
     assert "going on from the point before it" in said and "goes on after step 12" in said
 
 
+def test_points_of_another_recipe_make_room(own, monkeypatch, capsys):
+    """They neither count for the new run nor crowd out its points."""
+    interrupted(own, recipe(execution={"resume_steps": 10}), 35, monkeypatch)
+    other = recipe(seed=1, execution={"resume_steps": 2})
+    interrupted(own, other, 9, monkeypatch)
+    assert storage.list_names(own.store.resume_points("x", own.batch_days[2])) == ["step=000000008"]
+    capsys.readouterr()
+    train(own, other)
+    assert "goes on after step 8" in capsys.readouterr().out
+
+
 def test_points_of_another_recipe_do_not_count(own, monkeypatch, capsys):
     interrupted(own, recipe(), 19, monkeypatch)
     capsys.readouterr()
@@ -152,7 +166,7 @@ def test_points_of_another_recipe_do_not_count(own, monkeypatch, capsys):
 def test_another_way_of_running_is_the_same_recipe(own, capsys):
     first = train(own, recipe())
     capsys.readouterr()
-    assert train(own, recipe(execution={"resume_minutes": 1, "pool_rows": 700})) == first
+    assert train(own, recipe(execution={"resume_minutes": 1})) == first
     assert "nothing to do" in capsys.readouterr().out
 
 
@@ -196,6 +210,29 @@ def test_early_stopping_goes_back_to_the_best(own, capsys):
     assert manifest.details["lineage"]["step"] == points[best]["step"] + one_day
 
 
+@pytest.mark.parametrize("resume_steps", [1, 4])
+def test_early_stopping_survives_a_kill_at_any_step(joined, own, tmp_path, monkeypatch, resume_steps):
+    optimizer = {"learning_rate": 5e-3, "table_multiplier": 50, "tables": "lazy_adam"}
+    test = {"points_per_epoch": 5, "patience": 2}
+    config = recipe(epochs=3, optimizer=optimizer, test=test, execution={"resume_steps": resume_steps})
+    whole = train(copy_examples(joined, str(tmp_path / "whole")), config)
+    stopped_at = curve(replace(own, store=Store(str(tmp_path / "whole"))), "test_curve.json")[-1]["step"]
+    for after_steps in (stopped_at - 5, stopped_at - 1, stopped_at):
+        interrupted(own, config, after_steps, monkeypatch)
+    assert train(own, config) == whole
+
+
+def test_best_is_taken_when_epochs_run_out(own):
+    optimizer = {"learning_rate": 5e-3, "table_multiplier": 50, "tables": "lazy_adam"}
+    train(own, recipe(epochs=2, optimizer=optimizer, test={"points_per_epoch": 5, "patience": 9}))
+    points = curve(own, "test_curve.json")
+    totals = [sum(point[name] for name in OBJECTIVE_NAMES) for point in points]
+    manifest = read_manifest(own.store.checkpoint("x", own.batch_days[2]), "checkpoint")
+    assert len(points) == 10 and not manifest.details["stopped_early"]
+    one_day = -(-read_manifest(own.store.examples("training", own.batch_days[2]), "examples").counts["rows"] // 64)
+    assert manifest.details["lineage"]["step"] == points[totals.index(min(totals))]["step"] + one_day
+
+
 def test_a_test_takes_a_day_to_test_on(own):
     with pytest.raises(InputError, match="two at least"):
         train_batch(own.store.root, "x", own.config.features, recipe(test={}), own.batch_days[:1])
@@ -207,11 +244,29 @@ def test_old_checkpoints_are_pruned_but_those_in_use(own, monkeypatch):
     days = [*own.batch_days[3:], own.scored_day]
     pointer = SimpleNamespace(arm="x", trained_through=days[0])
     monkeypatch.setattr("components.train.checkpoint.read_pointer", lambda store, channel: pointer)
-    for before, day in zip([own.batch_days[2], *days], days, strict=False):
-        train_day(own.store.root, "x", own.config.features, config, day, before)
-    assert own.store.checkpoint_days("x") == sorted({own.batch_days[2], days[0], *days[-2:]})
-    prune_checkpoints(own.store, "x", None)
-    assert len(own.store.checkpoint_days("x")) == len({own.batch_days[2], days[0], *days[-2:]})
+    for _ in range(2):
+        # The second time finds days that are there, and makes those again that were pruned.
+        for before, day in zip([own.batch_days[2], *days], days, strict=False):
+            train_day(own.store.root, "x", own.config.features, config, day, before)
+    assert own.store.checkpoint_days("x") == [own.batch_days[2], *days], "nothing is scored yet"
+    for scored in days:
+        storage.write_bytes(own.store.closed_run("daily", scored), b"{}")
+    prune_checkpoints(own.store, "x", days[-1], None)
+    assert own.store.checkpoint_days("x") == [own.batch_days[2], *days]
+    monkeypatch.setattr("components.train.checkpoint.read_pointer", lambda store, channel: None)
+    prune_checkpoints(own.store, "x", days[-1], 1)
+    assert own.store.checkpoint_days("x") == [own.batch_days[2], days[-1]]
+
+
+def test_served_and_unscored_checkpoints_stay(own, monkeypatch):
+    days = [own.batch_days[2], *(own.scored_day + timedelta(days=number) for number in range(6))]
+    for day in days:
+        storage.write_bytes(storage.join_uri(own.store.checkpoint("x", day), "part"), b"")
+    storage.write_bytes(own.store.closed_run("daily", days[4]), b"{}")
+    pointer = SimpleNamespace(arm="x", trained_through=days[2])
+    monkeypatch.setattr("components.train.checkpoint.read_pointer", lambda store, channel: pointer)
+    prune_checkpoints(own.store, "x", days[-1], 2)
+    assert own.store.checkpoint_days("x") == [days[0], days[2], *days[4:]]
 
 
 def test_losses_are_there_for_tensorboard(own):

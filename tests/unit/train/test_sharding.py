@@ -154,7 +154,7 @@ def train_in_part(rank, folder):
         found["half"] = run.checkpoint()
         found["losses"] = torch.cat([found["losses"], run.train(STEPS // 2, STEPS)])
         found["end"], found["logits"] = run.checkpoint(), run.evaluate(STEPS)
-        found["row_counts"] = run.model.embeddings.row_counts(batch_of(STEPS, PARTS[rank]).sparse)
+        found["row_counts"] = run.model.embeddings.row_counts(batch_of(STEPS).sparse)
         run.optimizer.start_epoch(1, seed=3)
         found["redrawn"] = run.checkpoint()
         resumed = TwoProcesses(kind, half)
@@ -243,7 +243,7 @@ def test_redrawn_rows_are_those_of_one_process(one, two, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_look_ups_are_counted_over_all_processes(two, kind):
+def test_each_process_counts_its_rows_of_all_look_ups(two, kind):
     looked_up = OneProcess().model.embeddings.layout.rows(batch_of(STEPS).sparse)
     counts = torch.cat([two[kind][rank]["row_counts"][1] for rank in range(WORLD_SIZE)])
     assert counts.sum() == len(looked_up)
