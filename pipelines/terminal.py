@@ -11,8 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from components.common import storage
-from components.common.layout import Store
+from components.common.layout import VERSION_KIND, Store
 from components.common.ledger import ARMS, LOGISTIC_REGRESSION, SERVED, read_ledger
+from components.common.manifests import find_manifest
 from components.common.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
 from components.common.release import DAILY, PRODUCTION_CHANNEL, read_pointer
 from pipelines.inspection import newest_blessing
@@ -128,11 +129,26 @@ def summary_lines(store_uri: str, prefix: str) -> list[str]:
         lines.append(f"{prefix}.arm: {pointer.arm}")
         lines.append(f"{prefix}.published: {pointer.version}")
         lines.append(f"{prefix}.version_folder: {store.version(pointer.version)}")
+        manifest = find_manifest(store.version(pointer.version), VERSION_KIND)
+        lines += _parity_lines(manifest.details["parity"], prefix) if manifest else []
     else:
         lines.append(f"{prefix}.published: nothing")
     if storage.exists(store.newest_report()):
         lines.append(f"{prefix}.report: {store.newest_report()}")
     return lines
+
+
+def _parity_lines(parity: dict[str, Any], prefix: str) -> list[str]:
+    """What INT4 tables and the ONNX export change, at most over the served objectives."""
+    found = [parity["objectives"][name] for name in SERVED_OBJECTIVES]
+    changes = [abs(one["auc_change_percent"]) for one in found if one["auc_change_percent"] is not None]
+    means = [abs(one["mean_prediction_ratio"] - 1) for one in found if one["mean_prediction_ratio"] is not None]
+    return [
+        f"{prefix}.parity_max: {parity['max_difference']:.1e}",
+        f"{prefix}.int4_bytes_ratio: {parity['table_bytes']['ratio']:.3f}",
+        f"{prefix}.int4_auc_change_max_percent: {max(changes, default=0):.3f}",
+        f"{prefix}.int4_mean_change_max_percent: {100 * max(means, default=0):.3f}",
+    ]
 
 
 def predictions_table(version: str, rows: list[dict[str, Any]]) -> Table:

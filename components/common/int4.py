@@ -128,6 +128,11 @@ def relative_error(rows: np.ndarray, packed: np.ndarray, layout: Int4Layout) -> 
     return error / power if power else 0.0
 
 
+def finest_layout(dim: int) -> Int4Layout:
+    """The last of `layouts`."""
+    return [*layouts(dim)][-1]
+
+
 def layouts(dim: int) -> Iterator[Int4Layout]:
     """What a table may choose from, the smallest first: a scale and a bias a row, or for every 16 numbers."""
     yield Int4Layout(dim, dim)

@@ -15,7 +15,8 @@ class ExportConfig(Config):
     max_table_error: float = Field(
         7e-3, gt=0, description="relative squared error above which a table gets a scale for every 16 numbers"
     )
-    parity_rows: int = Field(100_000, ge=2, description="evaluation rows on which the version is compared with torch")
+    parity_days: int = Field(5, ge=1, description="newest scored days on which the version is compared with torch")
+    parity_rows: int = Field(100_000, ge=2, description="evaluation rows of these days, the newest at most")
     max_parity_difference: float = Field(
         1e-5, gt=0, description="of a probability, between torch and ONNX on the same float32 vectors"
     )

@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
     plan = {SETTING: [runs_of(SETTING, source, base, ARMS, seed) for seed in SEEDS]}
     outcomes = study(plan, chosen.folder / "runs", chosen.processes)
     results = Results(SETTING, outcomes[SETTING], "study.{setting}.{experiment}")
-    conclude("Complete Journey", [results], chosen.folder, f"study.{SETTING}")
+    conclude("Complete Journey", [results], source, chosen.folder, f"study.{SETTING}")
     print(f"study.{SETTING}.seconds: {time.monotonic() - started:.0f}")
 
 

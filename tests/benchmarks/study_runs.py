@@ -181,6 +181,16 @@ def train(state: TrainingState, trainer: Trainer, examples: ExampleSet, epoch: i
         yield number
 
 
+def rare_rows_percent(examples: ExampleSet) -> dict[str, float]:
+    """Share of the examples whose user, and whose item, is in at most five of them."""
+    columns = {name: number for number, name in enumerate(examples.features.categorical_names)}
+    shares = {}
+    for name in ("user_id", "item_id"):
+        ids = examples.categorical[:, columns[name]]
+        shares[name] = 100 * float((torch.bincount(ids)[ids] <= 5).double().mean())
+    return shares
+
+
 def evaluate(state: TrainingState, examples: ExampleSet, at: float) -> Evaluation:
     """Score examples with the model as it is."""
     probabilities = predict(state, examples, _SCORE_ROWS).astype(np.float64).clip(1e-7, 1 - 1e-7)

@@ -25,7 +25,7 @@ from tests.benchmarks.study_findings import (
 )
 from tests.benchmarks.study_ids import Simulation
 from tests.benchmarks.study_plots import write_page
-from tests.benchmarks.study_runs import Outcome, Run, StoredDays, complete, read
+from tests.benchmarks.study_runs import Outcome, Run, StoredDays, complete, load, rare_rows_percent, read
 
 SEEDS = (0, 1, 2)
 EVALUATE_AT = tuple(sorted([*(tenths / 10 for tenths in range(1, 21)), 1.05]))
@@ -155,8 +155,12 @@ def findings_of(results: Results) -> Findings:
     return found
 
 
-def conclude(title: str, settings: list[Results], folder: Path, prefix: str = "study") -> None:
+def conclude(
+    title: str, settings: list[Results], source: Simulation | StoredDays, folder: Path, prefix: str = "study"
+) -> None:
     """Print figures and verdicts, and write the page."""
+    for name, share in rare_rows_percent(load(source, SEEDS[0]).batch).items():
+        print(f"{prefix}.rare_rows_percent.{name}: {share:.1f}")
     found = [findings_of(results) for results in settings]
     for part in found:
         for figure in part.figures:
@@ -188,8 +192,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="tiny sizes and two seeds: nothing to learn from")
     chosen = parser.parse_args(arguments)
     started = time.monotonic()
-    outcomes = study(plan_ids(chosen.quick), chosen.folder / "runs", chosen.processes)
-    conclude("Simulated ids", [Results(*setting) for setting in outcomes.items()], chosen.folder)
+    plan = plan_ids(chosen.quick)
+    outcomes = study(plan, chosen.folder / "runs", chosen.processes)
+    source = plan["harsh"][0]["baseline"].source
+    conclude("Simulated ids", [Results(*setting) for setting in outcomes.items()], source, chosen.folder)
     print(f"study.seconds: {time.monotonic() - started:.0f}")
 
 
