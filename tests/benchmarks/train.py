@@ -76,6 +76,10 @@ def lazy(table_rows: list[int], adaptive: bool) -> Step:
 
 
 def _step_of(weight: Tensor, optimizer: RowOptimizer) -> Step:
+    # Memory is taken at the first touch: as after many steps, all of it is there before the clock starts.
+    for state in optimizer.row_state.values():
+        (state.view(torch.int32) if state.dtype == torch.uint32 else state).zero_()
+
     def step(rows: Tensor) -> None:
         distinct = DistinctRows.of(rows)
         vectors = weight.index_select(0, distinct.rows).requires_grad_()
