@@ -110,7 +110,7 @@ def tables_as_values(facts: list[TableFacts]) -> list[dict]:
 def tables_table(facts: list[TableFacts], arm: str) -> Table:
     """For people."""
     shown = Table(title=f"Embedding tables of {arm}", title_justify="left")
-    shown.add_column("table")
+    shown.add_column("table", overflow="fold")
     for heading in ("rows", "MB", "MB in training", "ids seen", "ids not told apart", "rows used"):
         shown.add_column(heading, justify="right")
     for one in facts:
