@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from components.train import memory
-from components.train.config import OptimizerConfig
 from components.train.row_optimizer import RowOptimizer
 
 
@@ -20,18 +19,11 @@ class LazyAdam(RowOptimizer):
     FBGEMM; with `row` by the number of updates of the row itself.
     """
 
-    def __init__(
-        self,
-        weight: Tensor,
-        table_rows: list[int],
-        config: OptimizerConfig,
-        group: distributed.ProcessGroup | None = None,
-    ) -> None:
-        """Start with moments of zero; arguments as of `RowOptimizer`."""
-        super().__init__(weight, table_rows, config, group)
+    def _start(self) -> None:
+        weight = self._weight
         self.exp_avg, self.exp_avg_sq = (memory.zeros(*weight.shape, device=weight.device) for _ in range(2))
         self.step_count = torch.zeros((), dtype=torch.int64)
-        self._corrects_rows = config.bias_correction == "row"
+        self._corrects_rows = self._config.bias_correction == "row"
         num_counted = len(weight) if self._corrects_rows else 0
         self._kernel: Callable[..., None] | None = None
         if weight.is_cuda:

@@ -34,6 +34,11 @@ class RowOptimizer(ABC):
             raise ValueError(f"{len(weight)} rows: {config.tables} takes fewer than 2^31; make the tables smaller")
         self._weight, self._config, self._group = weight, config, group
         self.frequencies = RowFrequencies(table_rows, weight.device, group) if config.counts_rows else None
+        self._start()
+
+    @abstractmethod
+    def _start(self) -> None:
+        """Make the state of a new optimizer."""
 
     @torch.no_grad()
     def step(self, found: RowGradients) -> None:

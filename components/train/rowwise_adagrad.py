@@ -9,9 +9,8 @@ from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
     OptimType,
     SplitTableBatchedEmbeddingBagsCodegen,
 )
-from torch import Tensor, distributed
+from torch import Tensor
 
-from components.train.config import OptimizerConfig
 from components.train.row_optimizer import RowOptimizer
 
 
@@ -22,15 +21,8 @@ class RowwiseAdagrad(RowOptimizer):
     to the new one, which is alpha times the update.
     """
 
-    def __init__(
-        self,
-        weight: Tensor,
-        table_rows: list[int],
-        config: OptimizerConfig,
-        group: distributed.ProcessGroup | None = None,
-    ) -> None:
-        """Start with sums of zero; arguments as of `RowOptimizer`."""
-        super().__init__(weight, table_rows, config, group)
+    def _start(self) -> None:
+        weight, config = self._weight, self._config
         self._fbgemm: SplitTableBatchedEmbeddingBagsCodegen | None = None
         if len(weight) == 0:
             return
