@@ -57,9 +57,12 @@ def pack_tables(tables: dict[str, np.ndarray], max_error: float) -> tuple[bytes,
     parts, specs, position = [], [], 0
     for name, rows in tables.items():
         for layout in layouts(rows.shape[1]):
-            packed = quantize(rows, layout)
-            error = relative_error(rows, packed, layout)
-            if error <= max_error:
+            try:
+                packed = quantize(rows, layout)
+            except ValueError as error:
+                raise InputError(f"table {name}: {error}; train again at a lower rate") from error
+            loss = relative_error(rows, packed, layout)
+            if loss <= max_error:
                 break
         padding = -position % _ALIGNMENT
         parts += [bytes(padding), packed.tobytes()]
@@ -69,7 +72,7 @@ def pack_tables(tables: dict[str, np.ndarray], max_error: float) -> tuple[bytes,
             dim=layout.dim,
             block_size=layout.block_size,
             first_byte=position + padding,
-            relative_error=error,
+            relative_error=loss,
         )
         specs.append(spec)
         position = spec.first_byte + spec.num_bytes

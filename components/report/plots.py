@@ -23,7 +23,8 @@ _LABEL_COLORS = ("#4c6a92", "#7fa1c7", "#d1703c", "#a8322d")
 _TITLES = {name: name.replace("_", " ") for name in (*OBJECTIVE_NAMES, *LABELS, LOGISTIC_REGRESSION, *ARMS, SERVED)}
 
 
-def _style(figure: go.Figure, height: int) -> go.Figure:
+def style(figure: go.Figure, height: int) -> go.Figure:
+    """The look of every figure."""
     return figure.update_layout(
         template="plotly_white",
         height=height,
@@ -54,7 +55,7 @@ def volumes_figure(volumes: Sequence[DayVolume]) -> go.Figure:
         figure.add_trace(trace, row=2, col=1)
     figure.update_yaxes(title_text="rows", row=1, col=1)
     figure.update_yaxes(title_text="share positive", tickformat=".1%", row=2, col=1)
-    return _style(figure, 560)
+    return style(figure, 560)
 
 
 def loss_figure(curves: dict[str, list[dict]], tests: dict[str, list[dict]]) -> go.Figure:
@@ -91,7 +92,7 @@ def loss_figure(curves: dict[str, list[dict]], tests: dict[str, list[dict]]) -> 
             figure.add_vline(x=step, line={"color": "#bbbbbb", "dash": "dot", "width": 1}, row=row, col=column)
     figure.update_xaxes(title_text="step", row=2)
     figure.update_yaxes(title_text="loss, nats", col=1)
-    return _style(figure, 620)
+    return style(figure, 620)
 
 
 def _last_steps(points: list[dict]) -> list[int]:
@@ -119,7 +120,7 @@ def ledger_figure(ledger: Sequence[LedgerRow]) -> go.Figure:
     figure.update_yaxes(tickformat=".3f")
     figure.update_yaxes(title_text="AUC", col=1)
     figure.update_xaxes(tickformat="%b %d", dtick=86_400_000)
-    return _style(figure, 420)
+    return style(figure, 420)
 
 
 def gain_figure(history: Sequence[Blessing], threshold: float) -> go.Figure:
@@ -156,4 +157,4 @@ def gain_figure(history: Sequence[Blessing], threshold: float) -> go.Figure:
     )
     figure.update_yaxes(title_text="cumulative AUC gain", ticksuffix="%")
     figure.update_xaxes(tickformat="%b %d", dtick=86_400_000)
-    return _style(figure, 420)
+    return style(figure, 420)

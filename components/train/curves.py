@@ -44,7 +44,7 @@ class LossCurve:
 
 
 @torch.no_grad()
-def test_losses(predict: Callable[[Batch], Tensor], examples: ExampleSet, device: torch.device) -> Tensor:
+def unseen_losses(predict: Callable[[Batch], Tensor], examples: ExampleSet, device: torch.device) -> Tensor:
     """Mean loss of each objective over the rows that take part, in nats, float64, shape (objectives,).
 
     Args:

@@ -55,11 +55,6 @@ class RowFrequencies:
         """Counts of all rows, uint32."""
         return self._bits.view(torch.uint32)
 
-    def load(self, counts: Tensor, largest: Tensor) -> None:
-        """Take over saved counts."""
-        self._bits.copy_(counts.view(torch.int32))
-        self.largest.copy_(largest)
-
 
 def frequency_factors(counts: Tensor, tables: Tensor, largest: Tensor, scaling: str) -> Tensor:
     """Alpha = log(1 + F) / max_j log(1 + F_j), or F / max_j F_j (Qiu et al. 2025, equation 1 and table 1).

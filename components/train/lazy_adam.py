@@ -44,7 +44,7 @@ class LazyAdam(RowOptimizer):
             rates = rates * factors
         if self._kernel is not None:
             of_rows = (torch.ones((), device=rows.device) if on_gradient is None else on_gradient, rates, of_second)
-            spread = [factor.to(rows.device).expand(len(rows), 1).reshape(-1).contiguous() for factor in of_rows]
+            spread = [factor.to(rows.device).expand(len(rows), 1).reshape(-1) for factor in of_rows]
             state = (self._weight, self.exp_avg, self.exp_avg_sq)
             self._kernel(*state, rows, gradients, spread, config.betas, config.eps)
             return

@@ -10,7 +10,7 @@ import torch
 from components.common.objectives import OBJECTIVE_NAMES
 from components.common.progress import log_line
 from components.train.checkpoint import TrainingState
-from components.train.curves import boundary_jumps, test_losses
+from components.train.curves import boundary_jumps, unseen_losses
 from components.train.dataset import ExampleSet
 from components.train.event_log import EventLog
 from components.train.loader import ExampleStream
@@ -112,7 +112,7 @@ class TrainingRun:
     def _test(self, examples: ExampleSet) -> bool:
         """Add a point to the test curve; whether it is the best so far."""
         self.trainer.parallel.eval()
-        losses = test_losses(self.trainer.parallel, examples, self.trainer.device)
+        losses = unseen_losses(self.trainer.parallel, examples, self.trainer.device)
         self.trainer.parallel.train()
         # One judgement for all processes, whatever the last bits of each.
         losses = self._process.agreed(losses)

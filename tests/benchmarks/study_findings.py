@@ -98,7 +98,7 @@ class Results:
         """Test losses after `at` epochs, shape (seeds, objectives)."""
         return self.tests(arm, at, lambda test: test.losses)
 
-    def test_epochs(self, arm: str) -> list[float]:
+    def tested_epochs(self, arm: str) -> list[float]:
         """Epochs after which the test examples were scored."""
         return [test.at for test in self.outcomes[arm][0].tests]
 
@@ -167,7 +167,7 @@ def _first_step(steps: np.ndarray, losses: np.ndarray, target: float) -> float:
 
 def _epochs_to_plain(results: Results) -> np.ndarray:
     """When the Sparse Optimizer's test loss reaches what plain Adam ends with, by linear interpolation."""
-    at = results.test_epochs("one_epoch")
+    at = results.tested_epochs("one_epoch")
     losses = np.stack([results.losses("one_epoch", epoch).sum(axis=1) for epoch in at], axis=1)
     targets = results.losses("plain", 1.0).sum(axis=1)
     # Flipped, since interpolation wants growing losses; their running minimum falls.

@@ -11,6 +11,7 @@ from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
 from components.common.objectives import OBJECTIVE_NAMES
+from components.report.plots import style
 from tests.benchmarks.study_findings import BATCH_ARMS, CURVE_ARMS, Claim, Results, mean_and_error
 
 _COLORS = {
@@ -47,17 +48,6 @@ _STYLE = """
 
 def _title(name: str) -> str:
     return _TITLES.get(name, name.replace("_", " "))
-
-
-def _style(figure: go.Figure, height: int) -> go.Figure:
-    return figure.update_layout(
-        template="plotly_white",
-        height=height,
-        margin={"l": 60, "r": 20, "t": 50, "b": 40},
-        font={"family": "system-ui, sans-serif", "size": 13},
-        legend={"orientation": "h", "y": -0.14},
-        hovermode="x unified",
-    )
 
 
 def _add_curve(figure: go.Figure, arm: str, x: np.ndarray, values: np.ndarray, panel: tuple[int, int]) -> None:
@@ -107,13 +97,13 @@ def training_figure(results: Results) -> go.Figure:
         _add_curve(figure, arm, steps, losses, (1, 1))
     figure.update_xaxes(title_text="step")
     figure.update_yaxes(title_text="training loss, nats")
-    return _style(figure, 380)
+    return style(figure, 380)
 
 
 def loss_figure(results: Results) -> go.Figure:
     """Figures 5 to 8: test loss by objective over two epochs, against the baseline's after one."""
     figure = _panels(OBJECTIVE_NAMES)
-    at = np.array(results.test_epochs("baseline"))
+    at = np.array(results.tested_epochs("baseline"))
     shown = at >= _SHOWN_FROM_EPOCH
     start = results.losses("baseline", 1.0)
     for arm in CURVE_ARMS:
@@ -124,7 +114,7 @@ def loss_figure(results: Results) -> go.Figure:
     figure.update_xaxes(title_text="epoch", row=2)
     figure.update_yaxes(title_text="change of test loss", col=1)
     figure.update_yaxes(ticksuffix="%")
-    return _style(figure, 680)
+    return style(figure, 680)
 
 
 def gain_figure(results: Results, arms: tuple[str, ...], control: str) -> go.Figure:
@@ -137,7 +127,7 @@ def gain_figure(results: Results, arms: tuple[str, ...], control: str) -> go.Fig
             _add_curve(figure, arm, days, gains[:, :, number], (number // 3 + 1, number % 3 + 1))
     figure.add_hline(y=0.0, line={"color": "#888888", "width": 1}, row="all", col="all")
     figure.update_yaxes(ticksuffix="%")
-    return _style(figure, 860)
+    return style(figure, 860)
 
 
 def _figures(results: Results) -> dict[str, go.Figure]:

@@ -57,13 +57,13 @@ Step = Callable[[Tensor], None]
 
 
 @lru_cache
-def _gradients(count: int) -> Tensor:
-    return torch.randn(count, DIM) * 1e-4
+def _gradients(count: int, device: torch.device) -> Tensor:
+    return torch.randn(count, DIM, device=device) * 1e-4
 
 
 def gradient_of(rows: Tensor) -> Tensor:
     """What comes back from the net: ready-made, so that only tables and optimizer are timed."""
-    return _gradients(len(rows))
+    return _gradients(len(rows), rows.device)
 
 
 def lazy(table_rows: list[int], adaptive: bool) -> Step:
@@ -72,10 +72,11 @@ def lazy(table_rows: list[int], adaptive: bool) -> Step:
     values = {"tables": "lazy_adam", "frequency_adaptive": {} if adaptive else None}
     optimizer = LazyAdam(weight, table_rows, OptimizerConfig.parse(values, "optimizer"))
 
-    return _step_of(weight, optimizer)
+    return step_of(weight, optimizer)
 
 
-def _step_of(weight: Tensor, optimizer: RowOptimizer) -> Step:
+def step_of(weight: Tensor, optimizer: RowOptimizer) -> Step:
+    """Look-up, backward and update by one of this package's optimizers."""
     # Memory is taken at the first touch: as after many steps, all of it is there before the clock starts.
     for state in optimizer.row_state.values():
         (state.view(torch.int32) if state.dtype == torch.uint32 else state).zero_()
@@ -94,7 +95,7 @@ def rowwise_adagrad(table_rows: list[int]) -> Step:
     """FBGEMM's, on a copy of what `lazy` has."""
     weight = memory.zeros(sum(table_rows), DIM).normal_(std=0.01)
     optimizer = RowwiseAdagrad(weight, table_rows, OptimizerConfig.parse({"tables": "rowwise_adagrad"}, "optimizer"))
-    return _step_of(weight, optimizer)
+    return step_of(weight, optimizer)
 
 
 def whole_step(adaptive: bool) -> Step:
@@ -120,9 +121,9 @@ def whole_step(adaptive: bool) -> Step:
     return step
 
 
-def torch_adam(table_rows: list[int], sparse: bool, fused: bool = False) -> Step:
+def torch_adam(table_rows: list[int], sparse: bool, fused: bool = False, device: str = "cpu") -> Step:
     """`nn.Embedding` with torch's own optimizers."""
-    table = torch.nn.Embedding(sum(table_rows), DIM, sparse=sparse)
+    table = torch.nn.Embedding(sum(table_rows), DIM, sparse=sparse, device=device)
     parameters = list(table.parameters())
     optimizer: torch.optim.Optimizer
     if sparse:

@@ -10,14 +10,12 @@ import statistics
 import sys
 
 import torch
-from torch import Tensor
 
 from components.train.config import OptimizerConfig
 from components.train.lazy_adam import LazyAdam
 from components.train.row_optimizer import RowOptimizer
-from components.train.rows import DistinctRows, RowGradients
 from components.train.rowwise_adagrad import RowwiseAdagrad
-from tests.benchmarks.train import DIM, TABLE_ROWS, Lookups, Step
+from tests.benchmarks.train import DIM, TABLE_ROWS, Lookups, Step, step_of, torch_adam
 
 STEPS, WARM_UP = 200, 20
 
@@ -34,31 +32,7 @@ def row_optimizer(values: dict, with_kernel: bool = True) -> Step:
         if not with_kernel:
             optimizer._kernel = None
 
-    def step(rows: Tensor) -> None:
-        distinct = DistinctRows.of(rows)
-        vectors = weight.index_select(0, distinct.rows).requires_grad_()
-        distinct.expand(vectors).backward(_gradients(len(rows)))
-        assert vectors.grad is not None
-        optimizer.step(RowGradients(distinct.rows, distinct.counts, vectors.grad))
-
-    return step
-
-
-def fused_adam() -> Step:
-    """`nn.Embedding` with torch's fused Adam."""
-    table = torch.nn.Embedding(sum(TABLE_ROWS), DIM, device="cuda")
-    optimizer = torch.optim.Adam(table.parameters(), lr=1e-3, fused=True)
-
-    def step(rows: Tensor) -> None:
-        optimizer.zero_grad()
-        table(rows).backward(_gradients(len(rows)))
-        optimizer.step()
-
-    return step
-
-
-def _gradients(count: int) -> Tensor:
-    return torch.full((count, DIM), 1e-4, device="cuda")
+    return step_of(weight, optimizer)
 
 
 def milliseconds(steps: dict[str, Step]) -> dict[str, float]:
@@ -87,7 +61,7 @@ def main() -> None:
             "kernel": row_optimizer(lazy),
             "torch": row_optimizer(lazy, with_kernel=False),
             "adagrad": row_optimizer({"tables": "rowwise_adagrad"}),
-            "fused_adam": fused_adam(),
+            "fused_adam": torch_adam(TABLE_ROWS, sparse=False, fused=True, device="cuda"),
         }
     )
     print(f"train.gpu.embed.milliseconds: {found['kernel']:.2f}")

@@ -113,3 +113,10 @@ def test_file_that_is_too_short_or_of_other_tables_is_refused():
             specs,
             FeatureConfig.model_validate({**other.model_dump(), "sequence": {"length": 2, "entities": []}}),
         )
+
+
+def test_table_that_cannot_be_packed_is_named():
+    tables = tables_of()
+    tables["item_id"][2, 5] = np.inf
+    with pytest.raises(InputError, match="table item_id: row 2 holds numbers that float16 cannot"):
+        pack_tables(tables, 7e-3)

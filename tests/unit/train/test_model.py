@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from components.common.errors import InputError
 from components.common.examples import EVALUATION, TRAINING, read_examples
 from components.common.objectives import OBJECTIVE_NAMES, OBJECTIVES, negative_rate
 from components.train.config import ModelConfig
@@ -170,3 +171,8 @@ def test_preset_gives_way_to_what_is_given():
     assert ModelConfig.parse({"preset": "tiny", "head_size": 5}, "model").head_size == 5
     assert ModelConfig.parse({"preset": "tiny"}, "model").embedding_dim == 8
     assert ModelConfig.model_validate(ModelConfig(preset="demo").model_dump()) == ModelConfig(preset="demo")
+
+
+def test_unknown_preset_is_refused():
+    with pytest.raises(InputError, match=r"preset: 'huge' is not one of \['tiny', 'demo', 'paper'\]"):
+        ModelConfig.parse({"preset": "huge"}, "model")

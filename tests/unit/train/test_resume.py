@@ -127,10 +127,13 @@ def test_killed_at_any_moment_gives_the_same_bits(joined, own, tmp_path):
         if killed >= 4:
             break
         time.sleep(waits.uniform(0, 0.2))
+        if process.poll() is not None:
+            break
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         killed += 1
     assert process.communicate()[0].decode().splitlines()[-1] == whole
+    assert killed >= 2, "it was over too soon to be killed"
 
 
 def test_points_are_pruned_and_a_damaged_one_is_passed_over(own, monkeypatch, capsys):

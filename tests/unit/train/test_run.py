@@ -181,3 +181,11 @@ def test_missing_examples_are_named(own):
             own.store.root, "control", config.features, config.arms.control, [own.scored_day + timedelta(days=1)]
         )
     assert read_manifest(own.store.examples(TRAINING, own.scored_day), "examples").kind == "examples"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_gpu_that_is_not_there_is_said_so(own):
+    recipe = own.config.arms.control
+    execution = recipe.execution.model_copy(update={"device": "cuda"})
+    with pytest.raises(InputError, match="torch finds no GPU here; use auto or cpu"):
+        batch(own, recipe=recipe.model_copy(update={"execution": execution}))
