@@ -9,21 +9,20 @@ import numpy as np
 import pyarrow as pa
 
 from components.common.days import MICROSECONDS_PER_DAY, microseconds
-from components.common.events import ACTION_TYPES, IMPRESSIONS, DatasetConfig
-from components.common.examples import EVALUATION, NEGATIVE_KEPT, TRAINING, USER_HASH, example_schema, labelled_schema
-from components.common.features import (
-    NUM_GAP_BUCKETS,
-    FeatureConfig,
-    count_name,
-    recency_name,
-    sequence_column,
+from components.common.events import IMPRESSIONS, DatasetConfig
+from components.common.example_columns import (
+    categorical_columns,
+    count_columns,
+    number_columns,
+    sequence_columns,
 )
-from components.common.hashing import combine_hashes, feature_ids
+from components.common.examples import EVALUATION, NEGATIVE_KEPT, TRAINING, USER_HASH, example_schema, labelled_schema
+from components.common.features import FeatureConfig
+from components.common.hashing import feature_ids
+from components.common.log_events import Events
 from components.join.attribution import attribute, label
 from components.join.config import JoinConfig
 from components.join.engagement import engagement_columns
-from components.join.events import Events
-from components.join.history import EventIndex, age_of_last, count_within, latest_events
 from components.join.sampling import kept_as_negative
 
 
@@ -181,57 +180,9 @@ def _feature_columns(
 ) -> dict[str, np.ndarray | pa.Array]:
     return {
         USER_HASH: feature_ids(rows.users),
-        **_categorical_columns(rows, features),
-        **{name: np.nan_to_num(rows.number(name)).astype(np.float32) for name in features.numbers},
-        **_count_columns(rows, actions, features),
+        **categorical_columns(rows, features),
+        **number_columns(rows, features),
+        **count_columns(rows, actions, features),
         **engagement_columns(rows, engagement, features.engagement),
-        **_sequence_columns(rows, actions, features),
+        **sequence_columns(rows, actions, features),
     }
-
-
-def _categorical_columns(rows: Events, features: FeatureConfig) -> dict[str, np.ndarray]:
-    seconds = rows.times // 1_000_000
-    clock = {"hour_of_day": seconds // 3600 % 24, "day_of_week": (seconds // 86_400 + 3) % 7}
-    return {
-        name: clock[name] if name in clock else feature_ids(rows.hashed(name)) for name in features.categorical_names
-    }
-
-
-def _count_columns(rows: Events, actions: Events, features: FeatureConfig) -> dict[str, np.ndarray]:
-    horizon = features.history_days * MICROSECONDS_PER_DAY
-    columns = {}
-    for entity in features.counts.entities:
-        keys = combine_hashes(rows.users, rows.hashed(entity))
-        for action_type in features.counts.action_types:
-            chosen = actions.take(actions.where("action_type", action_type) & actions.known(entity))
-            times = chosen.times
-            index = EventIndex(combine_hashes(chosen.users, chosen.hashed(entity)), times)
-            for days in features.counts.windows_days:
-                counted = count_within(index, keys, rows.times, days * MICROSECONDS_PER_DAY)
-                columns[count_name(entity, action_type, days)] = counted.astype(np.float32)
-            age = age_of_last(index, times, keys, rows.times, horizon)
-            columns[recency_name(entity, action_type)] = (age / MICROSECONDS_PER_DAY).astype(np.float32)
-    return columns
-
-
-def _sequence_columns(rows: Events, actions: Events, features: FeatureConfig) -> dict[str, pa.Array]:
-    chosen = np.isin(_action_codes(actions), [ACTION_TYPES.index(name) for name in features.sequence.action_types])
-    used = actions.take(chosen)
-    index = EventIndex(used.users, used.times, used.hashed("action_id"))
-    horizon = features.history_days * MICROSECONDS_PER_DAY
-    earlier = latest_events(index, used.times, rows.users, rows.times, features.sequence.length, horizon)
-    ids = {entity: feature_ids(used.hashed(entity))[earlier.events] for entity in features.sequence.entities}
-    ids["action_type"] = _action_codes(used)[earlier.events]
-    ids["gap"] = np.log2(1 + earlier.ages / 1e6).astype(np.int64).clip(max=NUM_GAP_BUCKETS - 1)
-    offsets = pa.array(earlier.offsets.astype(np.int32))
-    return {
-        sequence_column(name): pa.ListArray.from_arrays(offsets, pa.array(ids[name].astype(np.int64)))
-        for name in features.sequence_names
-    }
-
-
-def _action_codes(actions: Events) -> np.ndarray:
-    codes = np.zeros(len(actions.times), dtype=np.int64)
-    for code, name in enumerate(ACTION_TYPES):
-        codes[actions.where("action_type", name)] = code
-    return codes

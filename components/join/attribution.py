@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 from components.common.days import MICROSECONDS_PER_DAY
 from components.common.events import DatasetConfig
 from components.common.hashing import combine_hashes, hash_identifiers, positions_in
-from components.join.events import Events
-from components.join.history import EventIndex
+from components.common.history import EventIndex
+from components.common.log_events import Events
 
 UNATTRIBUTED = -1
 

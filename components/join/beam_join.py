@@ -27,11 +27,11 @@ from components.common.events import ACTIONS, IMPRESSIONS, arrow_type
 from components.common.examples import EVALUATION, LABELS, NEGATIVE_KEPT
 from components.common.hashing import hash_identifiers
 from components.common.layout import EXAMPLES_KIND, Store
+from components.common.log_events import Events
 from components.common.manifests import Manifest, write_artifact
 from components.join import shards
 from components.join.assemble import Seen, join_shard
 from components.join.engagement import SCHEMA, count_engagement, merge_engagement
-from components.join.events import Events
 from components.join.plan import ExamplesFile, JoinPlan, LogFile, Piece
 
 METRICS_NAMESPACE = "afterclick.join"

@@ -9,8 +9,8 @@ from components.common.days import MICROSECONDS_PER_DAY
 from components.common.events import IMPRESSIONS
 from components.common.features import ENGAGEMENT_RATES, EngagementFeatures, engagement_name, volume_name
 from components.common.hashing import MISSING, combine_hashes
-from components.join.events import Events
-from components.join.history import EventIndex
+from components.common.history import EventIndex
+from components.common.log_events import Events
 
 COUNTS = ("impressions", *ENGAGEMENT_RATES)
 SCHEMA = pa.schema(

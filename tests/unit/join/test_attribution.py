@@ -3,8 +3,8 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
+from components.common.log_events import Events
 from components.join.attribution import attribute, label
-from components.join.events import Events
 from tests.unit.join.logs import DATASET, HOUR, actions, impressions
 
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from components.common.features import EngagementFeatures
+from components.common.log_events import Events
 from components.join.engagement import count_engagement, engagement_columns, merge_engagement
-from components.join.events import Events
 from tests.unit.join.logs import DAY, actions, impressions
 
 

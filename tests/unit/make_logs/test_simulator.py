@@ -4,9 +4,9 @@ import pytest
 
 from components.common.errors import InputError
 from components.common.events import DatasetConfig
+from components.common.log_events import Events
 from components.common.objectives import OBJECTIVES
 from components.join.attribution import attribute, label
-from components.join.events import Events
 from components.make_logs.simulator import simulate
 
 

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.join.history import EventIndex, age_of_last, count_within, latest_events
+from components.common.history import EventIndex, age_of_last, count_within, latest_events
 
 pairs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 20)), max_size=30)
 

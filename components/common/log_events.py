@@ -1,4 +1,4 @@
-"""One shard's log as arrays."""
+"""Impressions or actions as arrays."""
 
 from __future__ import annotations
 
