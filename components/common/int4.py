@@ -109,6 +109,17 @@ def unpack(packed: np.ndarray, layout: Int4Layout) -> tuple[np.ndarray, np.ndarr
     return halves, parameters[..., 0], parameters[..., 1]
 
 
+def widen(packed: np.ndarray, layout: Int4Layout, target: Int4Layout) -> np.ndarray:
+    """Packed rows of shape (..., `row_bytes`) in a layout with more blocks, each with the scale and bias it had."""
+    if layout == target:
+        return packed
+    repeats = target.num_blocks // layout.num_blocks
+    blocks = packed.reshape(*packed.shape[:-1], layout.num_blocks, -1)
+    halves = blocks[..., : layout.block_size // 2].reshape(*packed.shape[:-1], target.num_blocks, -1)
+    parameters = np.repeat(blocks[..., layout.block_size // 2 :], repeats, axis=-2)
+    return np.concatenate([halves, parameters], axis=-1).reshape(*packed.shape[:-1], target.row_bytes)
+
+
 def dequantize(packed: np.ndarray, layout: Int4Layout) -> np.ndarray:
     """Vectors of packed rows, (..., `row_bytes`) to float32 (..., dim)."""
     halves, scale, bias = unpack(packed, layout)

@@ -12,7 +12,7 @@ from typing import Any
 
 from components.common import storage
 from components.common.config import Config
-from components.common.digests import canonical_json, digest_bytes, digest_json
+from components.common.digests import canonical_json, digest_json
 from components.common.errors import InputError
 
 SCHEMA_VERSION = 1
@@ -85,8 +85,8 @@ def write_artifact(uri: str, manifest: Manifest, write_files: Callable[[str], di
 
 
 def _describe_file(directory: str, name: str) -> FileEntry:
-    content = storage.read_bytes(storage.join_uri(directory, name))
-    return FileEntry(name=name, num_bytes=len(content), sha256=digest_bytes(content))
+    num_bytes, sha256 = storage.measure(storage.join_uri(directory, name))
+    return FileEntry(name=name, num_bytes=num_bytes, sha256=sha256)
 
 
 def find_manifest(uri: str, kind: str) -> Manifest | None:
@@ -131,10 +131,10 @@ def verify_files(uri: str, manifest: Manifest) -> None:
         path = posixpath.join(uri, entry.name)
         if not storage.exists(path):
             raise InputError(f"{path}: listed in the manifest, but absent; make the directory again")
-        content = storage.read_bytes(path)
-        if digest_bytes(content) != entry.sha256:
+        num_bytes, sha256 = storage.measure(path)
+        if sha256 != entry.sha256:
             raise InputError(
-                f"{path}: {len(content)} bytes that are not the {entry.num_bytes} bytes of the manifest; "
+                f"{path}: {num_bytes} bytes that are not the {entry.num_bytes} bytes of the manifest; "
                 "make the directory again"
             )
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from components.common.binary_code import BinaryCode
 from components.common.config import Config
 from components.common.errors import InputError
 from components.common.features import FeatureConfig
-from components.common.int4 import Int4Layout, layouts, quantize, relative_error, unpack
+from components.common.int4 import Int4Layout, layouts, quantize, relative_error, widen
 
-_ALIGNMENT = 64
+_PAGE = 4096
 
 
 class PackedTable(Config):
@@ -64,7 +66,7 @@ def pack_tables(tables: dict[str, np.ndarray], max_error: float) -> tuple[bytes,
             loss = relative_error(rows, packed, layout)
             if loss <= max_error:
                 break
-        padding = -position % _ALIGNMENT
+        padding = -position % layout.row_bytes
         parts += [bytes(padding), packed.tobytes()]
         spec = PackedTable(
             name=name,
@@ -80,7 +82,14 @@ def pack_tables(tables: dict[str, np.ndarray], max_error: float) -> tuple[bytes,
 
 
 class PackedTables:
-    """Looks rows up in a version's file."""
+    """Looks rows up in a version's file.
+
+    A table begins at a multiple of its own row's bytes, so that the file is one array of rows to all tables of a layout
+    and a request is one gather, however many tables it asks.
+
+    Attributes:
+        layout: Of the rows that it gives: that of its tables with the most blocks.
+    """
 
     def __init__(self, content: np.ndarray, specs: list[PackedTable], features: FeatureConfig) -> None:
         """Read from the file's bytes, uint8, shape (size,).
@@ -97,33 +106,112 @@ class PackedTables:
             raise InputError(
                 f"tables: not those of the feature list, differing in {differing[:3]}; restore the version"
             )
-        self._tables = {
-            spec.name: (content[spec.first_byte :][: spec.num_bytes].reshape(spec.num_rows, -1), spec.layout)
-            for spec in specs
+        misplaced = [spec.name for spec in specs if spec.first_byte % spec.layout.row_bytes]
+        if misplaced:
+            raise InputError(f"tables: {misplaced[:3]} do not begin at a multiple of their rows; export them again")
+        self._content, self._features = np.asarray(content), features
+        self._specs = {spec.name: spec for spec in specs}
+        self.layout = finest_of(specs)
+        self._rows = {layout: _rows_of(self._content, layout) for layout in {spec.layout for spec in specs}}
+        self._columns = {
+            tables: _Columns.of(tables, self._specs, features)
+            for tables in (features.categorical_tables, features.sequence_tables)
         }
-        self._features = features
-        self.num_blocks = max(spec.layout.num_blocks for spec in specs)
 
-    def look_up(self, tables: tuple[str, ...], ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def look_up(self, tables: tuple[str, ...], ids: np.ndarray) -> np.ndarray:
         """Rows of ids, and of every block of their codes.
 
         Args:
-            tables: Of each column.
-            ids: Below the tables' `num_ids`, int64, shape (..., columns).
+            tables: Of each column: the feature list's categorical or sequence tables.
+            ids: int64, shape (..., columns).
 
         Returns:
-            Two numbers a byte, uint8, shape (..., rows, dim / 2); scales and biases, float16, (..., rows, blocks).
+            Packed rows in `layout`, uint8, shape (..., rows, `layout.row_bytes`).
+
+        Raises:
+            InputError: If an id is not below its table's `num_ids`, or below 0.
         """
-        parts = []
-        for number, table in enumerate(tables):
-            packed, layout = self._tables[table]
-            code, column = self._features.binary_codes.get(table), ids[..., number]
-            for rows in code.rows(column) if code else [column]:
-                halves, *parameters = unpack(packed[rows], layout)
-                repeats = self.num_blocks // layout.num_blocks
-                parts.append((halves, *(np.repeat(values, repeats, axis=-1) for values in parameters)))
-        halves, scale, bias = (np.stack(values, axis=-2) for values in zip(*parts, strict=True))
-        return halves, scale, bias
+        columns = self._columns[tables]
+        columns.check(tables, ids)
+        places = columns.places(ids)
+        if len(self._rows) == 1:
+            return self._rows[self.layout].take(places, axis=0)
+        rows = np.empty((*places.shape, self.layout.row_bytes), dtype=np.uint8)
+        for layout, found in self._rows.items():
+            chosen = columns.of_layout(layout)
+            rows[..., chosen, :] = widen(found.take(places[..., chosen], axis=0), layout, self.layout)
+        return rows
+
+    def warm(self) -> None:
+        """Read a byte of every page, so that no request waits for a disk."""
+        self._content[::_PAGE].max(initial=0)
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Where ids of some columns lie.
+
+    Attributes:
+        num_ids: Of each column, int64, shape (columns,).
+        first_rows: Of each row of a look-up, in the file as an array of rows, int64, shape (rows,).
+        layouts: Of each row of a look-up.
+        codes: Of each column.
+    """
+
+    num_ids: np.ndarray
+    first_rows: np.ndarray
+    layouts: tuple[Int4Layout, ...]
+    codes: tuple[BinaryCode | None, ...]
+
+    @classmethod
+    def of(cls, tables: tuple[str, ...], specs: dict[str, PackedTable], features: FeatureConfig) -> _Columns:
+        codes = tuple(features.binary_codes.get(table) for table in tables)
+        owners = [
+            specs[table]
+            for table, code in zip(tables, codes, strict=True)
+            for _ in range(code.num_blocks if code else 1)
+        ]
+        return cls(
+            np.array([features.num_ids[table] for table in tables]),
+            np.array([spec.first_byte // spec.layout.row_bytes for spec in owners]),
+            tuple(spec.layout for spec in owners),
+            codes,
+        )
+
+    def check(self, tables: tuple[str, ...], ids: np.ndarray) -> None:
+        if ids.shape[-1] != len(tables):
+            raise InputError(f"ids of {ids.shape[-1]} columns; the version has {len(tables)}: {list(tables)[:5]}")
+        wrong = (ids < 0) | (ids >= self.num_ids)
+        if wrong.any():
+            column = int(np.argmax(wrong.reshape(-1, len(tables)).any(axis=0)))
+            value = ids[..., column][wrong[..., column]].flat[0]
+            raise InputError(
+                f"id {value} of {tables[column]}: must be from 0 to {self.num_ids[column] - 1}; take hashes modulo the "
+                "table's ids"
+            )
+
+    def places(self, ids: np.ndarray) -> np.ndarray:
+        """Rows of the file, int64, shape (..., rows)."""
+        if not any(self.codes):
+            return ids + self.first_rows
+        rows = [
+            row
+            for column, code in enumerate(self.codes)
+            for row in (code.rows(ids[..., column]) if code else [ids[..., column]])
+        ]
+        return np.stack(rows, axis=-1) + self.first_rows
+
+    def of_layout(self, layout: Int4Layout) -> np.ndarray:
+        return np.flatnonzero([found == layout for found in self.layouts])
+
+
+def finest_of(specs: list[PackedTable]) -> Int4Layout:
+    """The layout with the most blocks."""
+    return max((spec.layout for spec in specs), key=lambda layout: layout.num_blocks)
+
+
+def _rows_of(content: np.ndarray, layout: Int4Layout) -> np.ndarray:
+    return content[: len(content) // layout.row_bytes * layout.row_bytes].reshape(-1, layout.row_bytes)
 
 
 def bytes_report(specs: list[PackedTable]) -> dict[str, Any]:

@@ -7,16 +7,8 @@ from components.common.manifests import Manifest
 
 RANKER_FILE = "ranker.onnx"
 TABLES_FILE = "tables.int4"
-ONNX_INPUTS = (
-    "categorical_halves",
-    "categorical_scale",
-    "categorical_bias",
-    "dense",
-    "sequence_halves",
-    "sequence_scale",
-    "sequence_bias",
-    "lengths",
-)
+# Packed rows, numbers as they are, packed rows of each user's actions, how many these are, and each row's user.
+ONNX_INPUTS = ("categorical_rows", "dense", "sequence_rows", "lengths", "users")
 ONNX_OUTPUT = "probabilities"
 
 

@@ -6,6 +6,7 @@ built beside its place, and the manifest arrives last.
 
 from __future__ import annotations
 
+import hashlib
 import posixpath
 import uuid
 from collections.abc import Iterator
@@ -67,6 +68,13 @@ def read_bytes(uri: str) -> bytes:
     """The whole content of a file."""
     fs, path = filesystem(uri)
     return bytes(fs.cat_file(path))
+
+
+def measure(uri: str) -> tuple[int, str]:
+    """Bytes of a file and their SHA-256, however large it is."""
+    fs, path = filesystem(uri)
+    with fs.open(path, "rb") as stream:
+        return fs.size(path), hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def map_bytes(uri: str) -> np.ndarray:

@@ -16,48 +16,43 @@ from components.common.servable import ONNX_OUTPUT
 from components.export.config import ExportConfig
 from components.train.model.embeddings import Embeddings
 
-_ROWS = 3
+_ROWS, _USERS = 3, 2
 
 
 def packed_inputs(features: FeatureConfig, layout: Int4Layout) -> tuple[torch.Tensor, ...]:
-    """Inputs of a `PackedRanker`, all zeros; `layout` is that with the most blocks."""
-    halves, blocks, length = layout.dim // 2, layout.num_blocks, features.sequence.length
-    shapes = [
-        ((_ROWS,), features.num_look_ups(features.categorical_tables)),
-        ((_ROWS, length), features.num_look_ups(features.sequence_tables)),
-    ]
+    """Inputs of a `PackedRanker`, all zeros."""
+    length = features.sequence.length
     categorical, sequence = (
-        (
-            torch.zeros(*shape, rows, halves, dtype=torch.uint8),
-            torch.zeros(*shape, rows, blocks, dtype=torch.float16),
-            torch.zeros(*shape, rows, blocks, dtype=torch.float16),
-        )
-        for shape, rows in shapes
+        torch.zeros(*shape, features.num_look_ups(tables), layout.row_bytes, dtype=torch.uint8)
+        for shape, tables in (((_ROWS,), features.categorical_tables), ((_USERS, length), features.sequence_tables))
     )
-    return (*categorical, torch.zeros(_ROWS, len(features.dense_names)), *sequence, torch.tensor([0, 1, length]))
+    dense = torch.zeros(_ROWS, len(features.dense_names))
+    return categorical, dense, sequence, torch.tensor([0, length]), torch.tensor([0, 1, 1])
 
 
 def vector_inputs(embeddings: Embeddings, num_dense: int) -> tuple[torch.Tensor, ...]:
     """Inputs of a `ServedRanker`, all zeros."""
-    categorical, sequence = embeddings.zeros(_ROWS)
-    return categorical, torch.zeros(_ROWS, num_dense), sequence, torch.tensor([0, 1, sequence.shape[1]])
+    (categorical, _), (_, sequence) = embeddings.zeros(_ROWS), embeddings.zeros(_USERS)
+    lengths = torch.tensor([0, sequence.shape[1]])
+    return categorical, torch.zeros(_ROWS, num_dense), sequence, lengths, torch.tensor([0, 1, 1])
 
 
 def export_onnx(
     ranker: nn.Module, arguments: tuple[torch.Tensor, ...], names: tuple[str, ...], config: ExportConfig
 ) -> bytes:
-    """Export a ranker with a free batch dimension.
+    """Export a ranker with free numbers of rows and of users.
 
     Args:
         ranker: From the arguments to probabilities.
-        arguments: Of three rows.
+        arguments: Of three rows and two users.
         names: The arguments'.
         config: Opset and largest batch.
 
     Raises:
-        RuntimeError: If the exporter fixed the batch size.
+        RuntimeError: If the exporter fixed one of these numbers.
     """
-    batch = torch.export.Dim("batch", min=1, max=config.max_batch)
+    free = {_ROWS: torch.export.Dim("batch", min=1, max=config.max_batch)}
+    free[_USERS] = torch.export.Dim("users", min=1, max=config.max_batch)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
@@ -66,7 +61,7 @@ def export_onnx(
             arguments,
             dynamo=True,
             opset_version=config.opset,
-            dynamic_shapes=tuple({0: batch} for _ in arguments),
+            dynamic_shapes=tuple({0: free[len(argument)]} for argument in arguments),
             input_names=list(names),
             output_names=[ONNX_OUTPUT],
             verbose=False,
@@ -76,7 +71,7 @@ def export_onnx(
     for value in (*model.graph.input, *model.graph.output):
         if not value.type.tensor_type.shape.dim[0].dim_param:
             raise RuntimeError(
-                f"the exporter fixed the batch size of {value.name!r}; report this with the versions installed"
+                f"the exporter fixed the first dimension of {value.name!r}; report this with the versions installed"
             )
     for node in model.graph.node:
         del node.metadata_props[:]

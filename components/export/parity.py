@@ -17,7 +17,7 @@ from components.export.config import ExportConfig
 from components.train.checkpoint import TrainingState
 from components.train.dataset import ExampleSet
 
-VECTOR_INPUTS = ("categorical", "dense", "sequence", "lengths")
+VECTOR_INPUTS = ("categorical", "dense", "sequence", "lengths", "users")
 _ROWS_AT_ONCE = 4096
 _REPLICATES = 100
 # With few conversions an AUC moves by chance alone: only what is beyond it counts.
@@ -68,7 +68,8 @@ def _predict_vectors(state: TrainingState, examples: ExampleSet, onnx: bytes) ->
     state.model.eval()
     for batch in examples.in_order(_ROWS_AT_ONCE):
         categorical, sequence, lengths = state.model.embeddings(batch.sparse)
-        values = (tensor.numpy() for tensor in (categorical.contiguous(), batch.dense, sequence, lengths))
+        tensors = (categorical.contiguous(), batch.dense, sequence, lengths, torch.arange(len(lengths)))
+        values = (tensor.numpy() for tensor in tensors)
         parts.append(session.run([ONNX_OUTPUT], dict(zip(VECTOR_INPUTS, values, strict=True)))[0])
     return np.concatenate(parts)
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from components.common.features import FeatureConfig
+from components.common.int4 import Int4Layout
 from components.train.model.ranker import LogitCorrection, RankerNet
 
 
@@ -18,57 +19,57 @@ class ServedRanker(nn.Module):
         self.net = net
         self.correction = LogitCorrection(negative_keep_rate)
 
-    def forward(self, categorical: Tensor, dense: Tensor, sequence: Tensor, lengths: Tensor) -> Tensor:
-        """Probabilities, shape (n, objectives); arguments as in `RankerNet.forward`."""
-        return self.correction(self.net(categorical, dense, sequence, lengths))
+    def forward(self, categorical: Tensor, dense: Tensor, sequence: Tensor, lengths: Tensor, users: Tensor) -> Tensor:
+        """Probabilities, shape (n, objectives); a user's sequence is encoded once, however many rows share it.
+
+        Args:
+            categorical: Vectors, shape (n, C, dim).
+            dense: Raw dense features, shape (n, D).
+            sequence: Vectors of u users, padded with zeros, shape (u, L, S * dim).
+            lengths: Used positions, int64, shape (u,).
+            users: Which of the u each row belongs to, int64, shape (n,).
+        """
+        encoded = self.net.sequence(sequence, lengths)[users]
+        return self.correction(self.net.mix(categorical, dense, encoded))
 
 
 class PackedRanker(nn.Module):
     """From packed INT4 rows to probabilities: rows are decoded, and those of a summed code added up, in the graph."""
 
-    def __init__(self, ranker: ServedRanker, features: FeatureConfig) -> None:
-        """Put the decoding in front of a ranker."""
+    def __init__(self, ranker: ServedRanker, features: FeatureConfig, layout: Int4Layout) -> None:
+        """Put the decoding of rows in a layout in front of a ranker."""
         super().__init__()
         self.ranker = ranker
-        self.categorical = _RowsToVectors(features, features.categorical_tables)
-        self.sequence = _RowsToVectors(features, features.sequence_tables)
+        self.categorical = RowsToVectors(features, features.categorical_tables, layout)
+        self.sequence = RowsToVectors(features, features.sequence_tables, layout)
 
     def forward(
-        self,
-        categorical_halves: Tensor,
-        categorical_scale: Tensor,
-        categorical_bias: Tensor,
-        dense: Tensor,
-        sequence_halves: Tensor,
-        sequence_scale: Tensor,
-        sequence_bias: Tensor,
-        lengths: Tensor,
+        self, categorical_rows: Tensor, dense: Tensor, sequence_rows: Tensor, lengths: Tensor, users: Tensor
     ) -> Tensor:
         """Probabilities, shape (n, objectives).
 
         Args:
-            categorical_halves: Two numbers a byte, uint8, shape (n, rows, dim / 2).
-            categorical_scale: float16, shape (n, rows, blocks).
-            categorical_bias: Likewise.
+            categorical_rows: Packed rows, uint8, shape (n, rows, row bytes).
             dense: Raw dense features, shape (n, D).
-            sequence_halves: As of categorical ones, shape (n, L, rows, dim / 2).
-            sequence_scale: float16, shape (n, L, rows, blocks).
-            sequence_bias: Likewise.
-            lengths: Used positions, int64, shape (n,).
+            sequence_rows: As of categorical ones, of u users, shape (u, L, rows, row bytes).
+            lengths: Used positions, int64, shape (u,).
+            users: Which of the u each row belongs to, int64, shape (n,).
         """
-        categorical = self.categorical(categorical_halves, categorical_scale, categorical_bias)
-        positions = self.sequence(sequence_halves, sequence_scale, sequence_bias).flatten(2)
+        positions = self.sequence(sequence_rows).flatten(2)
         used = torch.arange(positions.shape[1], device=lengths.device) < lengths[:, None]
-        return self.ranker(categorical, dense, positions * used[:, :, None], lengths)
+        return self.ranker(self.categorical(categorical_rows), dense, positions * used[:, :, None], lengths, users)
 
 
-class _RowsToVectors(nn.Module):
-    """Decodes rows, and adds up those that make one vector."""
+class RowsToVectors(nn.Module):
+    """Decodes packed rows, and adds up those that make one vector."""
 
+    powers: Tensor
     sums: Tensor | None
 
-    def __init__(self, features: FeatureConfig, tables: tuple[str, ...]) -> None:
+    def __init__(self, features: FeatureConfig, tables: tuple[str, ...], layout: Int4Layout) -> None:
+        """Decode the rows of these tables, in order."""
         super().__init__()
+        self.num_blocks = layout.num_blocks
         owners: list[int] = []
         made = 0
         for table in tables:
@@ -80,13 +81,24 @@ class _RowsToVectors(nn.Module):
         # (vectors, rows), 1 where a row is part of a vector.
         sums = None if is_plain else torch.nn.functional.one_hot(torch.tensor(owners), made).t().to(torch.float32)
         self.register_buffer("sums", sums)
+        # By a float16's five bits of exponent: the value of its lowest bit. The lowest exponent has no hidden bit.
+        self.register_buffer("powers", 2.0 ** (torch.arange(32).clamp(min=1) - 25).to(torch.float32))
 
-    def forward(self, halves: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-        """(..., rows, dim / 2) and (..., rows, blocks) to (..., vectors, dim)."""
-        bytes_ = halves.to(torch.float32)
+    def forward(self, rows: Tensor) -> Tensor:
+        """(..., rows, row bytes) to (..., vectors, dim)."""
+        blocks = rows.to(torch.float32).unflatten(-1, (self.num_blocks, -1))
         # ONNX has no shift of bytes that every provider runs: halves are taken apart as numbers.
+        bytes_ = blocks[..., :-4]
         high = torch.floor(bytes_ / 16)
         numbers = torch.stack([bytes_ - 16 * high, high], dim=-1).flatten(-2)
-        blocks = numbers.unflatten(-1, (scale.shape[-1], -1))
-        vectors = (blocks * scale.to(torch.float32)[..., None] + bias.to(torch.float32)[..., None]).flatten(-2)
+        scale, bias = self._float16(blocks[..., -4:-2]), self._float16(blocks[..., -2:])
+        vectors = (numbers * scale + bias).flatten(-2)
         return vectors if self.sums is None else torch.matmul(self.sums, vectors)
+
+    def _float16(self, bytes_: Tensor) -> Tensor:
+        """The finite float16 of two bytes, the lower one first; shape (..., 2) to (..., 1)."""
+        low, high = bytes_[..., :1], bytes_[..., 1:]
+        negative = torch.floor(high / 128)
+        exponent = torch.floor((high - 128 * negative) / 4)
+        digits = low + 256 * (high - 128 * negative - 4 * exponent) + 1024 * (exponent > 0).to(torch.float32)
+        return (1 - 2 * negative) * digits * self.powers[exponent.to(torch.int64)]

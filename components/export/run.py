@@ -14,7 +14,7 @@ from components.common.int4 import finest_layout
 from components.common.layout import VERSION_KIND, Store
 from components.common.manifests import Manifest, find_manifest, write_artifact
 from components.common.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
-from components.common.packed_tables import PackedTable, bytes_report, pack_tables
+from components.common.packed_tables import PackedTable, bytes_report, finest_of, pack_tables
 from components.common.progress import log_line
 from components.common.release import Blessing, Release, read_blessing
 from components.common.servable import ONNX_INPUTS, RANKER_FILE, TABLES_FILE, version_digest
@@ -85,9 +85,9 @@ def _make_files(state: TrainingState, config: ExportConfig, max_error: float) ->
     """The ranker, the file of the tables, and what lies where in it."""
     weights = {name: table.numpy() for name, table in state.model.embeddings.tables().items()}
     tables, specs = pack_tables(weights, max_error)
-    finest = max((spec.layout for spec in specs), key=lambda layout: layout.num_blocks)
-    ranker = PackedRanker(ServedRanker(state.model.net, state.lineage.negative_keep_rate), state.features)
-    return export_onnx(ranker, packed_inputs(state.features, finest), ONNX_INPUTS, config), tables, specs
+    layout = finest_of(specs)
+    ranker = PackedRanker(ServedRanker(state.model.net, state.lineage.negative_keep_rate), state.features, layout)
+    return export_onnx(ranker, packed_inputs(state.features, layout), ONNX_INPUTS, config), tables, specs
 
 
 def _details(

@@ -78,10 +78,11 @@ class Predictor:
             )
         encoded = encode(table, self.features)
         inputs = (
-            *self.tables.look_up(self.features.categorical_tables, encoded.categorical),
+            self.tables.look_up(self.features.categorical_tables, encoded.categorical),
             encoded.dense,
-            *self.tables.look_up(self.features.sequence_tables, encoded.sequence),
+            self.tables.look_up(self.features.sequence_tables, encoded.sequence),
             encoded.lengths,
+            np.arange(table.num_rows),
         )
         outputs = self.session.run([ONNX_OUTPUT], dict(zip(ONNX_INPUTS, inputs, strict=True)))
         return np.asarray(outputs[0])

@@ -72,7 +72,11 @@ class RankerNet(nn.Module):
         Returns:
             Shape (n, objectives).
         """
-        scaled, encoded = self.normalize(dense), self.sequence(sequence, lengths)
+        return self.mix(categorical, dense, self.sequence(sequence, lengths))
+
+    def mix(self, categorical: Tensor, dense: Tensor, encoded: Tensor) -> Tensor:
+        """As `forward`, from sequences that are encoded: shape (n, sequence_dim)."""
+        scaled = self.normalize(dense)
         direct = torch.cat([categorical.flatten(1), scaled], dim=1)
         mixed = torch.cat([direct, encoded], dim=1) if self.dhen is None else self.dhen(categorical, scaled, encoded)
         return self.heads(self.shared(mixed)) + self.wide(direct)

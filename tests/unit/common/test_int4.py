@@ -11,8 +11,9 @@ from hypothesis.extra.numpy import arrays
 
 from components.common.errors import InputError
 from components.common.features import FeatureConfig
-from components.common.int4 import Int4Layout, dequantize, layouts, quantize, relative_error, unpack
+from components.common.int4 import Int4Layout, dequantize, layouts, quantize, relative_error
 from components.common.packed_tables import PackedTables, pack_tables
+from components.export.ranker import RowsToVectors
 
 ROW, BLOCKS = Int4Layout(32, 32), Int4Layout(32, 16)
 
@@ -90,16 +91,32 @@ def test_look_up_gives_every_table_s_rows_in_one_shape():
     tables = tables_of()
     content, specs = pack_tables(tables, 7e-3)
     assert {spec.name: spec.layout.num_blocks for spec in specs}["user_id"] == 2
-    assert all(spec.first_byte % 64 == 0 for spec in specs)
+    assert all(spec.first_byte % spec.layout.row_bytes == 0 for spec in specs)
     packed = PackedTables(np.frombuffer(content, np.uint8), specs, FEATURES)
     ids = np.array([[49, 8], [0, 3], [7, 0]])
-    halves, scale, bias = packed.look_up(("user_id", "item_id"), ids)
-    assert (halves.shape, scale.shape, bias.shape) == ((3, 2, 16), (3, 2, 2), (3, 2, 2))
-    numbers = np.stack([halves & 15, halves >> 4], axis=-1).reshape(3, 2, 2, 16).astype(np.float32)
-    vectors = (numbers * scale[..., None].astype(np.float32) + bias[..., None].astype(np.float32)).reshape(3, 2, 32)
+    found = packed.look_up(("user_id", "item_id"), ids)
+    assert found.shape == (3, 2, 24) and packed.layout == BLOCKS
     for column, name in enumerate(("user_id", "item_id")):
-        assert np.abs(vectors[:, column] - tables[name][ids[:, column]]).max() < 0.05
-    assert unpack(quantize(tables["item_id"], ROW), ROW)[1].shape == (9, 1)
+        layout = next(spec.layout for spec in specs if spec.name == name)
+        expected = dequantize(quantize(tables[name], layout), layout)[ids[:, column]]
+        assert np.array_equal(dequantize(found[:, column], BLOCKS), expected)
+
+
+@pytest.mark.parametrize(("ids", "named"), [([[0, -1]], "id -1 of item_id"), ([[1, 2], [50, 0]], "id 50 of user_id")])
+def test_ids_out_of_range_are_refused(ids, named):
+    content, specs = pack_tables(tables_of(), 7e-3)
+    packed = PackedTables(np.frombuffer(content, np.uint8), specs, FEATURES)
+    with pytest.raises(InputError, match=f"{named}: must be from 0 to"):
+        packed.look_up(("user_id", "item_id"), np.array(ids))
+
+
+def test_float16_of_bytes_is_exact():
+    """All finite float16, as the exported graph reads them."""
+    bits = np.arange(2**16, dtype="<u2")
+    values = bits.view("<f2")[np.isfinite(bits.view("<f2"))]
+    decoder = RowsToVectors(FEATURES, ("item_id",), Int4Layout(2, 2))
+    found = decoder._float16(torch.from_numpy(values.view(np.uint8).reshape(-1, 2).copy()).to(torch.float32))
+    assert np.array_equal(found.numpy()[:, 0], values.astype(np.float32))
 
 
 def test_file_that_is_too_short_or_of_other_tables_is_refused():

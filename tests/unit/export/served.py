@@ -8,7 +8,7 @@ import torch
 
 from components.common.features import FeatureConfig
 from components.common.int4 import dequantize
-from components.common.packed_tables import pack_tables
+from components.common.packed_tables import finest_of, pack_tables
 from components.common.servable import ONNX_INPUTS
 from components.export.config import ExportConfig
 from components.export.onnx_export import export_onnx, packed_inputs
@@ -24,7 +24,7 @@ def predict_as_served(ranker: Ranker, features: FeatureConfig, table: pa.Table, 
     for spec in specs:
         packed = np.frombuffer(content, np.uint8)[spec.first_byte :][: spec.num_bytes].reshape(spec.num_rows, -1)
         ranker.embeddings.tables()[spec.name].copy_(torch.from_numpy(dequantize(packed, spec.layout)))
-    finest = max((spec.layout for spec in specs), key=lambda layout: layout.num_blocks)
-    packed_ranker = PackedRanker(ServedRanker(ranker.net, 0.5), features)
-    onnx = export_onnx(packed_ranker, packed_inputs(features, finest), ONNX_INPUTS, ExportConfig())
+    layout = finest_of(specs)
+    packed_ranker = PackedRanker(ServedRanker(ranker.net, 0.5), features, layout)
+    onnx = export_onnx(packed_ranker, packed_inputs(features, layout), ONNX_INPUTS, ExportConfig())
     return Predictor.from_files(onnx, content, specs, features).predict(table)
