@@ -12,10 +12,10 @@ from typing import Annotated
 import typer
 
 from components.common import ledger
+from components.common.command import DEMO_STORE, ConfigOption, DebugOption, StoreOption, clear_errors, console, say
 from components.common.days import parse_day, utc_today
 from components.common.errors import InputError
 from pipelines import schema_cli
-from pipelines.command import DEMO_STORE, ConfigOption, DebugOption, StoreOption, clear_errors, console, say
 from pipelines.terminal import RunDisplay, ledger_table, summary_lines
 
 app = typer.Typer(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.command import DEMO_STORE, ConfigOption, DebugOption, StoreOption, clear_errors, say
+from components.common.command import DEMO_STORE, ConfigOption, DebugOption, StoreOption, clear_errors, say
 
 if TYPE_CHECKING:
     from tensorflow_metadata.proto.v0.schema_pb2 import Schema

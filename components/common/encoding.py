@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,19 +35,35 @@ def encode(table: pa.Table, features: FeatureConfig) -> EncodedFeatures:
     Raises:
         ValueError: If a sequence is longer than the feature list allows.
     """
-    ids = [table[feature.name].to_numpy() % feature.num_ids for feature in features.categorical]
-    dense = [table[name].to_numpy().astype(np.float32) for name in features.dense_names]
-    sequence, lengths = _padded_sequences(table, features)
+    columns = {name: table[name].to_numpy() for name in (*features.categorical_names, *features.dense_names)}
+    lists = {sequence_column(name): table[sequence_column(name)].combine_chunks() for name in features.sequence_names}
+    sequence, lengths = encode_sequences(lists, features)
+    return EncodedFeatures(encode_categorical(columns, features), encode_dense(columns, features), sequence, lengths)
+
+
+def encode_categorical(columns: Mapping[str, np.ndarray], features: FeatureConfig) -> np.ndarray:
+    """Ids, int64, shape (n, C), of hashes."""
     # Column by column in memory, as they come and as a batch wants them.
-    return EncodedFeatures(np.stack(ids).T, np.stack(dense, axis=1), sequence, lengths)
+    return np.stack([columns[feature.name] % feature.num_ids for feature in features.categorical]).T
 
 
-def _padded_sequences(table: pa.Table, features: FeatureConfig) -> tuple[np.ndarray, np.ndarray]:
+def encode_dense(columns: Mapping[str, np.ndarray], features: FeatureConfig) -> np.ndarray:
+    """Raw values, float32, shape (n, D)."""
+    return np.stack([columns[name].astype(np.float32) for name in features.dense_names], axis=1)
+
+
+def encode_sequences(lists: Mapping[str, pa.ListArray], features: FeatureConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Padded ids, int64, shape (n, L, S), of lists of hashes, and used positions, int64, shape (n,).
+
+    Raises:
+        ValueError: If a sequence is longer than the feature list allows.
+    """
     limit, names = features.sequence.length, features.sequence_names
-    padded = np.zeros((table.num_rows, limit, len(names)), dtype=np.int64)
-    lengths = np.zeros(table.num_rows, dtype=np.int64)
+    num_rows = len(lists[sequence_column(names[0])])
+    padded = np.zeros((num_rows, limit, len(names)), dtype=np.int64)
+    lengths = np.zeros(num_rows, dtype=np.int64)
     for position, name in enumerate(names):
-        column = table[sequence_column(name)].combine_chunks()
+        column = lists[sequence_column(name)]
         lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False).astype(np.int64)
         if len(lengths) and lengths.max() > limit:
             raise ValueError(f"{sequence_column(name)} has {lengths.max()} values, at most {limit} fit the model")

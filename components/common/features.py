@@ -128,10 +128,16 @@ class FeatureConfig(Config):
             for action_type in self.counts.action_types:
                 names += [count_name(entity, action_type, days) for days in self.counts.windows_days]
                 names.append(recency_name(entity, action_type))
-        for entity in self.engagement.entities:
-            names.append(volume_name(entity))
-            names += [engagement_name(entity, rate) for rate in ENGAGEMENT_RATES]
-        return tuple(names)
+        return (*names, *self.engagement_names)
+
+    @cached_property
+    def engagement_names(self) -> tuple[str, ...]:
+        """The dense columns that come from all users' events of earlier days."""
+        return tuple(
+            name
+            for entity in self.engagement.entities
+            for name in (volume_name(entity), *(engagement_name(entity, rate) for rate in ENGAGEMENT_RATES))
+        )
 
     @cached_property
     def num_ids(self) -> dict[str, int]:

@@ -144,6 +144,10 @@ class Store:
         """The file that names a channel's version: CURRENT or EXPERIMENT."""
         return join_uri(self.root, "registry", channel)
 
+    def deployment(self, name: str) -> str:
+        """Which versions the servers of a deployment hold."""
+        return join_uri(self.root, "deployments", f"{name}.json")
+
     def publication(self, pipeline: str, day: date) -> str:
         """What one pipeline's run of a day published."""
         return join_uri(self.root, "registry", "publications", pipeline, f"{_DAY_PREFIX}{day}.json")

@@ -121,13 +121,17 @@ def read_manifest(uri: str, kind: str) -> Manifest:
     return manifest
 
 
-def verify_files(uri: str, manifest: Manifest) -> None:
-    """Compare every file with its digest.
+def verify_files(uri: str, manifest: Manifest, names: tuple[str, ...] = ()) -> None:
+    """Compare every file, or those named, with its digest.
 
     Raises:
         InputError: Naming the file that is absent or differs.
     """
-    for entry in manifest.files:
+    described = {entry.name: entry for entry in manifest.files}
+    missing = [name for name in names if name not in described]
+    if missing:
+        raise InputError(f"{posixpath.join(uri, missing[0])}: not listed in the manifest; make the directory again")
+    for entry in [described[name] for name in names or described]:
         path = posixpath.join(uri, entry.name)
         if not storage.exists(path):
             raise InputError(f"{path}: listed in the manifest, but absent; make the directory again")

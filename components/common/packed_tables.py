@@ -88,6 +88,7 @@ class PackedTables:
     and a request is one gather, however many tables it asks.
 
     Attributes:
+        features: The feature list.
         layout: Of the rows that it gives: that of its tables with the most blocks.
     """
 
@@ -109,7 +110,7 @@ class PackedTables:
         misplaced = [spec.name for spec in specs if spec.first_byte % spec.layout.row_bytes]
         if misplaced:
             raise InputError(f"tables: {misplaced[:3]} do not begin at a multiple of their rows; export them again")
-        self._content, self._features = np.asarray(content), features
+        self._content, self.features = np.asarray(content), features
         self._specs = {spec.name: spec for spec in specs}
         self.layout = finest_of(specs)
         self._rows = {layout: _rows_of(self._content, layout) for layout in {spec.layout for spec in specs}}

@@ -9,10 +9,11 @@ import pyarrow as pa
 
 from components.common import storage
 from components.common.errors import InputError
+from components.common.events import TABLES
 from components.common.examples import EVALUATION, read_examples
 from components.common.int4 import finest_layout
-from components.common.layout import VERSION_KIND, Store
-from components.common.manifests import Manifest, find_manifest, write_artifact
+from components.common.layout import CLEAN_LOGS_KIND, VERSION_KIND, Store
+from components.common.manifests import Manifest, find_manifest, read_manifest, write_artifact
 from components.common.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
 from components.common.packed_tables import PackedTable, bytes_report, finest_of, pack_tables
 from components.common.progress import log_line
@@ -74,7 +75,8 @@ def _export(store: Store, config: ExportConfig, blessing: Blessing, release: Rel
         storage.write_bytes(storage.join_uri(staged, RANKER_FILE), onnx)
         storage.write_bytes(storage.join_uri(staged, TABLES_FILE), tables)
         parity |= {"days": [str(day) for day in days], "table_bytes": bytes_report(specs)}
-        return {"details": _details(state, blessing, specs, parity)}
+        identifiers = _identifier_types(store, days)
+        return {"details": _details(state, blessing, specs, parity) | {"identifiers": identifiers}}
 
     manifest = write_artifact(uri, Manifest(kind=VERSION_KIND, inputs={"checkpoint": digest}), write)
     _say(manifest)
@@ -102,6 +104,16 @@ def _details(
         "tables": [spec.model_dump(mode="json") for spec in specs],
         "parity": parity,
     }
+
+
+def _identifier_types(store: Store, days: list[date]) -> dict[str, dict[str, str]]:
+    """Whether each identifier of each log is an integer or a string, which decides its hash."""
+    found: dict[str, dict[str, str]] = {table: {} for table in TABLES}
+    for table in TABLES:
+        for day in days:
+            kinds = read_manifest(store.clean_logs(table, day), CLEAN_LOGS_KIND).details["identifiers"]
+            found[table] |= {name: kind for name, kind in kinds.items() if kind != "null"}
+    return found
 
 
 def _parity_examples(store: Store, config: ExportConfig, event_date: date) -> tuple[pa.Table, list[date]]:

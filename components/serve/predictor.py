@@ -9,15 +9,16 @@ import numpy as np
 import onnxruntime
 import pyarrow as pa
 
-from components.common import storage
 from components.common.encoding import encode
 from components.common.errors import InputError
 from components.common.features import FeatureConfig, sequence_column
-from components.common.layout import VERSION_KIND, Store
-from components.common.manifests import Manifest, read_manifest, verify_files
+from components.common.layout import Store
+from components.common.manifests import Manifest
 from components.common.packed_tables import PackedTable, PackedTables
 from components.common.release import PRODUCTION_CHANNEL, Pointer, read_pointer
-from components.common.servable import ONNX_INPUTS, ONNX_OUTPUT, RANKER_FILE, TABLES_FILE
+from components.common.servable import ONNX_INPUTS, ONNX_OUTPUT
+from components.serve.session import start_session
+from components.serve.version import Version
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,7 @@ class Predictor:
     @cached_property
     def session(self) -> onnxruntime.InferenceSession:
         """The running ranker; started by the first prediction that has its columns."""
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        return onnxruntime.InferenceSession(self.onnx, options, providers=["CPUExecutionProvider"])
+        return start_session(self.onnx, "the version's ranker")
 
     @classmethod
     def from_version(cls, uri: str) -> tuple[Predictor, Manifest]:
@@ -54,13 +53,8 @@ class Predictor:
         Raises:
             InputError: If the version is absent, incomplete or damaged.
         """
-        manifest = read_manifest(uri, VERSION_KIND)
-        verify_files(uri, manifest)
-        features = FeatureConfig.parse(manifest.details["features"], f"{uri}: features")
-        specs = [PackedTable.parse(values, f"{uri}: tables") for values in manifest.details["tables"]]
-        onnx = storage.read_bytes(storage.join_uri(uri, RANKER_FILE))
-        tables = storage.map_bytes(storage.join_uri(uri, TABLES_FILE))
-        return cls.from_files(onnx, tables, specs, features), manifest
+        version = Version.open(uri)
+        return cls(version.details.features, version.tables(), version.onnx()), version.manifest
 
     def predict(self, table: pa.Table) -> np.ndarray:
         """Probabilities of n examples, float32, shape (n, objectives).

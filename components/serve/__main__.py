@@ -1,0 +1,5 @@
+"""`python -m components.serve`."""
+
+from components.serve.cli import app
+
+app()

@@ -1,0 +1,189 @@
+"""Commands of the servers' image, and of `afterclick`: `python -m components.serve --help`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from components.common.command import DEMO_STORE, DebugOption, StoreOption, clear_errors, say
+from components.common.errors import InputError
+from components.common.layout import Store
+from components.common.release import EXPERIMENT_CHANNEL, PRODUCTION_CHANNEL, read_pointer
+from components.serve.config import EmbeddingTierConfig, RankerTierConfig
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Serve a published version in two tiers.")
+
+DeploymentOption = Annotated[
+    str, typer.Option(help="Whose versions to serve; its record is STORE/deployments/NAME.json.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Another setting of components/serve/config.py, e.g. max_candidates=500."),
+]
+_LOCAL_EMBEDDING, _LOCAL_RANKER = "localhost:9000", "localhost:8081"
+AddressOption = Annotated[str, typer.Option("--server", help="host:port of a ranker server's gRPC.")]
+
+
+def _settings(chosen: list[str] | None) -> dict[str, str]:
+    pairs = [text.partition("=") for text in chosen or []]
+    wrong = [name for name, sign, _ in pairs if not sign]
+    if wrong:
+        raise InputError(f"--set {wrong[0]}: expected name=value")
+    return {name: value for name, _, value in pairs}
+
+
+@app.command()
+@clear_errors
+def embedding(
+    store: StoreOption = DEMO_STORE,
+    deployment: DeploymentOption = "local",
+    grpc_port: Annotated[int, typer.Option(help="Of the Open Inference Protocol.")] = 9000,
+    http_port: Annotated[int, typer.Option(help="Of /live, /ready and /metrics.")] = 9080,
+    setting: SetOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Serve embedding tables: one process of the embedding tier."""
+    from components.serve.embedding_server import serve
+
+    values = {"store_uri": store, "deployment": deployment, "grpc_port": grpc_port, "http_port": http_port}
+    serve(EmbeddingTierConfig.parse(values | _settings(setting), "settings"))
+
+
+@app.command()
+@clear_errors
+def ranker(
+    store: StoreOption = DEMO_STORE,
+    deployment: DeploymentOption = "local",
+    embedding_address: Annotated[
+        str, typer.Option(help="host:port of the embedding tier; '' holds the tables in this process.")
+    ] = _LOCAL_EMBEDDING,
+    grpc_port: Annotated[int, typer.Option(help="Of the Open Inference Protocol.")] = 8081,
+    http_port: Annotated[int, typer.Option(help="Of REST, /v2/models/ranker/ready and /metrics.")] = 8080,
+    setting: SetOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Serve rankers: one process of the ranker tier."""
+    from components.serve.ranker_server import serve
+
+    values = {"store_uri": store, "deployment": deployment, "grpc_port": grpc_port, "http_port": http_port}
+    values["embedding_address"] = embedding_address
+    serve(RankerTierConfig.parse(values | _settings(setting), "settings"))
+
+
+@app.command()
+@clear_errors
+def local(
+    store: StoreOption = DEMO_STORE,
+    deployment: DeploymentOption = "local",
+    debug: DebugOption = False,
+) -> None:
+    """Serve both tiers on this machine, one process each, until Ctrl-C."""
+    from components.serve.deployment import open_deployment
+
+    version = open_deployment(Store(store), deployment).current
+    common = ["--store", store, "--deployment", deployment]
+    commands = (["embedding", *common], ["ranker", *common])
+    # Libraries of the ranker's process must not take threads from each other.
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    processes = [
+        subprocess.Popen([sys.executable, "-m", "components.serve", *command], env=environment) for command in commands
+    ]
+    say(f"serve.version: {version}", f"serve.ranker: {_LOCAL_RANKER}", f"serve.embedding: {_LOCAL_EMBEDDING}")
+    try:
+        while all(process.poll() is None for process in processes):
+            time.sleep(0.2)
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        codes = [process.wait() for process in processes]
+    if any(codes):
+        raise InputError(f"a server ended with {codes}; its last line says why")
+
+
+@app.command()
+@clear_errors
+def rollout(
+    to: Annotated[str, typer.Option(help="CURRENT, EXPERIMENT, or the beginning of a version's digest.")] = "CURRENT",
+    store: StoreOption = DEMO_STORE,
+    deployment: DeploymentOption = "local",
+    embedding_servers: Annotated[
+        str, typer.Option(help="host:port of each server of the embedding tier, with commas; '' for none.")
+    ] = _LOCAL_EMBEDDING,
+    ranker_servers: Annotated[str, typer.Option(help="Likewise of the ranker tier.")] = _LOCAL_RANKER,
+    shares: Annotated[str, typer.Option(help="Of users that the new version gets, rising to 1.")] = "0.1,1",
+    hold_seconds: Annotated[float, typer.Option(min=0, help="How long each share stays.")] = 5.0,
+    step_seconds: Annotated[float, typer.Option(min=0, help="How long the servers may take to follow a step.")] = 600.0,
+    back: Annotated[bool, typer.Option("--back", help="Take the rollout that is under way back.")] = False,
+    status: Annotated[bool, typer.Option("--status", help="Only say where the deployment is.")] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Move running servers to another version in three phases; called again after a stop, it goes on."""
+    from components.serve.deployment import open_deployment
+    from components.serve.rollout import Rollout, RolloutPlan, describe
+
+    opened = Store(store)
+    if not status:
+        try:
+            steps = tuple(float(share) for share in shares.split(","))
+        except ValueError as error:
+            raise InputError(f"--shares {shares}: expected numbers such as 0.1,0.5,1") from error
+        plan = RolloutPlan(_addresses(embedding_servers), _addresses(ranker_servers), steps, hold_seconds, step_seconds)
+        rolled = Rollout(opened, deployment, plan)
+        rolled.back() if back else rolled.to(find_version(opened, to))
+    now = open_deployment(opened, deployment)
+    say(f"rollout.phase: {describe(now)}", f"rollout.version: {now.current}")
+
+
+def _addresses(text: str) -> tuple[str, ...]:
+    return tuple(address.strip() for address in text.split(",") if address.strip())
+
+
+def find_version(store: Store, name: str) -> str:
+    """The digest that a channel points to, or that begins with a text.
+
+    Raises:
+        InputError: If there is none, or there are several.
+    """
+    if name in (PRODUCTION_CHANNEL, EXPERIMENT_CHANNEL):
+        pointer = read_pointer(store, name)
+        if pointer is None:
+            raise InputError(f"{store.pointer(name)}: nothing is published yet on this channel")
+        return pointer.version
+    found = [digest for digest in store.versions() if digest.startswith(name)]
+    if len(found) != 1:
+        raise InputError(f"--to {name}: {len(found)} of the versions {[v[:12] for v in store.versions()]} begin so")
+    return found[0]
+
+
+@app.command()
+@clear_errors
+def rank(
+    request: Annotated[
+        Path, typer.Argument(help="JSON file: user, candidates, actions; `afterclick request` makes one.")
+    ],
+    server: AddressOption = _LOCAL_RANKER,
+    version: Annotated[
+        str, typer.Option(help="Digest of the version to ask; else the one that the user falls to.")
+    ] = "",
+    timeout_seconds: Annotated[float, typer.Option(min=0.001)] = 5.0,
+    debug: DebugOption = False,
+) -> None:
+    """Ask a ranker server, and print its answer as JSON."""
+    from components.serve.client import RankerClient
+
+    try:
+        content = json.loads(request.read_bytes())
+    except ValueError as error:
+        raise InputError(f"{request}: not JSON: {error}") from error
+    with RankerClient(server, timeout_seconds) as client:
+        ranking = client.rank(content, version)
+    values = {name: [float(value) for value in found] for name, found in ranking.probabilities.items()}
+    print(json.dumps({"version": ranking.version, "probabilities": values}))

@@ -1,0 +1,84 @@
+"""A client of the ranker tier."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import numpy as np
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
+
+from components.common.errors import InputError
+from components.serve.config import MAX_MESSAGE_BYTES
+from components.serve.ranker import Ranking
+from components.serve.table_source import channel_options
+from components.serve.tensors import arrays_of, infer_request, request_tensors
+
+_RANKER = "ranker"
+_TEMPORARY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+_PAUSE_SECONDS = 0.05
+
+
+class RankerClient:
+    """Asks a ranker server for probabilities; may be shared by threads.
+
+    A request changes nothing, so one that met a server which is restarting or busy is sent again until the time-out.
+    """
+
+    def __init__(self, address: str, timeout_seconds: float = 5.0) -> None:
+        """Connect to `host:port`, when first asked."""
+        self.address, self._timeout_seconds = address, timeout_seconds
+        self._channel = grpc.insecure_channel(address, channel_options(MAX_MESSAGE_BYTES))
+        self._stub = pb_grpc.GRPCInferenceServiceStub(self._channel)
+
+    def rank(self, request: Mapping[str, Any], version: str = "") -> Ranking:
+        """Probabilities of a request's candidates.
+
+        Args:
+            request: As in a request file: `user`, `candidates`, `actions`.
+            version: Its digest; empty for the one that the user is routed to.
+
+        Raises:
+            InputError: If the request is not one, or the server refuses or cannot be reached; says which.
+        """
+        return self.rank_tensors(request_tensors(request), version)
+
+    def rank_tensors(self, tensors: Mapping[str, np.ndarray], version: str = "") -> Ranking:
+        """As `rank`, of a request's tensors."""
+        message = infer_request(_RANKER, version, tensors)
+        try:
+            response = self._send(message)
+        except grpc.RpcError as error:
+            raise InputError(f"{self.address}: {error.code().name}: {error.details()}") from error
+        if version and response.model_version != version:
+            raise InputError(f"{self.address}: answered with version {response.model_version[:12]}, not {version[:12]}")
+        return Ranking(response.model_version, arrays_of(response.outputs, response.raw_output_contents))
+
+    def _send(self, message: pb.ModelInferRequest) -> pb.ModelInferResponse:
+        deadline = time.monotonic() + self._timeout_seconds
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                return self._stub.ModelInfer(message, timeout=max(left, 0.001))
+            except grpc.RpcError as error:
+                if error.code() not in _TEMPORARY or left < 2 * _PAUSE_SECONDS:
+                    raise
+                time.sleep(_PAUSE_SECONDS)
+
+    def close(self) -> None:
+        """Let the connection go."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        """A client to be closed at the end of a block."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()

@@ -1,0 +1,51 @@
+"""What the two tiers' servers are set to."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from components.common.config import Config
+from components.serve.request import Limits
+
+MAX_MESSAGE_BYTES = 64 * 2**20
+
+
+class TierConfig(Config):
+    """What both have."""
+
+    store_uri: str = Field(description="the store whose registry holds the versions")
+    deployment: str = Field("local", pattern=r"^[a-z0-9][a-z0-9-]*$", description="whose versions to serve")
+    grpc_port: int = Field(ge=0, le=65535)
+    http_port: int = Field(ge=0, le=65535, description="health and metrics")
+    max_message_bytes: int = Field(MAX_MESSAGE_BYTES, ge=2**16)
+    max_requests: int = Field(64, ge=1, description="at one time; more are refused with RESOURCE_EXHAUSTED")
+    grace_seconds: float = Field(10.0, ge=0, description="how long requests may take to end after SIGTERM")
+
+
+class EmbeddingTierConfig(TierConfig):
+    """Of the servers that hold tables."""
+
+    grpc_port: int = Field(9000, ge=0, le=65535)
+    http_port: int = Field(9080, ge=0, le=65535)
+    threads: int = Field(4, ge=1, description="that answer requests")
+    max_ids: int = Field(2_000_000, ge=1, description="of one request")
+
+
+class RankerTierConfig(TierConfig):
+    """Of the servers that run rankers."""
+
+    grpc_port: int = Field(8081, ge=0, le=65535)
+    http_port: int = Field(8080, ge=0, le=65535)
+    embedding_address: str = Field("", description="host:port of the embedding tier; empty: tables in this process")
+    threads: int = Field(2, ge=1, description="requests that are computed at one time")
+    session_threads: int = Field(1, ge=1, description="of ONNX Runtime, for one request")
+    max_candidates: int = Field(2000, ge=1)
+    max_actions: int = Field(20_000, ge=0)
+    look_up_seconds: float = Field(0.5, gt=0, description="time-out of one look-up, with its retries")
+    request_seconds: float = Field(2.0, gt=0, description="time-out of one request")
+    drain_seconds: float = Field(30.0, ge=0, description="how long a retired version's requests may take to end")
+
+    @property
+    def limits(self) -> Limits:
+        """Of one request."""
+        return Limits(self.max_candidates, self.max_actions)

@@ -1,0 +1,95 @@
+"""What a deployment serves: one record on disk that servers start from and a rollout moves along.
+
+The three phases of a rollout (Su et al. 2025, 2508.05700): the new ranker beside the old one; the new tables, and
+requests routed by version; the old version retired.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from components.common import storage
+from components.common.config import Config
+from components.common.errors import InputError
+from components.common.layout import Store
+from components.common.release import PRODUCTION_CHANNEL, read_pointer, write_record
+
+Phase = Literal["steady", "ranker", "tables", "routing", "retiring"]
+
+
+class Deployment(Config):
+    """Which versions the tiers hold, and which of them answers.
+
+    Attributes:
+        current: The version that answers, or answered before the rollout; while retiring, the one that stays.
+        other: The version that comes, or while retiring the one that goes.
+        phase: `steady`, or where the rollout is.
+        share: Of users that are routed to `other`; only while routing.
+    """
+
+    current: str
+    other: str = ""
+    phase: Phase = "steady"
+    share: float = Field(0.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Deployment:
+        if (self.phase == "steady") != (not self.other) or self.other == self.current:
+            raise ValueError(f"phase {self.phase} with other = {self.other[:12]!r} beside {self.current[:12]!r}")
+        if self.share and self.phase != "routing":
+            raise ValueError(f"share = {self.share} in phase {self.phase}; only routing has one")
+        return self
+
+    @property
+    def rankers(self) -> tuple[str, ...]:
+        """Versions whose ranker is loaded."""
+        return (self.current,) if self.phase in ("steady", "retiring") else (self.current, self.other)
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Versions whose tables are loaded; those that go do so after the ranker that asks them."""
+        return (self.current,) if self.phase in ("steady", "ranker") else (self.current, self.other)
+
+    @property
+    def routes(self) -> dict[str, float]:
+        """Versions that answer requests which name none, with their shares of the users."""
+        shares = {self.current: 1 - self.share, self.other: self.share}
+        return {version: share for version, share in shares.items() if share > 0}
+
+
+def read_deployment(store: Store, name: str) -> Deployment | None:
+    """A deployment's record, or None before the first.
+
+    Raises:
+        InputError: If it is not readable.
+    """
+    uri = store.deployment(name)
+    if not storage.exists(uri):
+        return None
+    try:
+        return Deployment.model_validate_json(storage.read_bytes(uri))
+    except ValueError as error:
+        raise InputError(f"{uri}: not a deployment's record; restore it, or delete it to begin with CURRENT") from error
+
+
+def write_deployment(store: Store, name: str, deployment: Deployment) -> Deployment:
+    """Write a deployment's record, atomically."""
+    write_record(store.deployment(name), deployment)
+    return deployment
+
+
+def open_deployment(store: Store, name: str) -> Deployment:
+    """A deployment's record; the first call makes it, of the version in production.
+
+    Raises:
+        InputError: If nothing is published yet.
+    """
+    found = read_deployment(store, name)
+    if found is not None:
+        return found
+    pointer = read_pointer(store)
+    if pointer is None:
+        raise InputError(f"{store.pointer(PRODUCTION_CHANNEL)}: nothing is published yet; `afterclick show` says why")
+    return write_deployment(store, name, Deployment(current=pointer.version))

@@ -1,0 +1,246 @@
+"""The embedding tier: answers ids with packed INT4 rows, of exactly the version that is asked for.
+
+Speaks the Open Inference Protocol v2 over gRPC. Rows leave as they lie in the file, and the ranker's graph decodes
+them: so a look-up is one gather of NumPy, the tier needs no torch, and a row of 32 numbers is 20 bytes on the wire.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from concurrent import futures
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+import grpc
+import numpy as np
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
+from prometheus_client import make_wsgi_app
+
+from components.common.errors import InputError
+from components.common.layout import Store
+from components.common.packed_tables import PackedTables
+from components.serve.config import EmbeddingTierConfig
+from components.serve.deployment import open_deployment
+from components.serve.observability import IN_FLIGHT, LOADED, REQUEST_SECONDS, REQUESTS, ROWS, log_as_json, log_event
+from components.serve.tensors import arrays_of, infer_response
+from components.serve.version import Version
+
+MODEL = "tables"
+CATEGORICAL, SEQUENCE = "categorical", "sequence"
+_TIER = "embedding"
+_UNKNOWN = "unknown"
+
+
+class EmbeddingTier:
+    """The tables of the versions that a deployment holds."""
+
+    def __init__(self, config: EmbeddingTierConfig) -> None:
+        """Start without any version."""
+        self.config = config
+        self._store = Store(config.store_uri)
+        self._tables: dict[str, PackedTables] = {}
+        self._following = threading.Lock()
+        self.followed = False
+
+    @property
+    def versions(self) -> list[str]:
+        """Those that are ready."""
+        return sorted(self._tables)
+
+    def follow(self) -> None:
+        """Load the versions that the deployment's record names, and then let the others go.
+
+        Raises:
+            InputError: If a version is absent or damaged; those that were loaded stay.
+        """
+        with self._following:
+            wanted = open_deployment(self._store, self.config.deployment).tables
+            for digest in wanted:
+                if digest not in self._tables:
+                    self._load(digest)
+            # Requests that are being answered hold on to the tables that they began with.
+            gone = [digest for digest in self._tables if digest not in wanted]
+            self._tables = {digest: self._tables[digest] for digest in wanted}
+            for digest in gone:
+                LOADED.labels(_TIER, digest).set(0)
+                log_event("tables unloaded", version=digest)
+            self.followed = True
+
+    def _load(self, digest: str) -> None:
+        started = time.monotonic()
+        tables = Version.published(self._store, digest).tables()
+        tables.warm()
+        self._tables = {**self._tables, digest: tables}
+        LOADED.labels(_TIER, digest).set(1)
+        log_event("tables loaded", version=digest, seconds=round(time.monotonic() - started, 3))
+
+    def find(self, digest: str) -> PackedTables:
+        """The tables of a version.
+
+        Raises:
+            KeyError: If it is not loaded; never another version's.
+        """
+        return self._tables[digest]
+
+    def look_up(self, tables: PackedTables, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Packed rows of a request's ids.
+
+        Args:
+            tables: Of the version.
+            arrays: `categorical`, int64, shape (n, C), and `sequence`, int64, shape (u, L, S), or one of them.
+
+        Raises:
+            InputError: If a tensor is unknown, of another type or shape, too large, or an id is out of range.
+        """
+        unknown = sorted(set(arrays) - {CATEGORICAL, SEQUENCE})
+        if unknown or not arrays:
+            raise InputError(f"inputs {unknown or 'none'}: the tables take {[CATEGORICAL, SEQUENCE]}")
+        num_ids = sum(ids.size for ids in arrays.values())
+        if num_ids > self.config.max_ids:
+            raise InputError(
+                f"{num_ids} ids in one request, at most {self.config.max_ids} are allowed; send fewer rows"
+            )
+        features = tables.features
+        of = {CATEGORICAL: (features.categorical_tables, 2), SEQUENCE: (features.sequence_tables, 3)}
+        rows = {}
+        for name, ids in arrays.items():
+            columns, dimensions = of[name]
+            if ids.dtype != np.int64 or ids.ndim != dimensions:
+                raise InputError(
+                    f"input {name!r} is {ids.dtype} of shape {list(ids.shape)}; it must be INT64 with {dimensions} "
+                    "dimensions"
+                )
+            rows[f"{name}_rows"] = tables.look_up(columns, ids)
+        return rows
+
+
+class EmbeddingServicer(pb_grpc.GRPCInferenceServiceServicer):
+    """The protocol around an `EmbeddingTier`."""
+
+    def __init__(self, tier: EmbeddingTier) -> None:
+        """Answer for a tier."""
+        self._tier = tier
+
+    def ServerLive(self, request: Any, context: grpc.ServicerContext) -> pb.ServerLiveResponse:
+        """Whether the process answers."""
+        return pb.ServerLiveResponse(live=True)
+
+    def ServerReady(self, request: Any, context: grpc.ServicerContext) -> pb.ServerReadyResponse:
+        """Whether the deployment's versions are loaded."""
+        return pb.ServerReadyResponse(ready=self._tier.followed)
+
+    def ModelReady(self, request: pb.ModelReadyRequest, context: grpc.ServicerContext) -> pb.ModelReadyResponse:
+        """Whether a version's tables are loaded and warm."""
+        return pb.ModelReadyResponse(ready=request.name == MODEL and request.version in self._tier.versions)
+
+    def ModelMetadata(self, request: Any, context: grpc.ServicerContext) -> pb.ModelMetadataResponse:
+        """Versions, inputs and outputs."""
+        tensor = pb.ModelMetadataResponse.TensorMetadata
+        shapes = {CATEGORICAL: [-1, -1], SEQUENCE: [-1, -1, -1]}
+        return pb.ModelMetadataResponse(
+            name=MODEL,
+            versions=self._tier.versions,
+            platform="afterclick_int4",
+            inputs=[tensor(name=name, datatype="INT64", shape=shape) for name, shape in shapes.items()],
+            outputs=[
+                tensor(name=f"{name}_rows", datatype="UINT8", shape=[*shape, -1]) for name, shape in shapes.items()
+            ],
+        )
+
+    def RepositoryModelLoad(
+        self, request: pb.RepositoryModelLoadRequest, context: grpc.ServicerContext
+    ) -> pb.RepositoryModelLoadResponse:
+        """Follow the deployment's record: load what it names, and let go what it does not."""
+        if request.model_name != MODEL:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"model {request.model_name!r}: this tier has {MODEL!r}")
+        try:
+            self._tier.follow()
+        except (InputError, OSError) as error:
+            log_event("tables not loaded", logging.ERROR, reason=str(error))
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        return pb.RepositoryModelLoadResponse(model_name=MODEL, isLoaded=True)
+
+    def ModelInfer(self, request: pb.ModelInferRequest, context: grpc.ServicerContext) -> pb.ModelInferResponse:
+        """Rows of ids, of the version that `model_version` names."""
+        started, version = time.perf_counter(), request.model_version
+        try:
+            tables = self._tier.find(version)
+        except KeyError:
+            REQUESTS.labels(_TIER, _UNKNOWN, "FAILED_PRECONDITION").inc()
+            loaded = [digest[:12] for digest in self._tier.versions]
+            context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"tables of version {version[:64]!r} are not loaded; there are {loaded}",
+            )
+        with IN_FLIGHT.labels(_TIER, version).track_inprogress():
+            try:
+                rows = self._tier.look_up(tables, arrays_of(request.inputs, request.raw_input_contents))
+            except InputError as error:
+                REQUESTS.labels(_TIER, version, "INVALID_ARGUMENT").inc()
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            response = infer_response(MODEL, version, rows)
+        response.id = request.id
+        ROWS.labels(version).inc(sum(values.size // values.shape[-1] for values in rows.values()))
+        REQUESTS.labels(_TIER, version, "OK").inc()
+        REQUEST_SECONDS.labels(_TIER, version).observe(time.perf_counter() - started)
+        return response
+
+
+def start(tier: EmbeddingTier) -> tuple[grpc.Server, int]:
+    """Start answering; returns the server and its port."""
+    config = tier.config
+    options = [
+        ("grpc.max_receive_message_length", config.max_message_bytes),
+        ("grpc.max_send_message_length", config.max_message_bytes),
+        ("grpc.so_reuseport", 0),
+    ]
+    executor = futures.ThreadPoolExecutor(config.threads, thread_name_prefix="look-up")
+    server = grpc.server(executor, options=options, maximum_concurrent_rpcs=config.max_requests)
+    pb_grpc.add_GRPCInferenceServiceServicer_to_server(EmbeddingServicer(tier), server)
+    port = server.add_insecure_port(f"[::]:{config.grpc_port}")
+    server.start()
+    return server, port
+
+
+def _serve_health(tier: EmbeddingTier) -> None:
+    """Answer /metrics, /live and /ready over HTTP, in a thread."""
+    metrics = make_wsgi_app()
+
+    def answer(environ: Any, start_response: Any) -> Any:
+        if environ["PATH_INFO"] == "/metrics":
+            return metrics(environ, start_response)
+        ready = environ["PATH_INFO"] == "/live" or (environ["PATH_INFO"] == "/ready" and tier.followed)
+        start_response("200 OK" if ready else "503 Service Unavailable", [("Content-Type", "application/json")])
+        return [b'{"ready": true}' if ready else b'{"ready": false}']
+
+    class Quiet(WSGIRequestHandler):
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = make_server("", tier.config.http_port, answer, handler_class=Quiet)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+
+def serve(config: EmbeddingTierConfig) -> None:
+    """Serve until SIGTERM or SIGINT, then let requests end.
+
+    Raises:
+        InputError: If a version of the deployment cannot be loaded.
+    """
+    log_as_json()
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    tier = EmbeddingTier(config)
+    _serve_health(tier)
+    tier.follow()
+    server, port = start(tier)
+    log_event("embedding tier ready", port=port, versions=tier.versions)
+    stopping.wait()
+    tier.followed = False
+    log_event("embedding tier stops")
+    server.stop(config.grace_seconds).wait()

@@ -1,0 +1,53 @@
+"""What the tiers say of themselves: Prometheus metrics, and one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+
+REQUESTS = Counter("afterclick_requests", "Requests by outcome", ("tier", "version", "code"))
+REQUEST_SECONDS = Histogram("afterclick_request_seconds", "Time of a request", ("tier", "version"), buckets=_SECONDS)
+IN_FLIGHT = Gauge("afterclick_requests_in_flight", "Requests being answered", ("tier", "version"))
+LOOK_UP_SECONDS = Histogram(
+    "afterclick_look_up_seconds", "Time that a ranker waited for rows", ("version",), buckets=_SECONDS
+)
+RANK_SECONDS = Histogram("afterclick_rank_seconds", "Time of ONNX Runtime", ("version",), buckets=_SECONDS)
+CANDIDATES = Counter("afterclick_candidates", "Candidates ranked", ("version",))
+ROWS = Counter("afterclick_rows_looked_up", "Rows of embedding tables looked up", ("version",))
+LOADED = Gauge("afterclick_version_loaded", "1 while a version is loaded", ("tier", "version"))
+ROUTED = Gauge("afterclick_version_share", "Share of users that a version answers", ("version",))
+
+_EXTRA = "afterclick"
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        said = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, _EXTRA, {}),
+        }
+        if record.exc_info:
+            said["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(said)
+
+
+def log_as_json(level: int = logging.INFO) -> None:
+    """Send all logs to stderr as JSON lines; libraries only when something is wrong."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLines())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger(_EXTRA).setLevel(level)
+
+
+def log_event(message: str, level: int = logging.INFO, **values: object) -> None:
+    """Log one event with its values, such as the version."""
+    logging.getLogger(_EXTRA).log(level, message, extra={_EXTRA: values})

@@ -1,0 +1,135 @@
+"""Where a ranker gets rows of embedding tables: from the embedding tier, or in its own process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Protocol
+
+import grpc
+import numpy as np
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
+
+from components.common.errors import InputError
+from components.common.packed_tables import PackedTables
+from components.serve.embedding_server import CATEGORICAL, MODEL, SEQUENCE
+from components.serve.tensors import arrays_of, infer_request
+
+Rows = tuple[np.ndarray, np.ndarray]
+
+
+class VersionMismatch(RuntimeError):
+    """The embedding tier answered with another version than it was asked for."""
+
+
+class TableSource(Protocol):
+    """Packed rows of one version."""
+
+    async def look_up(self, version: str, categorical: np.ndarray, sequence: np.ndarray) -> Rows:
+        """Rows of ids (n, C) and of a user's sequence (u, L, S)."""
+
+    async def is_ready(self, version: str) -> bool:
+        """Whether it has the version."""
+
+
+def retrying(attempts: int = 5) -> str:
+    """The service configuration of gRPC that tries again when a server cannot be reached, within the call's time-out.
+
+    Look-ups and predictions change nothing, so a second try is always safe.
+    """
+    policy = {
+        "maxAttempts": attempts,
+        "initialBackoff": "0.02s",
+        "maxBackoff": "0.3s",
+        "backoffMultiplier": 2,
+        "retryableStatusCodes": ["UNAVAILABLE"],
+    }
+    return json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": policy}]})
+
+
+def channel_options(max_message_bytes: int) -> list[tuple[str, object]]:
+    """Of every client's channel."""
+    return [
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.service_config", retrying()),
+        ("grpc.initial_reconnect_backoff_ms", 50),
+        ("grpc.min_reconnect_backoff_ms", 50),
+        ("grpc.max_reconnect_backoff_ms", 500),
+    ]
+
+
+class RemoteTables:
+    """Asks the embedding tier, and takes nothing but the version that it asked for."""
+
+    def __init__(self, address: str, max_message_bytes: int, timeout_seconds: float) -> None:
+        """Connect to `host:port` when first asked."""
+        self._address, self._options = address, channel_options(max_message_bytes)
+        self._timeout_seconds = timeout_seconds
+        self._stub: pb_grpc.GRPCInferenceServiceStub | None = None
+
+    def _connected(self) -> pb_grpc.GRPCInferenceServiceStub:
+        if self._stub is None:
+            self._stub = pb_grpc.GRPCInferenceServiceStub(grpc.aio.insecure_channel(self._address, self._options))
+        return self._stub
+
+    async def look_up(self, version: str, categorical: np.ndarray, sequence: np.ndarray) -> Rows:
+        """See `TableSource`.
+
+        Raises:
+            grpc.RpcError: If the tier cannot be reached in time, or refuses.
+            VersionMismatch: If it answers with other tables.
+        """
+        request = infer_request(MODEL, version, {CATEGORICAL: categorical, SEQUENCE: sequence})
+        # Not wait_for_ready: a tier that is down must fail the look-up before its time-out.
+        response = await self._connected().ModelInfer(request, timeout=self._timeout_seconds)
+        if response.model_version != version:
+            raise VersionMismatch(f"rows of version {response.model_version[:64]!r} came for {version[:12]}")
+        try:
+            rows = arrays_of(response.outputs, response.raw_output_contents)
+            found = rows[f"{CATEGORICAL}_rows"], rows[f"{SEQUENCE}_rows"]
+        except (InputError, KeyError) as error:
+            raise VersionMismatch(f"the embedding tier's answer is not readable: {error}") from error
+        if len(found[0]) != len(categorical) or found[1].shape[:2] != sequence.shape[:2]:
+            raise VersionMismatch(f"{found[0].shape} and {found[1].shape} rows came for {categorical.shape} ids")
+        return found
+
+    async def is_ready(self, version: str) -> bool:
+        """See `TableSource`."""
+        try:
+            answer = await self._connected().ModelReady(
+                pb.ModelReadyRequest(name=MODEL, version=version), timeout=self._timeout_seconds
+            )
+        except grpc.RpcError:
+            return False
+        return bool(answer.ready)
+
+
+class LocalTables:
+    """Tables in the ranker's own process, for models that fit beside it."""
+
+    def __init__(self, load: Callable[[str], PackedTables]) -> None:
+        """Load a version's tables with a function."""
+        self._load = load
+        self._tables: dict[str, PackedTables] = {}
+
+    async def look_up(self, version: str, categorical: np.ndarray, sequence: np.ndarray) -> Rows:
+        """See `TableSource`."""
+        tables, features = self._tables[version], self._tables[version].features
+        return (
+            tables.look_up(features.categorical_tables, categorical),
+            tables.look_up(features.sequence_tables, sequence),
+        )
+
+    async def is_ready(self, version: str) -> bool:
+        """See `TableSource`; loads the version."""
+        if version not in self._tables:
+            tables = await asyncio.get_running_loop().run_in_executor(None, self._load, version)
+            self._tables = {**self._tables, version: tables}
+        return True
+
+    def keep(self, versions: tuple[str, ...]) -> None:
+        """Let the others go."""
+        self._tables = {version: tables for version, tables in self._tables.items() if version in versions}

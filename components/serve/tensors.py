@@ -1,0 +1,167 @@
+"""Tensors of the Open Inference Protocol v2 as NumPy arrays, and JSON requests as tensors."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+
+from components.common.errors import InputError
+from components.serve.request import ACTION_PREFIX, VALID_SUFFIX
+
+_DTYPES = {
+    "BOOL": np.dtype(np.bool_),
+    "UINT8": np.dtype(np.uint8),
+    "INT64": np.dtype(np.int64),
+    "FP32": np.dtype(np.float32),
+    "FP64": np.dtype(np.float64),
+}
+_DATATYPES = {dtype: name for name, dtype in _DTYPES.items()} | {np.dtype(object): "BYTES"}
+_PARTS = ("user", "candidates", "actions")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def infer_request(model: str, version: str, arrays: Mapping[str, np.ndarray]) -> pb.ModelInferRequest:
+    """A request with raw contents; arrays of objects hold bytes."""
+    request = pb.ModelInferRequest(model_name=model, model_version=version)
+    for name, array in arrays.items():
+        request.inputs.add(name=name, datatype=_DATATYPES[array.dtype], shape=array.shape)
+        request.raw_input_contents.append(_bytes_of(array))
+    return request
+
+
+def infer_response(model: str, version: str, arrays: Mapping[str, np.ndarray]) -> pb.ModelInferResponse:
+    """An answer with raw contents."""
+    response = pb.ModelInferResponse(model_name=model, model_version=version)
+    for name, array in arrays.items():
+        response.outputs.add(name=name, datatype=_DATATYPES[array.dtype], shape=array.shape)
+        response.raw_output_contents.append(_bytes_of(array))
+    return response
+
+
+def arrays_of(tensors: Iterable[Any], contents: Sequence[bytes]) -> dict[str, np.ndarray]:
+    """Arrays by name of a message's raw contents; those of BYTES are of dtype object.
+
+    Raises:
+        InputError: Naming the tensor that is not what its description says.
+    """
+    described = list(tensors)
+    if len(described) != len(contents):
+        raise InputError(f"{len(described)} tensors, but {len(contents)} raw contents; send raw contents for each")
+    arrays: dict[str, np.ndarray] = {}
+    for tensor, content in zip(described, contents, strict=True):
+        if tensor.name in arrays:
+            raise InputError(f"tensor {tensor.name!r} is there twice")
+        arrays[tensor.name] = _array_of(tensor.name, tensor.datatype, list(tensor.shape), content)
+    return arrays
+
+
+def _array_of(name: str, datatype: str, shape: list[int], content: bytes) -> np.ndarray:
+    if min(shape, default=1) < 0:
+        raise InputError(f"tensor {name!r} has shape {shape}; sizes must not be negative")
+    if datatype == "BYTES":
+        texts = np.array([*_texts(name, content), None], dtype=object)[:-1]
+        found = len(texts)
+    else:
+        dtype = _DTYPES.get(datatype)
+        if dtype is None:
+            raise InputError(f"tensor {name!r} has datatype {datatype!r}; known are {[*_DTYPES, 'BYTES']}")
+        if len(content) % dtype.itemsize:
+            raise InputError(
+                f"tensor {name!r} has {len(content)} bytes, no multiple of the {dtype.itemsize} of {datatype}"
+            )
+        texts = np.frombuffer(content, dtype)
+        found = len(texts)
+    if found != math.prod(shape):
+        raise InputError(f"tensor {name!r} has {found} values, its shape {shape} says {math.prod(shape)}")
+    return texts.reshape(shape)
+
+
+def _texts(name: str, content: bytes) -> list[bytes]:
+    """Of BYTES: each is its length, four bytes, and its bytes."""
+    found, place = [], 0
+    while place < len(content):
+        end = place + 4
+        if end <= len(content):
+            end += struct.unpack_from("<I", content, place)[0]
+        if end > len(content) or end < place + 4:
+            raise InputError(f"tensor {name!r} ends within a value; BYTES are a length of four bytes and as many bytes")
+        found.append(content[place + 4 : end])
+        place = end
+    return found
+
+
+def _bytes_of(array: np.ndarray) -> bytes:
+    if array.dtype == object:
+        return b"".join(struct.pack("<I", len(value)) + value for value in array.flat)
+    return array.tobytes()
+
+
+def request_tensors(request: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Tensors of a request as JSON has it.
+
+    Args:
+        request: `user`, an object; `candidates` and `actions`, lists of objects, a value or null for each column.
+            Moments are ISO 8601 with a time zone, or microseconds since 1970.
+
+    Raises:
+        InputError: Naming the part, the column and the value.
+    """
+    if not isinstance(request, Mapping) or not set(request) <= set(_PARTS) or "user" not in request:
+        raise InputError(f"a request is an object of {list(_PARTS)}, found {_shown(request)}")
+    tensors: dict[str, np.ndarray] = {}
+    for part in _PARTS:
+        rows = request.get(part, [])
+        rows = [rows] if part == "user" else rows
+        if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
+            raise InputError(f"{part}: expected {'an object' if part == 'user' else 'a list of objects'}")
+        prefix = ACTION_PREFIX if part == "actions" else ""
+        for column in dict.fromkeys(name for row in rows for name in row):
+            values = [row.get(column) for row in rows]
+            tensors |= _column_tensors(prefix + column, column, values, f"{part}: {column}")
+    return tensors
+
+
+def _column_tensors(name: str, column: str, values: list[Any], where: str) -> dict[str, np.ndarray]:
+    if column == "timestamp":
+        return {name: np.array([_microseconds(value, where) for value in values], dtype=np.int64)}
+    there = np.array([value is not None for value in values])
+    known = {type(value) for value in values if value is not None}
+    if known == {str}:
+        array = np.array([(value or "").encode() for value in values] + [None], dtype=object)[:-1]
+    elif known == {int}:
+        array = _integers([value or 0 for value in values], where)
+    elif known and known <= {int, float}:
+        return {name: np.array([np.nan if value is None else value for value in values], dtype=np.float64)}
+    elif known:
+        wrong = next(value for value in values if type(value) not in (str, int, float) or type(value) not in known)
+        raise InputError(f"{where}: values must be all text or all numbers, found {_shown(wrong)} among {len(values)}")
+    else:
+        return {}
+    return {name: array} if there.all() else {name: array, name + VALID_SUFFIX: there}
+
+
+def _integers(values: list[int], where: str) -> np.ndarray:
+    try:
+        return np.array(values, dtype=np.int64)
+    except OverflowError as error:
+        raise InputError(f"{where}: {max(values, key=abs)} is beyond 64 bits") from error
+
+
+def _microseconds(value: Any, where: str) -> int:
+    if type(value) is int:
+        return int(_integers([value], where)[0])
+    try:
+        moment = datetime.fromisoformat(value)
+        return round((moment - _EPOCH).total_seconds() * 1_000_000)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where} = {_shown(value)}: expected a moment such as 2017-04-21T10:15:00Z") from error
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:60]
