@@ -15,6 +15,7 @@ from components.common import ledger
 from components.common.command import DEMO_STORE, ConfigOption, DebugOption, StoreOption, clear_errors, console, say
 from components.common.days import parse_day, utc_today
 from components.common.errors import InputError
+from components.serve import cli as serve_cli
 from pipelines import schema_cli
 from pipelines.terminal import RunDisplay, ledger_table, summary_lines
 
@@ -29,6 +30,7 @@ app = typer.Typer(
     "[bold]afterclick show[/bold] says what is served and why.",
 )
 app.add_typer(schema_cli.app, name="schema")
+app.add_typer(serve_cli.app, name="serve")
 
 
 class Channel(StrEnum):
@@ -169,20 +171,30 @@ def compile(
 def predict(
     examples: Annotated[
         str,
-        typer.Argument(help="Parquet file of examples, as in STORE/examples/evaluation; its newest if not given."),
+        typer.Argument(
+            help="Parquet file of examples, as in STORE/examples/evaluation; its newest if not given. With --server, a "
+            "request's JSON file."
+        ),
     ] = "",
     store: StoreOption = DEMO_STORE,
     channel: Annotated[
         Channel, typer.Option(help="Production, or the blessed candidate under `gate.on_blessing: experiment`.")
     ] = Channel.CURRENT,
     limit: Annotated[int, typer.Option(min=1, help="Rows.")] = 10,
+    server: Annotated[str, typer.Option(help="Ask this ranker server, host:port, with raw features.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
     debug: DebugOption = False,
 ) -> None:
-    """Predict with the published version: probabilities of the six objectives."""
-    from pipelines.inspection import predict_rows
+    """Predict with the published version: in this process from examples, or by a server from raw features.
 
-    version, rows = predict_rows(store, examples, channel.value, limit)
+    afterclick request > request.json && afterclick predict --server localhost:8081 request.json
+    """
+    from pipelines.inspection import ask_server, predict_rows
+
+    if server:
+        version, rows = ask_server(server, examples, limit)
+    else:
+        version, rows = predict_rows(store, examples, channel.value, limit)
     if as_json:
         for row in rows:
             print(json.dumps({"version": version, **row}))
@@ -190,6 +202,20 @@ def predict(
     from pipelines.terminal import predictions_table
 
     console.print(predictions_table(version, rows))
+
+
+@app.command()
+@clear_errors
+def request(
+    store: StoreOption = DEMO_STORE,
+    day: Annotated[str, typer.Option(help="Of the logs; the newest scored one if not given.")] = "",
+    rank: Annotated[int, typer.Option(min=0, help="0 for the moment with the most candidates, 1 for the next.")] = 0,
+    debug: DebugOption = False,
+) -> None:
+    """Print a request for servers as JSON: a moment of the logs, with the user's actions before it."""
+    from pipelines.requests import logged_request
+
+    print(json.dumps(logged_request(store, parse_day(day, "--day") if day else None, rank), indent=1))
 
 
 @app.command()
@@ -218,6 +244,9 @@ def show(
         return
     _show_summary(store)
     say(*summary_lines(store, "show"))
+
+
+app.command()(serve_cli.rollout)
 
 
 def main() -> None:

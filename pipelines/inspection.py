@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from components.common import storage
@@ -71,6 +72,31 @@ def _aucs(ledger: list[LedgerRow]) -> dict[str, dict[str, dict[str, float | None
         scores = {name: row.scores[name].auc for name in OBJECTIVE_NAMES if name in row.scores}
         found.setdefault(str(row.event_date), {})[row.arm] = scores
     return found
+
+
+def ask_server(address: str, request_path: str, limit: int) -> tuple[str, list[dict[str, Any]]]:
+    """Send a request file to a ranker server.
+
+    Returns:
+        The version that answered, and per candidate its item and the probability of each served objective.
+
+    Raises:
+        InputError: If the file is no request, or the server refuses it or cannot be reached.
+    """
+    from components.serve.client import RankerClient
+
+    try:
+        request = json.loads(storage.read_bytes(request_path))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{request_path or 'no file'}: not a request's JSON file ({error})") from error
+    with RankerClient(address) as client:
+        ranking = client.rank(request)
+    columns = {name: [float(value) for value in values] for name, values in ranking.probabilities.items()}
+    rows = [
+        {"item_id": candidate.get("item_id"), **dict(zip(columns, values, strict=True))}
+        for candidate, values in zip(request["candidates"], zip(*columns.values(), strict=True), strict=True)
+    ]
+    return ranking.version, rows[:limit]
 
 
 def predict_rows(store_uri: str, examples_uri: str, channel: str, limit: int) -> tuple[str, list[dict[str, Any]]]:

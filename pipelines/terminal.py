@@ -14,7 +14,7 @@ from components.common import storage
 from components.common.layout import VERSION_KIND, Store
 from components.common.ledger import ARMS, LOGISTIC_REGRESSION, SERVED, read_ledger
 from components.common.manifests import find_manifest
-from components.common.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
+from components.common.objectives import SERVED_OBJECTIVES
 from components.common.release import DAILY, PRODUCTION_CHANNEL, read_pointer
 from pipelines.inspection import newest_blessing
 from pipelines.local import RunEvents
@@ -152,11 +152,12 @@ def _parity_lines(parity: dict[str, Any], prefix: str) -> list[str]:
 
 
 def predictions_table(version: str, rows: list[dict[str, Any]]) -> Table:
-    """Probabilities by impression."""
+    """Probabilities by impression, or by item as a server answers."""
     table = Table(title=f"version {version[:12]}", title_justify="left")
-    table.add_column("impression_id", no_wrap=True, overflow="fold")
-    for name in OBJECTIVE_NAMES:
+    identifier, *objectives = rows[0] if rows else ["impression_id"]
+    table.add_column(identifier, no_wrap=True, overflow="fold")
+    for name in objectives:
         table.add_column(name.replace("_given_", "\ngiven ").replace("_", " "), justify="right")
     for row in rows:
-        table.add_row(str(row["impression_id"]), *(f"{row[name]:.4f}" for name in OBJECTIVE_NAMES))
+        table.add_row(str(row[identifier]), *(f"{row[name]:.4f}" for name in objectives))
     return table

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -29,7 +27,6 @@ SetOption = Annotated[
     typer.Option("--set", help="Another setting of components/serve/config.py, e.g. max_candidates=500."),
 ]
 _LOCAL_EMBEDDING, _LOCAL_RANKER = "localhost:9000", "localhost:8081"
-AddressOption = Annotated[str, typer.Option("--server", help="host:port of a ranker server's gRPC.")]
 
 
 def _settings(chosen: list[str] | None) -> dict[str, str]:
@@ -97,6 +94,7 @@ def local(
         subprocess.Popen([sys.executable, "-m", "components.serve", *command], env=environment) for command in commands
     ]
     say(f"serve.version: {version}", f"serve.ranker: {_LOCAL_RANKER}", f"serve.embedding: {_LOCAL_EMBEDDING}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         while all(process.poll() is None for process in processes):
             time.sleep(0.2)
@@ -104,8 +102,7 @@ def local(
         for process in processes:
             process.send_signal(signal.SIGTERM)
         codes = [process.wait() for process in processes]
-    if any(codes):
-        raise InputError(f"a server ended with {codes}; its last line says why")
+    raise InputError(f"a server ended by itself, with {codes}; its last line says why")
 
 
 @app.command()
@@ -161,29 +158,3 @@ def find_version(store: Store, name: str) -> str:
     if len(found) != 1:
         raise InputError(f"--to {name}: {len(found)} of the versions {[v[:12] for v in store.versions()]} begin so")
     return found[0]
-
-
-@app.command()
-@clear_errors
-def rank(
-    request: Annotated[
-        Path, typer.Argument(help="JSON file: user, candidates, actions; `afterclick request` makes one.")
-    ],
-    server: AddressOption = _LOCAL_RANKER,
-    version: Annotated[
-        str, typer.Option(help="Digest of the version to ask; else the one that the user falls to.")
-    ] = "",
-    timeout_seconds: Annotated[float, typer.Option(min=0.001)] = 5.0,
-    debug: DebugOption = False,
-) -> None:
-    """Ask a ranker server, and print its answer as JSON."""
-    from components.serve.client import RankerClient
-
-    try:
-        content = json.loads(request.read_bytes())
-    except ValueError as error:
-        raise InputError(f"{request}: not JSON: {error}") from error
-    with RankerClient(server, timeout_seconds) as client:
-        ranking = client.rank(content, version)
-    values = {name: [float(value) for value in found] for name, found in ranking.probabilities.items()}
-    print(json.dumps({"version": ranking.version, "probabilities": values}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import warnings
 from datetime import UTC, datetime
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -46,6 +47,8 @@ def log_as_json(level: int = logging.INFO) -> None:
     handler.setFormatter(_JsonLines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger(_EXTRA).setLevel(level)
+    logging.captureWarnings(True)
+    warnings.simplefilter("ignore", DeprecationWarning)
 
 
 def log_event(message: str, level: int = logging.INFO, **values: object) -> None:

@@ -30,6 +30,7 @@ ACTION_PREFIX = "actions."
 VALID_SUFFIX = ".valid"
 _LATEST = 4_102_444_800_000_000
 _KINDS = {"int64": "INT64", "string": "BYTES"}
+_ARROW = {"INT64": pa.int64(), "BYTES": pa.string(), "FP32": pa.float64()}
 
 Part = Literal["user", "candidates", "actions"]
 
@@ -186,16 +187,13 @@ def _column(field: Field, tensors: Mapping[str, np.ndarray], num_rows: int) -> p
             raise InputError(
                 f"input {field.name!r} is missing: {field.datatype}, one value for each of the {field.part}"
             )
-        values = np.zeros(num_rows, dtype=np.int64)
-        valid: np.ndarray | None = np.zeros(num_rows, dtype=bool)
-    else:
-        values = _sized(field.name, field.part, values, num_rows)
-        valid = tensors.get(field.name + VALID_SUFFIX)
-        if valid is not None:
-            valid = _sized(field.name + VALID_SUFFIX, field.part, valid, num_rows)
-            if valid.dtype != np.bool_:
-                raise InputError(f"input {field.name + VALID_SUFFIX!r} is {valid.dtype}; it must be BOOL")
-    return _CHECKS[field.kind](field, values, valid)
+        return pa.nulls(num_rows, _ARROW[field.datatype])
+    valid = tensors.get(field.name + VALID_SUFFIX)
+    if valid is not None:
+        valid = _sized(field.name + VALID_SUFFIX, field.part, valid, num_rows)
+        if valid.dtype != np.bool_:
+            raise InputError(f"input {field.name + VALID_SUFFIX!r} is {valid.dtype}; it must be BOOL")
+    return _CHECKS[field.kind](field, _sized(field.name, field.part, values, num_rows), valid)
 
 
 def _sized(name: str, part: Part, values: np.ndarray, num_rows: int) -> np.ndarray:
@@ -219,8 +217,6 @@ def _timestamps(field: Field, values: np.ndarray, valid: np.ndarray | None) -> p
 
 def _identifiers(field: Field, values: np.ndarray, valid: np.ndarray | None) -> pa.Array:
     mask = None if valid is None else ~valid
-    if valid is not None and not valid.any():
-        return pa.nulls(len(values), pa.int64() if field.datatype == "INT64" else pa.string())
     if field.datatype == "INT64":
         if values.dtype.kind not in "iu" or values.dtype == np.uint64:
             raise InputError(f"input {field.name!r} is {_kind_of(values)}; it must be INT64, as in the logs")
@@ -246,8 +242,6 @@ def _action_types(field: Field, values: np.ndarray, valid: np.ndarray | None) ->
 
 
 def _numbers(field: Field, values: np.ndarray, valid: np.ndarray | None) -> pa.Array:
-    if valid is not None:
-        return pa.array(np.full(len(values), np.nan))
     if values.dtype.kind not in "iuf":
         raise InputError(f"input {field.name!r} is {_kind_of(values)}; it must be FP32")
     numbers = values.astype(np.float64)

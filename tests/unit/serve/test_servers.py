@@ -1,0 +1,298 @@
+"""Both tiers as processes: from raw features to answers, errors, REST, metrics, and how they stop."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from datetime import UTC, datetime
+
+import grpc
+import numpy as np
+import pytest
+import torch
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
+
+from components.common import storage
+from components.common.errors import InputError
+from components.common.examples import EVALUATION, read_examples
+from components.common.int4 import dequantize
+from components.common.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
+from components.evaluate.score import predict
+from components.serve.client import RankerClient
+from components.serve.tensors import infer_request
+from components.serve.version import Version
+from components.train.checkpoint import load_checkpoint
+from components.train.dataset import tensors_of
+from pipelines.requests import logged_requests
+from tests.unit.serve.processes import Server
+
+
+@pytest.fixture(scope="module")
+def servers(published):
+    with Server("embedding", published.store.root) as embedding:
+        options = ("--embedding-address", embedding.address, "--set", "max_candidates=300")
+        with Server("ranker", published.store.root, *options) as ranker:
+            embedding.wait_ready()
+            ranker.wait_ready()
+            yield embedding, ranker
+
+
+@pytest.fixture(scope="module")
+def client(servers):
+    with RankerClient(servers[1].address) as found:
+        yield found
+
+
+def probabilities(ranking):
+    return np.stack([ranking.probabilities[name] for name in SERVED_OBJECTIVES])
+
+
+def test_answers_are_those_of_the_evaluator(trained, published, client):
+    """From raw features over both tiers, against the checkpoint in torch on tables as INT4 has them."""
+    version = Version.published(published.store, published.old)
+    state, _ = load_checkpoint(published.store, "control", trained.batch_days[-1])
+    content = storage.map_bytes(storage.join_uri(version.uri, "tables.int4"))
+    for spec in version.details.tables:
+        packed = content[spec.first_byte :][: spec.num_bytes].reshape(spec.num_rows, -1)
+        state.model.embeddings.tables()[spec.name].copy_(torch.from_numpy(dequantize(packed, spec.layout)))
+    table, _ = read_examples(published.store, EVALUATION, trained.scored_day)
+    expected = predict(state, tensors_of(table, state.features, unsampled=True), 512)
+    columns = [OBJECTIVE_NAMES.index(name) for name in SERVED_OBJECTIVES]
+    compared = 0
+    for number, logged in enumerate(logged_requests(published.store, trained.scored_day, version.contract())):
+        if number % 5 == 0:
+            ranking = client.rank(logged.request)
+            assert ranking.version == published.old
+            assert np.abs(probabilities(ranking).T - expected[logged.rows][:, columns]).max() <= 1e-5
+            compared += 1
+    assert compared > 100
+
+
+def test_a_version_can_be_named_and_another_is_never_taken(published, client):
+    assert client.rank(published.requests[0], published.old).version == published.old
+    with pytest.raises(InputError, match=r"NOT_FOUND: version .* is not served here; there are"):
+        client.rank(published.requests[0], published.new)
+
+
+def test_many_candidates_are_one_request(published, client):
+    """A user's candidates together get what each gets alone; one value may stand for all."""
+    request = published.requests[0]
+    others = [other["candidates"][0] for other in published.requests[1:40]]
+    together = probabilities(client.rank({**request, "candidates": request["candidates"] + others}))
+    for number, candidate in enumerate(request["candidates"] + others[:5]):
+        alone = probabilities(client.rank({**request, "candidates": [candidate]}))
+        assert np.abs(together[:, number] - alone[:, 0]).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: r["user"].pop("user_id"), "input 'user_id' is missing: INT64"),
+        (lambda r: r["user"].update(user_id="7"), "input 'user_id' is BYTES; it must be INT64"),
+        (lambda r: r["user"].update(timestamp="yesterday"), "user: timestamp = 'yesterday': expected a moment"),
+        (lambda r: r["user"].update(timestamp=-5), "has -5; microseconds since 1970"),
+        (lambda r: r["candidates"].clear(), "candidates"),
+        (lambda r: r["candidates"][0].pop("item_id_click_rate"), "input 'item_id_click_rate' is missing"),
+        (lambda r: r["candidates"][0].update(item_id_click_rate=float("inf")), "has inf; it must be a finite number"),
+        (lambda r: r["candidates"][0].update(color="red"), "input 'color' is unknown; the version takes"),
+        (lambda r: r["candidates"][0].update(campaign_id=[1]), "must be all text or all numbers"),
+        (lambda r: r.update(candidates=r["candidates"] * 301), "has 301 values: candidates must be from 1 to 300"),
+        (lambda r: r.update(actions=[{"action_type": "wink"}]), "input 'actions.timestamp' is missing"),
+        (
+            lambda r: r.update(actions=[{"timestamp": 5, "action_type": "wink", "action_id": 1, "item_id": 3}]),
+            "has 'wink'; it must be one of",
+        ),
+        (lambda r: r.update(extra=1), "a request is an object of"),
+    ],
+)
+def test_bad_requests_say_what_is_wrong(published, client, change, message):
+    request = json.loads(json.dumps(published.requests[0]))
+    request["actions"] = []
+    change(request)
+    with pytest.raises(InputError, match=message.replace("[", r"\[")):
+        client.rank(request)
+
+
+def test_rest_answers_like_grpc(published, servers, client):
+    tensors = published.tensors[0]
+    inputs = [
+        {
+            "name": name,
+            "shape": list(values.shape),
+            "datatype": {"i": "INT64", "f": "FP64", "O": "BYTES", "b": "BOOL"}[values.dtype.kind],
+            "data": [value.decode() if isinstance(value, bytes) else value for value in values.tolist()],
+        }
+        for name, values in tensors.items()
+    ]
+    url = f"http://localhost:{servers[1].http_port}/v2/models/ranker/infer"
+
+    def post(body):
+        headers = {"Content-Type": "application/json"}
+        with urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode(), headers)) as answer:
+            return json.load(answer)
+
+    answer = post({"inputs": inputs})
+    assert answer["model_version"] == published.old
+    found = {output["name"]: output["data"] for output in answer["outputs"]}
+    assert (
+        np.abs(np.stack([found[name] for name in SERVED_OBJECTIVES]) - published.expected[published.old][0]).max()
+        < 1e-5
+    )
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        post({"inputs": inputs[1:]})
+    assert refused.value.code == 400 and "is missing" in json.load(refused.value)["error"]
+
+
+def test_health_and_metrics(published, servers, client):
+    client.rank(published.requests[0])
+    texts = {}
+    for server in servers:
+        with urllib.request.urlopen(f"http://localhost:{server.http_port}/metrics") as answer:
+            texts[server.tier] = answer.read().decode()
+    for tier, text in texts.items():
+        assert f'afterclick_requests_total{{code="OK",tier="{tier}",version="{published.old}"}}' in text
+        assert f'afterclick_version_loaded{{tier="{tier}",version="{published.old}"}} 1.0' in text
+    assert (
+        "afterclick_look_up_seconds_bucket" in texts["ranker"]
+        and "afterclick_rows_looked_up_total" in texts["embedding"]
+    )
+    with urllib.request.urlopen(f"http://localhost:{servers[0].http_port}/ready") as answer:
+        assert json.load(answer) == {"ready": True}
+
+
+def test_logs_are_json_lines(servers):
+    for server in servers:
+        lines = [json.loads(line) for line in server.log.read_text().splitlines()]
+        loaded = next(line for line in lines if line["message"].endswith("loaded"))
+        assert loaded["version"] and datetime.fromisoformat(loaded["time"]).tzinfo == UTC
+
+
+def stub_of(server):
+    return pb_grpc.GRPCInferenceServiceStub(grpc.insecure_channel(server.address))
+
+
+def test_embedding_tier_refuses_what_it_cannot_answer(published, servers):
+    stub, ids = stub_of(servers[0]), np.zeros((1, 7), dtype=np.int64)
+    for arrays, message in (
+        ({"categorical": ids + 10**9}, "must be from 0"),
+        ({"categorical": ids - 1}, "id -1 of"),
+        ({"categorical": ids[:, :3]}, "3 columns"),
+        ({"categorical": ids[0]}, "2 dimensions"),
+        ({"other": ids}, "other"),
+        ({}, "none"),
+        ({"categorical": np.zeros((400_000, 7), dtype=np.int64)}, "at most"),
+    ):
+        with pytest.raises(grpc.RpcError) as refused:
+            stub.ModelInfer(infer_request("tables", published.old, arrays), timeout=10)
+        assert refused.value.code().name == "INVALID_ARGUMENT" and message in refused.value.details(), refused.value
+    with pytest.raises(grpc.RpcError) as refused:
+        stub.ModelInfer(infer_request("tables", published.new, {"categorical": ids}), timeout=10)
+    assert refused.value.code().name == "FAILED_PRECONDITION" and "are not loaded; there" in refused.value.details()
+    assert stub.ModelReady(pb.ModelReadyRequest(name="tables", version=published.old)).ready
+    assert not stub.ModelReady(pb.ModelReadyRequest(name="tables", version=published.new)).ready
+    assert list(stub.ModelMetadata(pb.ModelMetadataRequest(name="tables")).versions) == [published.old]
+
+
+def test_oversized_messages_are_refused_and_the_servers_live_on(published, servers, client):
+    big = {"user_id": np.zeros(10_000_000, dtype=np.int64)}
+    for server, model in zip(servers, ("tables", "ranker"), strict=True):
+        with pytest.raises(grpc.RpcError) as refused:
+            stub_of(server).ModelInfer(infer_request(model, "", big), timeout=20)
+        assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert client.rank(published.requests[0]).version == published.old
+
+
+def damage_bytes(content, draw):
+    damaged = bytearray(content)
+    for _ in range(draw.randint(1, 4)):
+        at = draw.randrange(len(damaged))
+        damaged[at : at + draw.choice((0, 1, 1, 1, 9))] = draw.randbytes(draw.choice((0, 1, 1, 1, 5)))
+    return bytes(damaged)
+
+
+def damage_tensors(good, draw):
+    """A message whose description of a tensor, or whose contents, are not what they were."""
+    message = pb.ModelInferRequest.FromString(good)
+    number = draw.randrange(len(message.inputs))
+    tensor = message.inputs[number]
+    kind = draw.randrange(8)
+    if kind == 0:
+        tensor.shape[:] = [draw.choice((-1, 0, 1, 2**40, -(2**62), 7)) for _ in range(draw.randrange(4))]
+    elif kind == 1:
+        tensor.datatype = draw.choice(("", "INT7", "BYTES", "FP32", "BOOL", "INT64", "UINT8", "FP16", "STRING"))
+    elif kind == 2:
+        message.raw_input_contents[number] = damage_bytes(message.raw_input_contents[number] or b"0", draw)
+    elif kind == 3:
+        del message.raw_input_contents[number]
+    elif kind == 4:
+        tensor.name = draw.choice(("", "x" * 500, message.inputs[0].name, "actions.item_id"))
+    elif kind == 5:
+        message.model_version = draw.choice(("", "x" * 5000, "0" * 64, "\x00"))
+    elif kind == 6:
+        message.inputs.append(tensor)
+        message.raw_input_contents.append(message.raw_input_contents[number])
+    else:
+        tensor.contents.int64_contents.append(4)
+    return message.SerializeToString()
+
+
+@pytest.mark.parametrize("damage", [damage_bytes, damage_tensors])
+@pytest.mark.parametrize("which", [0, 1])
+def test_servers_live_through_damaged_requests(published, servers, client, which, damage):
+    """A status and a message for each, and the next good request is answered."""
+    draw, codes = random.Random(5), Counter()
+    if which:
+        good = infer_request("ranker", "", published.tensors[3])
+    else:
+        good = infer_request("tables", published.old, {"categorical": np.zeros((3, 7), dtype=np.int64)})
+    content = good.SerializeToString()
+    with grpc.insecure_channel(servers[which].address) as channel:
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        for _ in range(400):
+            try:
+                call(damage(content, draw), timeout=10)
+                codes["OK"] += 1
+            except grpc.RpcError as error:
+                # What is no message of the protocol is refused by gRPC itself, in words of its own.
+                text = error.details() or ""
+                unreadable = "deserializ" in text.lower() or "DecodeError" in text
+                codes["UNREADABLE" if unreadable else error.code().name] += 1
+                assert text, error
+    allowed = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION"}
+    assert set(codes) <= (allowed | {"UNREADABLE"} if damage is damage_bytes else allowed), codes
+    assert codes["INVALID_ARGUMENT"] > 10, codes
+    assert client.rank(published.requests[0]).version == published.old
+
+
+def test_sigterm_lets_requests_end(published, tmp_path):
+    """A stream of requests while the ranker is told to stop: each is answered, or refused as not there any more."""
+    with Server("ranker", published.store.root, "--embedding-address", "") as ranker:
+        ranker.wait_ready()
+        outcomes, stopping = [], threading.Event()
+
+        def ask():
+            stub = stub_of(ranker)
+            while not stopping.is_set():
+                try:
+                    answer = stub.ModelInfer(infer_request("ranker", "", published.tensors[0]), timeout=10)
+                    outcomes.append(answer.model_version == published.old)
+                except grpc.RpcError as error:
+                    outcomes.append(error.code().name)
+                    return
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(1.0)
+        assert ranker.stop(signal.SIGTERM) in (0, -signal.SIGTERM)
+        stopping.set()
+        for thread in threads:
+            thread.join()
+    assert outcomes.count(True) > 20 and set(outcomes) <= {True, "UNAVAILABLE", "CANCELLED"}, outcomes[-8:]
