@@ -51,8 +51,24 @@ class EmbeddingTier:
         """Those that are ready."""
         return sorted(self._tables)
 
+    def load(self) -> None:
+        """Load what the deployment's record names, before the first request.
+
+        Raises:
+            InputError: If a version that users are routed to is absent or damaged.
+        """
+        deployment = open_deployment(self._store, self.config.deployment)
+        for digest in deployment.tables:
+            try:
+                self._load(digest)
+            except (InputError, OSError) as error:
+                if digest in deployment.routes:
+                    raise
+                log_event("tables not loaded", logging.ERROR, version=digest, reason=str(error))
+        self.followed = True
+
     def follow(self) -> None:
-        """Load the versions that the deployment's record names, and then let the others go.
+        """Do what the deployment's record says: load the versions that it names, and then let the others go.
 
         Raises:
             InputError: If a version is absent or damaged; those that were loaded stay.
@@ -68,7 +84,6 @@ class EmbeddingTier:
             for digest in gone:
                 LOADED.labels(_TIER, digest).set(0)
                 log_event("tables unloaded", version=digest)
-            self.followed = True
 
     def _load(self, digest: str) -> None:
         started = time.monotonic()
@@ -237,7 +252,7 @@ def serve(config: EmbeddingTierConfig) -> None:
         signal.signal(number, lambda *_: stopping.set())
     tier = EmbeddingTier(config)
     _serve_health(tier)
-    tier.follow()
+    tier.load()
     server, port = start(tier)
     log_event("embedding tier ready", port=port, versions=tier.versions)
     stopping.wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
+import grpc
 import numpy as np
 
 from components.common.errors import InputError
@@ -172,11 +174,16 @@ class RankerTier:
         """Load what the deployment's record names, before the first request.
 
         Raises:
-            InputError: If a version is absent or damaged.
+            InputError: If a version that users are routed to is absent or damaged.
         """
         deployment = open_deployment(self._store, self.config.deployment)
         for digest in deployment.rankers:
-            self._load(digest)
+            try:
+                self._load(digest)
+            except (InputError, OSError) as error:
+                if digest in deployment.routes:
+                    raise
+                log_event("ranker not loaded", logging.ERROR, version=digest, reason=str(error))
         self._route(deployment.routes)
 
     async def follow(self) -> None:
@@ -184,7 +191,8 @@ class RankerTier:
 
         Raises:
             InputError: If a version is absent or damaged, or the tables of a routed version are not ready. Then all
-                stays as it was.
+                users stay where they were.
+            grpc.RpcError: If the embedding tier cannot be asked.
         """
         async with self._following:
             deployment = open_deployment(self._store, self.config.deployment)
@@ -222,7 +230,10 @@ class RankerTier:
         """Whether every version that may be asked has its ranker and its tables."""
         if not self._routes or not set(self._routes) <= set(self._versions):
             return False
-        return all([await self.source.is_ready(digest) for digest in self._routes])
+        try:
+            return all([await self.source.is_ready(digest) for digest in self._routes])
+        except grpc.RpcError:
+            return False
 
     async def rank(self, tensors: Mapping[str, np.ndarray], version: str = "") -> Ranking:
         """Answer a request.

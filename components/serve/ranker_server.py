@@ -188,6 +188,8 @@ class _Extension(ModelRepositoryExtension):
         except (InputError, OSError) as error:
             log_event("deployment not followed", logging.ERROR, reason=str(error))
             raise grpc_errors.FailedPrecondition(str(error)) from None
+        except grpc.RpcError as error:
+            raise grpc_errors.Unavailable(f"embedding tier: {error.details()}") from None
         self._model.ready = True
         return {"name": MODEL, "load": True}
 

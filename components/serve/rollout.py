@@ -21,7 +21,6 @@ from components.common.progress import log_line
 from components.serve.deployment import Deployment, open_deployment, write_deployment
 
 _TABLES, _RANKER = "tables", "ranker"
-_GROWING = ("ranker", "tables", "routing")
 _PAUSE_SECONDS = 0.2
 
 
@@ -119,7 +118,7 @@ class Rollout:
         return step
 
     def steps(self, first: Deployment) -> Iterator[Deployment]:
-        """From a record to the steady one at the end, each when all servers follow it."""
+        """From a record to the steady one at the end, each when the servers follow it."""
         step = first
         while True:
             write_deployment(self._store, self._name, step)
@@ -132,10 +131,11 @@ class Rollout:
             step = next_step(step, self._plan.shares)
 
     def _follow(self, step: Deployment) -> None:
-        """Have every server follow the record: tables come before the rankers that ask them, and go after them."""
+        """Have the servers follow the record: tables come before the rankers that ask them, and go after them."""
         tables = [(address, _TABLES) for address in self._plan.embedding_addresses]
         rankers = [(address, _RANKER) for address in self._plan.ranker_addresses]
-        for address, model in tables + rankers if step.phase in _GROWING else rankers + tables:
+        of_phase = {"retiring": rankers, "steady": rankers + tables}
+        for address, model in of_phase.get(step.phase, tables + rankers):
             self._load(address, model)
 
     def _load(self, address: str, model: str) -> None:

@@ -31,7 +31,11 @@ class TableSource(Protocol):
         """Rows of ids (n, C) and of a user's sequence (u, L, S)."""
 
     async def is_ready(self, version: str) -> bool:
-        """Whether it has the version."""
+        """Whether it has the version.
+
+        Raises:
+            grpc.RpcError: If nobody can say.
+        """
 
 
 def retrying(attempts: int = 5) -> str:
@@ -98,13 +102,8 @@ class RemoteTables:
 
     async def is_ready(self, version: str) -> bool:
         """See `TableSource`."""
-        try:
-            answer = await self._connected().ModelReady(
-                pb.ModelReadyRequest(name=MODEL, version=version), timeout=self._timeout_seconds
-            )
-        except grpc.RpcError:
-            return False
-        return bool(answer.ready)
+        request = pb.ModelReadyRequest(name=MODEL, version=version)
+        return bool((await self._connected().ModelReady(request, timeout=self._timeout_seconds)).ready)
 
 
 class LocalTables:

@@ -212,7 +212,7 @@ def test_oversized_messages_are_refused_and_the_servers_live_on(published, serve
 def damage_bytes(content, draw):
     damaged = bytearray(content)
     for _ in range(draw.randint(1, 4)):
-        at = draw.randrange(len(damaged))
+        at = draw.randrange(len(damaged) + 1)
         damaged[at : at + draw.choice((0, 1, 1, 1, 9))] = draw.randbytes(draw.choice((0, 1, 1, 1, 5)))
     return bytes(damaged)
 
@@ -228,7 +228,7 @@ def damage_tensors(good, draw):
     elif kind == 1:
         tensor.datatype = draw.choice(("", "INT7", "BYTES", "FP32", "BOOL", "INT64", "UINT8", "FP16", "STRING"))
     elif kind == 2:
-        message.raw_input_contents[number] = damage_bytes(message.raw_input_contents[number] or b"0", draw)
+        message.raw_input_contents[number] = damage_bytes(message.raw_input_contents[number] + b"0", draw)
     elif kind == 3:
         del message.raw_input_contents[number]
     elif kind == 4:

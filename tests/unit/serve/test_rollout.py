@@ -1,0 +1,208 @@
+"""The rollout: its steps by hand, and against two real servers under load, killed at any phase."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from components.common import storage
+from components.common.errors import InputError
+from components.common.objectives import SERVED_OBJECTIVES
+from components.serve.client import RankerClient
+from components.serve.deployment import Deployment, open_deployment, read_deployment
+from components.serve.rollout import Rollout, RolloutPlan, back, begin, next_step
+from tests.unit.serve.processes import Server
+
+PHASES = ["ranker", "tables", "routing", "retiring", "steady"]
+
+
+def test_steps_load_before_they_route_and_route_before_they_retire():
+    step, seen = begin(Deployment(current="a"), "b"), []
+    while True:
+        seen.append((step.phase, step.rankers, step.tables, step.routes))
+        if step.phase == "steady":
+            break
+        step = next_step(step, (0.25, 1.0))
+    assert seen == [
+        ("ranker", ("a", "b"), ("a",), {"a": 1.0}),
+        ("tables", ("a", "b"), ("a", "b"), {"a": 1.0}),
+        ("routing", ("a", "b"), ("a", "b"), {"a": 0.75, "b": 0.25}),
+        ("routing", ("a", "b"), ("a", "b"), {"b": 1.0}),
+        ("retiring", ("b",), ("b", "a"), {"b": 1.0}),
+        ("steady", ("b",), ("b",), {"b": 1.0}),
+    ]
+
+
+def test_every_step_can_be_taken_up_again_and_back():
+    step = begin(Deployment(current="a"), "b")
+    for _ in range(3):
+        assert begin(step, "b") == step
+        assert back(step).routes == {"a": 1.0} and back(step).rankers == ("a",)
+        assert next_step(back(step), (1.0,)) == Deployment(current="a")
+        with pytest.raises(InputError, match="a rollout to b is in phase"):
+            begin(step, "c")
+        step = next_step(step, (1.0,))
+    assert step.phase == "retiring" and begin(step, "b") == step
+    with pytest.raises(InputError, match="a is already going"):
+        back(step)
+
+
+@pytest.mark.parametrize("shares", [(), (0.5,), (0.5, 0.2, 1.0), (0.0, 1.0)])
+def test_shares_must_rise_to_all(shares):
+    with pytest.raises(InputError, match="must rise"):
+        RolloutPlan((), (), shares)
+
+
+def test_record_is_made_of_production_once_and_a_damaged_one_is_named(published, fresh_store):
+    assert open_deployment(fresh_store, "local") == Deployment(current=published.old)
+    storage.write_bytes(fresh_store.pointer("CURRENT"), storage.read_bytes(fresh_store.pointer("EXPERIMENT")))
+    assert open_deployment(fresh_store, "local") == Deployment(current=published.old)
+    storage.write_bytes(fresh_store.deployment("local"), b'{"current":')
+    with pytest.raises(InputError, match="local.json: not a deployment's record"):
+        read_deployment(fresh_store, "local")
+
+
+class Load:
+    """Clients that ask without a pause, and compare each answer with what its version owes the request."""
+
+    def __init__(self, published, address: str, num_clients: int = 3) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self.versions: Counter[str] = Counter()
+        self._published, self._address = published, address
+        self._stopping, self._lock = threading.Event(), threading.Lock()
+        self._threads = [threading.Thread(target=self._ask, args=(seed,)) for seed in range(num_clients)]
+
+    def _ask(self, seed: int) -> None:
+        draw = random.Random(seed)
+        with RankerClient(self._address, timeout_seconds=30) as client:
+            while not self._stopping.is_set():
+                number = draw.randrange(len(self._published.tensors))
+                try:
+                    ranking = client.rank_tensors(self._published.tensors[number])
+                    found = np.stack([ranking.probabilities[name] for name in SERVED_OBJECTIVES])
+                    expected = self._published.expected[ranking.version][number]
+                    outcome = "right" if np.abs(found - expected).max() <= 1e-5 else "mismatch"
+                except InputError as error:
+                    outcome, ranking = str(error), None
+                with self._lock:
+                    self.outcomes[outcome] += 1
+                    self.versions[ranking.version if ranking else ""] += 1
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+
+
+@pytest.fixture
+def tiers(fresh_store):
+    with Server("embedding", fresh_store.root) as embedding:
+        with Server("ranker", fresh_store.root, "--embedding-address", embedding.address) as ranker:
+            embedding.wait_ready()
+            ranker.wait_ready()
+            yield embedding, ranker
+
+
+def plan_of(tiers, **changes):
+    embedding, ranker = tiers
+    return RolloutPlan(
+        (embedding.address,), (ranker.address,), **{"shares": (0.5, 1.0), "step_seconds": 60.0} | changes
+    )
+
+
+def go_to(rollout, now, target, phase):
+    """Stop within a rollout, at the end of a phase."""
+    next(step for step in rollout.steps(begin(now, target)) if step.phase == phase)
+
+
+def test_twenty_rollouts_under_load_without_an_error_or_a_mismatch(published, fresh_store, tiers):
+    draw = random.Random(11)
+    rollout = Rollout(fresh_store, "local", plan_of(tiers))
+    # The two versions differ by far more than a comparison allows: a mix of them would be seen.
+    gaps = [
+        np.abs(a - b).max()
+        for a, b in zip(published.expected[published.old], published.expected[published.new], strict=True)
+    ]
+    assert np.median(gaps) > 1e-3
+    with Load(published, tiers[1].address) as load:
+        for number in range(20):
+            target = (published.new, published.old)[number % 2]
+            for _ in rollout.steps(begin(open_deployment(fresh_store, "local"), target)):
+                time.sleep(draw.uniform(0, 0.1))
+            assert read_deployment(fresh_store, "local") == Deployment(current=target)
+    assert set(load.outcomes) == {"right"}, load.outcomes
+    assert load.outcomes["right"] > 500 and min(load.versions[published.old], load.versions[published.new]) > 100
+
+
+@pytest.mark.parametrize("phase", PHASES[:-1])
+@pytest.mark.parametrize("killed", [0, 1])
+def test_tier_that_is_killed_in_any_phase_comes_back_and_the_rollout_goes_on(
+    published, fresh_store, tiers, phase, killed
+):
+    plan = plan_of(tiers)
+    with Load(published, tiers[1].address, num_clients=2) as load:
+        for step in Rollout(fresh_store, "local", plan).steps(
+            begin(open_deployment(fresh_store, "local"), published.new)
+        ):
+            if step.phase == phase:
+                break
+        tiers[killed].kill()
+        tiers[killed].start()
+        # Another process takes the rollout up from the record, while the server is still starting.
+        Rollout(fresh_store, "local", plan).to(published.new)
+        tiers[killed].wait_ready()
+        before = load.outcomes["right"]
+        while load.outcomes["right"] < before + 20 and set(load.outcomes) == {"right"}:
+            time.sleep(0.05)
+    assert set(load.outcomes) == {"right"}, load.outcomes
+    assert read_deployment(fresh_store, "local") == Deployment(current=published.new)
+
+
+@pytest.mark.parametrize("phase", PHASES[:3])
+def test_rollout_can_be_taken_back_under_load(published, fresh_store, tiers, phase):
+    rollout = Rollout(fresh_store, "local", plan_of(tiers))
+    with Load(published, tiers[1].address, num_clients=2) as load:
+        go_to(rollout, Deployment(current=published.old), published.new, phase)
+        time.sleep(0.2)
+        assert rollout.back() == Deployment(current=published.old)
+        time.sleep(0.2)
+    assert set(load.outcomes) == {"right"}, load.outcomes
+    with RankerClient(tiers[1].address) as client:
+        assert client.rank(published.requests[0]).version == published.old
+        with pytest.raises(InputError, match="NOT_FOUND"):
+            client.rank(published.requests[0], published.new)
+
+
+@pytest.mark.parametrize("name", ["ranker.onnx", "tables.int4", "manifest.json"])
+def test_damaged_version_stops_the_rollout_and_the_old_one_answers_on(published, fresh_store, tiers, name):
+    uri = storage.join_uri(fresh_store.version(published.new), name)
+    storage.write_bytes(uri, storage.read_bytes(uri)[:-7])
+    rollout = Rollout(fresh_store, "local", plan_of(tiers))
+    with Load(published, tiers[1].address, num_clients=1) as load:
+        with pytest.raises(InputError, match=name.replace(".", r"\.")):
+            rollout.to(published.new)
+        if name != "manifest.json":
+            assert rollout.back() == Deployment(current=published.old)
+        time.sleep(0.2)
+    assert set(load.outcomes) == {"right"} and set(load.versions) == {published.old}
+
+
+def test_routing_to_tables_that_are_not_ready_is_refused(published, fresh_store, tiers):
+    """Even when somebody writes the record by hand: the ranker asks before it routes."""
+    wrong = Deployment(current=published.old, other=published.new, phase="routing", share=1.0)
+    rollout = Rollout(fresh_store, "local", RolloutPlan((), (tiers[1].address,)))
+    with Load(published, tiers[1].address, num_clients=1) as load:
+        with pytest.raises(InputError, match="FAILED_PRECONDITION: tables of version .* are not ready"):
+            next(rollout.steps(wrong))
+        time.sleep(0.2)
+    assert set(load.outcomes) == {"right"} and set(load.versions) == {published.old}
