@@ -26,7 +26,7 @@ from components.common.features import CLOCK_FEATURES, FeatureConfig
 from components.common.log_events import Events
 
 ACTION_PREFIX = "actions."
-# Beside a tensor of identifiers: which of them are there.
+# Beside a tensor: which of its values are there.
 VALID_SUFFIX = ".valid"
 _LATEST = 4_102_444_800_000_000
 _KINDS = {"int64": "INT64", "string": "BYTES"}
@@ -160,7 +160,7 @@ class RequestContract:
         return encode_dense(columns, self.features)
 
     def _check_names(self, tensors: Mapping[str, np.ndarray]) -> None:
-        nullable = {field.name for field in self.fields.values() if field.kind == "identifier" and not field.required}
+        nullable = {field.name for field in self.fields.values() if not field.required}
         for name in tensors:
             if name not in self.fields and name.removesuffix(VALID_SUFFIX) not in nullable:
                 raise InputError(f"input {name!r} is unknown; the version takes {sorted(self.fields)}")
@@ -244,7 +244,7 @@ def _action_types(field: Field, values: np.ndarray, valid: np.ndarray | None) ->
 def _numbers(field: Field, values: np.ndarray, valid: np.ndarray | None) -> pa.Array:
     if values.dtype.kind not in "iuf":
         raise InputError(f"input {field.name!r} is {_kind_of(values)}; it must be FP32")
-    numbers = values.astype(np.float64)
+    numbers = values.astype(np.float64) if valid is None else np.where(valid, values, np.nan)
     wrong = np.isinf(numbers) | (np.isnan(numbers) if field.required else False)
     if wrong.any():
         raise InputError(f"input {field.name!r} has {numbers[wrong][0]}; it must be a finite number")

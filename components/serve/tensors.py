@@ -139,8 +139,8 @@ def _column_tensors(name: str, column: str, values: list[Any], where: str) -> di
     elif known and known <= {int, float}:
         return {name: np.array([np.nan if value is None else value for value in values], dtype=np.float64)}
     elif known:
-        wrong = next(value for value in values if type(value) not in (str, int, float) or type(value) not in known)
-        raise InputError(f"{where}: values must be all text or all numbers, found {_shown(wrong)} among {len(values)}")
+        shown = ", ".join(sorted(kind.__name__ for kind in known))
+        raise InputError(f"{where}: values must be all text or all numbers, found {shown}")
     else:
         return {}
     return {name: array} if there.all() else {name: array, name + VALID_SUFFIX: there}

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
-from collections import Counter
 
 import numpy as np
 import pytest
 
 from components.common import storage
 from components.common.errors import InputError
-from components.common.objectives import SERVED_OBJECTIVES
 from components.serve.client import RankerClient
 from components.serve.deployment import Deployment, open_deployment, read_deployment
 from components.serve.rollout import Rollout, RolloutPlan, back, begin, next_step
-from tests.unit.serve.processes import Server
+from tests.serving import Load, Server
 
 PHASES = ["ranker", "tables", "routing", "retiring", "steady"]
 
@@ -67,43 +64,6 @@ def test_record_is_made_of_production_once_and_a_damaged_one_is_named(published,
         read_deployment(fresh_store, "local")
 
 
-class Load:
-    """Clients that ask without a pause, and compare each answer with what its version owes the request."""
-
-    def __init__(self, published, address: str, num_clients: int = 3) -> None:
-        self.outcomes: Counter[str] = Counter()
-        self.versions: Counter[str] = Counter()
-        self._published, self._address = published, address
-        self._stopping, self._lock = threading.Event(), threading.Lock()
-        self._threads = [threading.Thread(target=self._ask, args=(seed,)) for seed in range(num_clients)]
-
-    def _ask(self, seed: int) -> None:
-        draw = random.Random(seed)
-        with RankerClient(self._address, timeout_seconds=30) as client:
-            while not self._stopping.is_set():
-                number = draw.randrange(len(self._published.tensors))
-                try:
-                    ranking = client.rank_tensors(self._published.tensors[number])
-                    found = np.stack([ranking.probabilities[name] for name in SERVED_OBJECTIVES])
-                    expected = self._published.expected[ranking.version][number]
-                    outcome = "right" if np.abs(found - expected).max() <= 1e-5 else "mismatch"
-                except InputError as error:
-                    outcome, ranking = str(error), None
-                with self._lock:
-                    self.outcomes[outcome] += 1
-                    self.versions[ranking.version if ranking else ""] += 1
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join()
-
-
 @pytest.fixture
 def tiers(fresh_store):
     with Server("embedding", fresh_store.root) as embedding:
@@ -134,7 +94,7 @@ def test_twenty_rollouts_under_load_without_an_error_or_a_mismatch(published, fr
         for a, b in zip(published.expected[published.old], published.expected[published.new], strict=True)
     ]
     assert np.median(gaps) > 1e-3
-    with Load(published, tiers[1].address) as load:
+    with Load(published.tensors, published.expected, tiers[1].address) as load:
         for number in range(20):
             target = (published.new, published.old)[number % 2]
             for _ in rollout.steps(begin(open_deployment(fresh_store, "local"), target)):
@@ -150,7 +110,7 @@ def test_tier_that_is_killed_in_any_phase_comes_back_and_the_rollout_goes_on(
     published, fresh_store, tiers, phase, killed
 ):
     plan = plan_of(tiers)
-    with Load(published, tiers[1].address, num_clients=2) as load:
+    with Load(published.tensors, published.expected, tiers[1].address, num_clients=2) as load:
         for step in Rollout(fresh_store, "local", plan).steps(
             begin(open_deployment(fresh_store, "local"), published.new)
         ):
@@ -171,7 +131,7 @@ def test_tier_that_is_killed_in_any_phase_comes_back_and_the_rollout_goes_on(
 @pytest.mark.parametrize("phase", PHASES[:3])
 def test_rollout_can_be_taken_back_under_load(published, fresh_store, tiers, phase):
     rollout = Rollout(fresh_store, "local", plan_of(tiers))
-    with Load(published, tiers[1].address, num_clients=2) as load:
+    with Load(published.tensors, published.expected, tiers[1].address, num_clients=2) as load:
         go_to(rollout, Deployment(current=published.old), published.new, phase)
         time.sleep(0.2)
         assert rollout.back() == Deployment(current=published.old)
@@ -188,7 +148,7 @@ def test_damaged_version_stops_the_rollout_and_the_old_one_answers_on(published,
     uri = storage.join_uri(fresh_store.version(published.new), name)
     storage.write_bytes(uri, storage.read_bytes(uri)[:-7])
     rollout = Rollout(fresh_store, "local", plan_of(tiers))
-    with Load(published, tiers[1].address, num_clients=1) as load:
+    with Load(published.tensors, published.expected, tiers[1].address, num_clients=1) as load:
         with pytest.raises(InputError, match=name.replace(".", r"\.")):
             rollout.to(published.new)
         if name != "manifest.json":
@@ -201,7 +161,7 @@ def test_routing_to_tables_that_are_not_ready_is_refused(published, fresh_store,
     """Even when somebody writes the record by hand: the ranker asks before it routes."""
     wrong = Deployment(current=published.old, other=published.new, phase="routing", share=1.0)
     rollout = Rollout(fresh_store, "local", RolloutPlan((), (tiers[1].address,)))
-    with Load(published, tiers[1].address, num_clients=1) as load:
+    with Load(published.tensors, published.expected, tiers[1].address, num_clients=1) as load:
         with pytest.raises(InputError, match="FAILED_PRECONDITION: tables of version .* are not ready"):
             next(rollout.steps(wrong))
         time.sleep(0.2)

@@ -31,7 +31,7 @@ from components.serve.version import Version
 from components.train.checkpoint import load_checkpoint
 from components.train.dataset import tensors_of
 from pipelines.requests import logged_requests
-from tests.unit.serve.processes import Server
+from tests.serving import Server
 
 
 @pytest.fixture(scope="module")

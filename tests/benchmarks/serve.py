@@ -1,0 +1,318 @@
+"""Look-ups, RPCs and requests of the two tiers, against float16 tables and against one process; one figure a line.
+
+The model has 60 tables of 200,000 rows at dim 32 and two DHEN layers, random weights; requests carry raw features. All
+variants take turns in one run. Rollouts are between two versions of the demo's store, with requests from its logs.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import grpc
+import numpy as np
+import torch
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
+
+from components.common import storage
+from components.common.examples import EVALUATION, read_examples
+from components.common.layout import Store
+from components.common.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
+from components.common.packed_tables import bytes_report
+from components.common.release import read_pointer
+from components.common.servable import RANKER_FILE
+from components.serve.deployment import Deployment, open_deployment
+from components.serve.predictor import Predictor
+from components.serve.rollout import Rollout, RolloutPlan, begin
+from components.serve.table_source import channel_options
+from components.serve.tensors import infer_request, request_tensors
+from components.serve.version import Version
+from pipelines.requests import logged_requests
+from tests.benchmarks.serve_half import HalfTables
+from tests.benchmarks.serve_version import FEATURES, NUM_ROWS, Requests, num_parameters, write_version
+from tests.serving import Load, Server
+
+BATCHES, CLIENTS = (1, 100, 500), (1, 4, 16)
+ROUNDS, SLICE_SECONDS, UTILISATION, ROLLOUTS = 3, 2.0, 0.5, 20
+
+
+def say(name: str, value: float, digits: int = 3) -> None:
+    """Print one figure."""
+    print(f"{name}: {value:.{digits}f}", flush=True)
+
+
+def interleaved(variants: dict[str, Callable[[], object]], seconds: float) -> dict[str, list[float]]:
+    """Seconds of each call, the variants taking turns in an order that changes."""
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    for call in variants.values():
+        call()
+    order, end, draw = list(variants), time.monotonic() + seconds, random.Random(0)
+    while time.monotonic() < end:
+        draw.shuffle(order)
+        for name in order:
+            started = time.perf_counter()
+            variants[name]()
+            times[name].append(time.perf_counter() - started)
+    return times
+
+
+def median_ms(times: list[float]) -> float:
+    """In milliseconds."""
+    return statistics.median(times) * 1e3
+
+
+def look_ups(version: Version) -> None:
+    """One thread: packed rows against float16, and against torch's kernel, which decodes.
+
+    Ids are spread evenly, so that hardly any row is in a cache, or as in logs: Zipf with exponent 1.25.
+    """
+    packed, half = version.tables(), HalfTables(version)
+    packed.warm()
+    torch.set_num_threads(1)
+    tables = FEATURES.categorical_tables
+    content = torch.from_numpy(np.array(packed._rows[packed.layout]))
+    parts = [content[spec.first_byte // 20 :][:NUM_ROWS] for spec in version.details.tables[: len(tables)]]
+    draw, kernel = np.random.default_rng(1), torch.ops.quantized.embedding_bag_4bit_rowwise_offsets
+
+    def with_torch(ids: np.ndarray) -> None:
+        offsets = torch.arange(len(ids))
+        for number, column in enumerate(torch.from_numpy(np.ascontiguousarray(ids.T))):
+            kernel(parts[number], column, offsets)
+
+    variants: dict[str, Callable[[np.ndarray], object]] = {
+        "int4": lambda ids: packed.look_up(tables, ids),
+        "float16": lambda ids: half.look_up(tables, ids),
+        "torch": with_torch,
+    }
+    for spread in ("even", "zipf"):
+        for batch in (100, 500, 2000):
+            times: dict[str, list[float]] = {name: [] for name in variants}
+            for _ in range(150):
+                for name in sorted(variants, key=lambda _: draw.random()):
+                    uniform = draw.random((batch, len(tables)))
+                    rank = NUM_ROWS * uniform if spread == "even" else ((NUM_ROWS**-0.25 - 1) * uniform + 1) ** -4 - 1
+                    ids = rank.astype(np.int64)
+                    started = time.perf_counter()
+                    variants[name](ids)
+                    times[name].append(time.perf_counter() - started)
+            found = {name: median_ms(values) for name, values in times.items()}
+            say(f"serve.lookup.{spread}.int4_ms_b{batch}", found["int4"])
+            say(f"serve.lookup.{spread}.int4_ratio_b{batch}", found["int4"] / found["float16"])
+            say(f"serve.lookup.{spread}.int4_ratio_to_torch_b{batch}", found["int4"] / found["torch"])
+            if (spread, batch) == ("even", 500):
+                say("serve.lookup.int4_ratio", found["int4"] / found["float16"])
+
+
+def rpcs(version: Version, packed: Server, half: Server) -> None:
+    """One client that asks the embedding tier for rows."""
+    draw = np.random.default_rng(2)
+    stubs = {name: _stub(server.address) for name, server in (("packed", packed), ("float16", half))}
+    sequence = draw.integers(0, 3, (1, FEATURES.sequence.length, len(FEATURES.sequence_tables)))
+    for batch in (100, 500):
+        requests = [
+            infer_request(
+                "tables",
+                version.digest,
+                {
+                    "categorical": draw.integers(0, NUM_ROWS, (batch, len(FEATURES.categorical_tables))),
+                    "sequence": sequence,
+                },
+            )
+            for _ in range(200)
+        ]
+        variants = {
+            name: lambda stub=stub, requests=requests: stub.ModelInfer(random.choice(requests), timeout=10)
+            for name, stub in stubs.items()
+        }
+        times = interleaved(variants, 8.0)
+        say(f"serve.rpc.packed_ms_b{batch}", median_ms(times["packed"]))
+        say(f"serve.rpc.packed_ratio_b{batch}", median_ms(times["packed"]) / median_ms(times["float16"]))
+
+
+def _stub(address: str) -> pb_grpc.GRPCInferenceServiceStub:
+    return pb_grpc.GRPCInferenceServiceStub(grpc.insecure_channel(address, channel_options(2**28)))
+
+
+def one_client(systems: dict[str, Server]) -> dict[int, dict[str, float]]:
+    """One client that waits for each answer; median seconds by batch and system."""
+    stubs, found = {name: _stub(server.address) for name, server in systems.items()}, {}
+    for batch in BATCHES:
+        source = Requests(batch)
+        requests = [infer_request("ranker", "", source.tensors()) for _ in range(30)]
+        variants = {
+            name: lambda stub=stub, requests=requests: stub.ModelInfer(random.choice(requests), timeout=30)
+            for name, stub in stubs.items()
+        }
+        times = interleaved(variants, 20.0)
+        found[batch] = {name: statistics.median(values) for name, values in times.items()}
+        for name in systems:
+            say(f"serve.{name}.p50_ms_b{batch}", median_ms(times[name]), 2)
+        for other in ("monolith", "float16"):
+            say(f"serve.hybrid.p50_ratio_to_{other}_b{batch}", found[batch]["hybrid"] / found[batch][other])
+    say("serve.hybrid.p50_ratio", found[100]["hybrid"] / found[100]["monolith"])
+    return found
+
+
+@dataclass
+class OpenLoop:
+    """Clients that send at moments drawn in advance, whatever the answers do; late answers count from these moments.
+
+    Attributes:
+        latencies: Seconds from the moment a request was due to its answer.
+        errors: Requests that failed.
+    """
+
+    latencies: list[float] = field(default_factory=list)
+    errors: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def run(self, address: str, requests: list[pb.ModelInferRequest], clients: int, rate: float) -> None:
+        """Send at `rate` requests a second from `clients` connections, for `SLICE_SECONDS`."""
+        threads = [
+            threading.Thread(target=self._client, args=(address, requests, rate / clients, seed))
+            for seed in range(clients)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _client(self, address: str, requests: list[pb.ModelInferRequest], rate: float, seed: int) -> None:
+        draw, pending = random.Random(seed), []
+        with grpc.insecure_channel(address, channel_options(2**28)) as channel:
+            stub = pb_grpc.GRPCInferenceServiceStub(channel)
+            grpc.channel_ready_future(channel).result(timeout=10)
+            due, end = time.perf_counter(), time.perf_counter() + SLICE_SECONDS
+            while (due := due + draw.expovariate(rate)) < end:
+                time.sleep(max(due - time.perf_counter(), 0))
+                call = stub.ModelInfer.future(draw.choice(requests), timeout=30)
+                call.add_done_callback(lambda call, due=due: self._count(call, due))
+                pending.append(call)
+            for call in pending:
+                call.exception()
+
+    def _count(self, call: grpc.Future, due: float) -> None:
+        now = time.perf_counter()
+        with self._lock:
+            if call.exception() is None:
+                self.latencies.append(now - due)
+            else:
+                self.errors += 1
+
+
+def open_loop(systems: dict[str, Server], alone: dict[int, dict[str, float]]) -> None:
+    """At a rate that keeps a server half busy with 16 clients, and at 1/16 and 4/16 of it."""
+    print("serve.load: clients batch system      rate/s  answered/s   p50 ms   p99 ms  errors", flush=True)
+    for batch in BATCHES:
+        source = Requests(batch)
+        requests = [infer_request("ranker", "", source.tensors()) for _ in range(30)]
+        full = UTILISATION / alone[batch]["monolith"]
+        for clients in CLIENTS:
+            rate = full * clients / max(CLIENTS)
+            loads = {name: OpenLoop() for name in systems}
+            for _ in range(ROUNDS):
+                for name, server in systems.items():
+                    loads[name].run(server.address, requests, clients, rate)
+            for name, load in loads.items():
+                p50, p99 = np.percentile(load.latencies or [np.nan], [50, 99]) * 1e3
+                answered = len(load.latencies) / (ROUNDS * SLICE_SECONDS)
+                print(
+                    f"serve.load: {clients:7d} {batch:5d} {name:10s} {rate:8.1f} {answered:11.1f} "
+                    f"{p50:8.2f} {p99:8.2f} {load.errors:7d}",
+                    flush=True,
+                )
+
+
+def rollouts(demo: Store, root: str) -> None:
+    """Between two versions of the demo, back and forth, while clients ask."""
+    pointer = read_pointer(demo)
+    assert pointer is not None
+    old, new = pointer.version, next(version for version in demo.versions() if version != pointer.version)
+    store, day = Store(root), max(demo.ledger_days())
+    shutil.copytree(storage.join_uri(demo.root, "registry"), storage.join_uri(root, "registry"))
+    table, _ = read_examples(demo, EVALUATION, day)
+    contract = Version.published(demo, old).contract()
+    logged = [request for request, _ in zip(logged_requests(demo, day, contract), range(100), strict=False)]
+    columns = [OBJECTIVE_NAMES.index(name) for name in SERVED_OBJECTIVES]
+    expected = {}
+    for version in (old, new):
+        found = Predictor.from_version(demo.version(version))[0].predict(table)[:, columns]
+        expected[version] = [found[one.rows].T for one in logged]
+    tensors = [request_tensors(one.request) for one in logged]
+    with ExitStack() as stack:
+        embedding = stack.enter_context(Server("embedding", root))
+        ranker = stack.enter_context(Server("ranker", root, "--embedding-address", embedding.address))
+        embedding.wait_ready()
+        ranker.wait_ready()
+        rollout = Rollout(store, "local", RolloutPlan((embedding.address,), (ranker.address,), (0.5, 1.0)))
+        quiet = Load(tensors, expected, ranker.address, 2)
+        with quiet:
+            time.sleep(5)
+        load = Load(tensors, expected, ranker.address, 2)
+        with load:
+            for number in range(ROLLOUTS):
+                for _ in rollout.steps(begin(open_deployment(store, "local"), (new, old)[number % 2])):
+                    time.sleep(random.uniform(0, 0.1))
+    assert open_deployment(store, "local") == Deployment(current=old)
+    say("serve.rollout.rollouts", ROLLOUTS, 0)
+    say("serve.rollout.answers", load.outcomes["right"], 0)
+    say("serve.rollout.p99_ratio", load.percentile(99) / quiet.percentile(99))
+    say("serve.rollout.errors", sum(load.outcomes.values()) - load.outcomes["right"] - load.outcomes["mismatch"], 0)
+    say("serve.rollout.mismatches", load.outcomes["mismatch"], 0)
+
+
+def demo_version(demo: Store) -> None:
+    """What INT4 changes in the version that `make demo` published."""
+    pointer = read_pointer(demo)
+    if pointer is None:
+        sys.exit(f"error: {demo.root}: nothing is published there; run `make demo` first")
+    parity = Version.published(demo, pointer.version).manifest.details["parity"]
+    changes = [parity["objectives"][name]["auc_change_percent"] for name in SERVED_OBJECTIVES]
+    ratios = [parity["objectives"][name]["mean_prediction_ratio"] for name in SERVED_OBJECTIVES]
+    say("export.int4.auc_change_max_percent", max(abs(change) for change in changes))
+    say("export.int4.mean_change_max", max(abs(ratio - 1) for ratio in ratios), 4)
+    print(f"export.parity_max: {parity['max_difference']:.1e}", flush=True)
+
+
+def main(demo_uri: str) -> None:
+    """Run all of it."""
+    demo = Store(demo_uri)
+    demo_version(demo)
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        store = Store(f"{folder}/store")
+        version = Version.published(store, write_version(store, "local"))
+        say("export.int4.bytes_ratio", bytes_report(list(version.details.tables))["ratio"], 4)
+        onnx = storage.read_bytes(storage.join_uri(version.uri, RANKER_FILE))
+        say("serve.model.net_parameters", num_parameters(onnx), 0)
+        look_ups(version)
+        half_module = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.serve_half"]
+        packed = stack.enter_context(Server("embedding", store.root))
+        half = stack.enter_context(Server("embedding", store.root, command=half_module))
+        packed.wait_ready()
+        half.wait_ready()
+        rpcs(version, packed, half)
+        systems = {
+            "hybrid": Server("ranker", store.root, "--embedding-address", packed.address),
+            "monolith": Server("ranker", store.root, "--embedding-address", ""),
+            "float16": Server("ranker", store.root, half.address, command=half_module),
+        }
+        for server in systems.values():
+            stack.enter_context(server)
+            server.wait_ready()
+        open_loop(systems, one_client(systems))
+        for server in systems.values():
+            server.kill()
+        rollouts(demo, f"{folder}/rollouts")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,167 @@
+"""The ranker tier in this process: mixed versions, lost look-ups, limits, and who is routed where."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import numpy as np
+import pytest
+from grpc_interceptor.exceptions import DeadlineExceeded, GrpcException, ResourceExhausted
+from kserve import InferInput, InferRequest
+from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
+
+from components.common.objectives import SERVED_OBJECTIVES
+from components.serve.config import EmbeddingTierConfig, RankerTierConfig
+from components.serve.deployment import Deployment, write_deployment
+from components.serve.embedding_server import EmbeddingServicer, EmbeddingTier
+from components.serve.ranker import RankerTier, route
+from components.serve.ranker_server import RankerModel
+from components.serve.table_source import LocalTables, RemoteTables
+from components.serve.tensors import infer_response
+from components.serve.version import Version
+
+
+def tier_of(store, source=None, **settings):
+    tier = RankerTier(RankerTierConfig(store_uri=store.root, **settings), source)
+    tier.load()
+    return tier
+
+
+def payload_of(tensors, version=""):
+    inputs = []
+    for name, values in tensors.items():
+        kinds = {"i": "INT64", "f": "FP64", "O": "BYTES", "b": "BOOL"}
+        tensor = InferInput(name, list(values.shape), kinds[values.dtype.kind])
+        tensor.set_data_from_numpy(values)
+        inputs.append(tensor)
+    return InferRequest(model_name="ranker", infer_inputs=inputs, model_version=version)
+
+
+class SlowTables(LocalTables):
+    """Waits before it answers; says when it is asked and when it is left."""
+
+    def __init__(self, load, seconds):
+        super().__init__(load)
+        self.seconds, self.asked, self.left = seconds, asyncio.Event(), 0
+
+    async def look_up(self, version, categorical, sequence):
+        self.asked.set()
+        try:
+            await asyncio.sleep(self.seconds)
+        except asyncio.CancelledError:
+            self.left += 1
+            raise
+        return await super().look_up(version, categorical, sequence)
+
+
+def slow_tier(store, seconds, **settings):
+    source = SlowTables(lambda digest: Version.published(store, digest).tables(), seconds)
+    return tier_of(store, source, **settings), source
+
+
+def test_one_process_answers_like_two(published, fresh_store):
+    tier = tier_of(fresh_store)
+
+    async def ask():
+        assert await tier.is_ready()
+        return [await tier.rank(tensors) for tensors in published.tensors]
+
+    for ranking, expected in zip(asyncio.run(ask()), published.expected[published.old], strict=True):
+        assert ranking.version == published.old
+        found = np.stack([ranking.probabilities[name] for name in SERVED_OBJECTIVES])
+        assert np.abs(found - expected).max() < 1e-6
+
+
+def test_rows_of_another_version_are_never_used(published, fresh_store):
+    """An embedding tier that answers with the wrong tables, whatever it calls them, gets an error and no ranking."""
+
+    class Confused(EmbeddingServicer):
+        def ModelInfer(self, request, context):
+            right = super().ModelInfer(request, context)
+            if self.lie == "version":
+                right.model_version = published.new
+            elif self.lie == "rows":
+                return infer_response("tables", published.old, {"categorical_rows": np.zeros((1, 1), np.uint8)})
+            else:
+                right.raw_output_contents[0] = right.raw_output_contents[0][:-1]
+            return right
+
+    async def ask(lie):
+        embedding = EmbeddingTier(EmbeddingTierConfig(store_uri=fresh_store.root))
+        embedding.load()
+        servicer = Confused(embedding)
+        servicer.lie = lie
+        server = grpc.aio.server()
+        pb_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
+        port = server.add_insecure_port("localhost:0")
+        await server.start()
+        model = RankerModel(tier_of(fresh_store, RemoteTables(f"localhost:{port}", 2**26, 2.0)))
+        with pytest.raises(GrpcException) as refused:
+            await model.predict(payload_of(published.tensors[0]))
+        await server.stop(0)
+        return refused.value
+
+    for lie in ("version", "rows", "contents"):
+        error = asyncio.run(ask(lie))
+        assert error.status_code == grpc.StatusCode.INTERNAL and "embedding tier" in error.details, (lie, error)
+
+
+def test_request_that_is_given_up_gives_up_its_look_up(published, fresh_store):
+    tier, source = slow_tier(fresh_store, 5.0)
+
+    async def give_up():
+        await tier.is_ready()
+        task = asyncio.create_task(tier.rank(published.tensors[0]))
+        await source.asked.wait()
+        assert tier._versions[published.old].in_flight == 1
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.sleep(0)
+        return source.left, tier._versions[published.old].in_flight
+
+    assert asyncio.run(give_up()) == (1, 0)
+
+
+def test_slow_requests_end_in_time_and_too_many_are_refused(published, fresh_store):
+    tier, source = slow_tier(fresh_store, 0.5, request_seconds=0.2, max_requests=3)
+    model = RankerModel(tier)
+
+    async def ask():
+        await tier.is_ready()
+        calls = [model.predict(payload_of(published.tensors[0])) for _ in range(5)]
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    found = [type(error) for error in asyncio.run(ask())]
+    assert sorted(found, key=str) == [DeadlineExceeded] * 3 + [ResourceExhausted] * 2
+
+
+def test_version_goes_when_its_last_request_is_answered(published, fresh_store):
+    tier, source = slow_tier(fresh_store, 0.4)
+
+    async def retire():
+        await tier.is_ready()
+        answering = asyncio.create_task(tier.rank(published.tensors[0]))
+        await source.asked.wait()
+        write_deployment(fresh_store, "local", Deployment(current=published.new, other=published.old, phase="retiring"))
+        retiring = asyncio.create_task(tier.follow())
+        while tier.routes != {published.new: 1.0}:
+            await asyncio.sleep(0.01)
+        assert not retiring.done() and tier.versions == [published.new]
+        ranking = await answering
+        await retiring
+        return ranking.version, (await tier.rank(published.tensors[0])).version
+
+    assert asyncio.run(retire()) == (published.old, published.new)
+
+
+def test_users_stay_with_their_version_as_shares_grow():
+    users = [np.array([number]) for number in range(4000)]
+    before: set[int] = set()
+    for share in (0.1, 0.5, 0.9, 1.0):
+        routes = Deployment(current="a", other="b", phase="routing", share=share).routes
+        now = {number for number, user in enumerate(users) if route(routes, user) == "b"}
+        assert before <= now and abs(len(now) / len(users) - share) < 0.03
+        before = now
+    assert route({"a": 0.5, "b": 0.5}, None) in "ab"
