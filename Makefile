@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-dep
 DEMO_STORE ?= runs/demo
 PYTEST_WORKERS ?= 2
 
-.PHONY: help demo test lint format compile golden study-demo study-training study-training-journey study-join bench-join bench-train bench-train-peers bench-gpu lock clean
+.PHONY: help demo test lint format compile golden study-demo study-training study-training-journey study-join bench-join bench-train bench-train-peers bench-serve bench-gpu lock clean
 .DEFAULT_GOAL := help
 
 help:  ## say what can be made
@@ -58,6 +58,10 @@ bench-train-peers: build/peers/.installed  ## whole steps against three other li
 	@mkdir -p build/bench
 	@TQDM_DISABLE=1 PYTHONPATH=build/peers $(BIN)/python -W ignore -m tests.benchmarks.train_peers 2>build/bench/train_peers.log | grep '^train' || { tail -20 build/bench/train_peers.log >&2; exit 1; }
 	@$(BIN)/python -W ignore -m tests.benchmarks.train_memory
+
+bench-serve: $(VENV)/.dev  ## the two serving tiers against float16 tables and one process, and rollouts; needs the demo's store, five minutes
+	@mkdir -p build/bench
+	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -W ignore -m tests.benchmarks.serve $(DEMO_STORE) 2>build/bench/serve.log || { tail -5 build/bench/serve.log >&2; exit 1; }
 
 bench-gpu: $(VENV)/.dev  ## the tests and the embedding benchmark that need a GPU, on a machine with requirements/gpu.lock
 	$(BIN)/python -m pytest -q tests/gpu

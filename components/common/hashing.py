@@ -29,7 +29,8 @@ def hash_identifiers(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
     if pa.types.is_integer(array.type):
-        hashed = splitmix64(pc.fill_null(array.cast(pa.int64()), 0).to_numpy(zero_copy_only=False))
+        known = pc.fill_null(array, 0) if array.null_count else array
+        hashed = splitmix64(known.cast(pa.int64()).to_numpy(zero_copy_only=False))
     elif len(array) == array.null_count:
         return np.full(len(array), MISSING)
     else:

@@ -80,6 +80,10 @@ def ranker(
 def local(
     store: StoreOption = DEMO_STORE,
     deployment: DeploymentOption = "local",
+    grpc_port: Annotated[int, typer.Option(help="Of the ranker.")] = 8081,
+    http_port: Annotated[int, typer.Option(help="Of the ranker.")] = 8080,
+    embedding_grpc_port: int = 9000,
+    embedding_http_port: int = 9080,
     debug: DebugOption = False,
 ) -> None:
     """Serve both tiers on this machine, one process each, until Ctrl-C."""
@@ -87,13 +91,17 @@ def local(
 
     version = open_deployment(Store(store), deployment).current
     common = ["--store", store, "--deployment", deployment]
-    commands = (["embedding", *common], ["ranker", *common])
-    # Libraries of the ranker's process must not take threads from each other.
+    tables, address = _ports(embedding_grpc_port, embedding_http_port), f"localhost:{embedding_grpc_port}"
+    commands = (
+        ["embedding", *common, *tables],
+        ["ranker", *common, *_ports(grpc_port, http_port), "--embedding-address", address],
+    )
+    # Threads that wait for work must not keep the other tier's cores busy.
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
     processes = [
         subprocess.Popen([sys.executable, "-m", "components.serve", *command], env=environment) for command in commands
     ]
-    say(f"serve.version: {version}", f"serve.ranker: {_LOCAL_RANKER}", f"serve.embedding: {_LOCAL_EMBEDDING}")
+    say(f"serve.version: {version}", f"serve.ranker: localhost:{grpc_port}", f"serve.embedding: {address}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         while all(process.poll() is None for process in processes):
@@ -103,6 +111,10 @@ def local(
             process.send_signal(signal.SIGTERM)
         codes = [process.wait() for process in processes]
     raise InputError(f"a server ended by itself, with {codes}; its last line says why")
+
+
+def _ports(grpc_port: int, http_port: int) -> list[str]:
+    return ["--grpc-port", str(grpc_port), "--http-port", str(http_port)]
 
 
 @app.command()

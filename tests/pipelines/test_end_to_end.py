@@ -20,6 +20,7 @@ from components.common.ledger import read_ledger
 from components.common.release import read_pointer
 from pipelines.config import load_config
 from tests.conftest import small_values, write_config
+from tests.serving import free_port
 
 AFTERCLICK = [sys.executable, "-m", "pipelines.cli"]
 
@@ -102,6 +103,42 @@ def test_predict_answers_with_the_published_version(published):
     assert len(rows) == 3
     assert {row["version"] for row in rows} == {read_pointer(store).version}
     assert all(0 < row["checkout_given_click"] < 1 for row in rows)
+
+
+def test_servers_answer_a_request_from_the_logs(published, tmp_path):
+    """As a new user would: make a request, serve, ask, and move to the other version and back."""
+    store, _, _ = published
+    request, ports = tmp_path / "request.json", [free_port() for _ in range(4)]
+    printed = afterclick("request", "-s", store.root)
+    request.write_text(printed)
+    names = ("--grpc-port", "--http-port", "--embedding-grpc-port", "--embedding-http-port")
+    flags = [text for name, port in zip(names, ports, strict=True) for text in (name, str(port))]
+    ranker, embedding = f"localhost:{ports[0]}", f"localhost:{ports[2]}"
+    addresses = ("--ranker-servers", ranker, "--embedding-servers", embedding, "--hold-seconds", "0")
+    current = read_pointer(store).version
+    other = next(version for version in store.versions() if version != current)
+    process = subprocess.Popen(
+        [*AFTERCLICK, "serve", "local", "-s", store.root, *flags], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    try:
+        # Waits until the servers are there: the client asks again while nobody answers.
+        for version in (current, other, current):
+            moved = afterclick("rollout", "-s", store.root, "--to", version[:12], *addresses)
+            assert f"rollout.version: {version}" in moved
+            answer = json.loads(afterclick("predict", str(request), "--server", ranker, "--json").splitlines()[0])
+            assert answer["version"] == version and 0 < answer["checkout_given_view"] < 1
+        assert "error: --to abc: 0 of the versions" in afterclick("rollout", "-s", store.root, "--to", "abc", expect=1)
+        assert "INVALID_ARGUMENT" in _ask_without_a_user(request, tmp_path / "wrong.json", ranker)
+    finally:
+        process.terminate()
+        assert process.wait(timeout=30) == 0
+
+
+def _ask_without_a_user(request: Path, wrong: Path, ranker: str) -> str:
+    wrong.write_text(json.dumps({**json.loads(request.read_text()), "user": {"timestamp": "2026-01-05T13:00:00Z"}}))
+    printed = afterclick("predict", str(wrong), "--server", ranker, expect=1)
+    assert "Traceback" not in printed
+    return printed
 
 
 def test_candidate_below_the_threshold_is_blocked(tmp_path):
