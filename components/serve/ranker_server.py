@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse
 from grpc_interceptor import exceptions as grpc_errors
 from kserve import model_server
 from kserve.model_repository import ModelRepository
+from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
 from components.common.errors import InputError
@@ -174,6 +175,13 @@ class _Repository(ModelRepository):
         self.models[name].ready = False
 
 
+class _DataPlane(DataPlane):
+    """Without KServe's question before every request whether the model is ready: here that would ask the other tier."""
+
+    async def get_model(self, name: str) -> kserve.Model:
+        return self.get_model_from_registry(name)
+
+
 class _Extension(ModelRepositoryExtension):
     """Loading `ranker` means to follow the deployment's record; unloading it, to take this server out of service."""
 
@@ -229,6 +237,7 @@ def serve(config: RankerTierConfig) -> None:
         enable_latency_logging=False,
         grace_period=int(config.grace_seconds),
     )
+    server.dataplane = _DataPlane(repository)
     server.model_repository_extension = _Extension(model, repository)
     # KServe's own handlers and lines give way to one JSON object a line.
     for name in ("kserve", "kserve.trace", "uvicorn", "uvicorn.access", "uvicorn.error"):

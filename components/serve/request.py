@@ -245,9 +245,9 @@ def _numbers(field: Field, values: np.ndarray, valid: np.ndarray | None) -> pa.A
     if values.dtype.kind not in "iuf":
         raise InputError(f"input {field.name!r} is {_kind_of(values)}; it must be FP32")
     numbers = values.astype(np.float64) if valid is None else np.where(valid, values, np.nan)
-    wrong = np.isinf(numbers) | (np.isnan(numbers) if field.required else False)
+    wrong = (np.abs(numbers) > np.finfo(np.float32).max) | (np.isnan(numbers) if field.required else False)
     if wrong.any():
-        raise InputError(f"input {field.name!r} has {numbers[wrong][0]}; it must be a finite number")
+        raise InputError(f"input {field.name!r} has {numbers[wrong][0]}; it must be a finite number of 32 bits")
     return pa.array(numbers)
 
 
