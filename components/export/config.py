@@ -8,13 +8,14 @@ from components.common.config import Config
 
 
 class ExportConfig(Config):
-    """Opset, batch limit, tables and parity."""
+    """Opset, batch limit, tables, files and parity."""
 
     opset: int = Field(20, ge=18, le=23)
     max_batch: int = Field(8192, ge=2)
     max_table_error: float = Field(
         7e-3, gt=0, description="relative squared error above which a table gets a scale for every 16 numbers"
     )
+    single_file: bool = Field(False, description="also write predictor.onnx, which has the tables inside and takes ids")
     parity_days: int = Field(5, ge=1, description="newest scored days on which the version is compared with torch")
     parity_rows: int = Field(100_000, ge=2, description="evaluation rows of these days, the newest at most")
     max_parity_difference: float = Field(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from components.common import storage
@@ -18,11 +19,12 @@ from components.common.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
 from components.common.packed_tables import PackedTable, bytes_report, finest_of, pack_tables
 from components.common.progress import log_line
 from components.common.release import Blessing, Release, read_blessing
-from components.common.servable import ONNX_INPUTS, RANKER_FILE, TABLES_FILE, version_digest
+from components.common.servable import ONNX_INPUTS, PREDICTOR_FILE, RANKER_FILE, TABLES_FILE, version_digest
 from components.export.config import ExportConfig
 from components.export.onnx_export import export_onnx, packed_inputs, vector_inputs
 from components.export.parity import VECTOR_INPUTS, compare
 from components.export.ranker import PackedRanker, ServedRanker
+from components.export.single_file import check_size, compare_single_file, export_single_file
 from components.serve.predictor import Predictor
 from components.train.checkpoint import TrainingState, load_checkpoint
 from components.train.dataset import tensors_of
@@ -66,14 +68,20 @@ def _export(store: Store, config: ExportConfig, blessing: Blessing, release: Rel
     def write(staged: str) -> dict[str, Any]:
         for max_error in (config.max_table_error, 0.0):
             onnx, tables, specs = _make_files(state, config, max_error)
-            parity = _parity(state, table, Predictor.from_files(onnx, tables, specs, state.features), config)
+            served = Predictor.from_files(onnx, tables, specs, state.features).predict(table)
+            parity = _parity(state, table, served, config)
             if not parity["beyond_limits"] or all(spec.layout == finest_layout(spec.dim) for spec in specs):
                 break
             log_line("export", f"{'; '.join(parity['beyond_limits'])}: once more, with the finest tables")
         if parity["beyond_limits"]:
             raise InputError(f"{'; '.join(parity['beyond_limits'])}; nothing is exported")
-        storage.write_bytes(storage.join_uri(staged, RANKER_FILE), onnx)
-        storage.write_bytes(storage.join_uri(staged, TABLES_FILE), tables)
+        files = {RANKER_FILE: onnx, TABLES_FILE: tables}
+        if config.single_file:
+            single = export_single_file(_packed_ranker(state, specs), tables, specs, state.features, config)
+            parity["single_file_max_difference"] = compare_single_file(single, table, state.features, served, config)
+            files[PREDICTOR_FILE] = single
+        for name, content in files.items():
+            storage.write_bytes(storage.join_uri(staged, name), content)
         parity |= {"days": [str(day) for day in days], "table_bytes": bytes_report(specs)}
         identifiers = _identifier_types(store, days)
         return {"details": _details(state, blessing, specs, parity) | {"identifiers": identifiers}}
@@ -87,9 +95,16 @@ def _make_files(state: TrainingState, config: ExportConfig, max_error: float) ->
     """The ranker, the file of the tables, and what lies where in it."""
     weights = {name: table.numpy() for name, table in state.model.embeddings.tables().items()}
     tables, specs = pack_tables(weights, max_error)
-    layout = finest_of(specs)
-    ranker = PackedRanker(ServedRanker(state.model.net, state.lineage.negative_keep_rate), state.features, layout)
-    return export_onnx(ranker, packed_inputs(state.features, layout), ONNX_INPUTS, config), tables, specs
+    inputs = packed_inputs(state.features, finest_of(specs))
+    onnx = export_onnx(_packed_ranker(state, specs), inputs, ONNX_INPUTS, config)
+    if config.single_file:
+        check_size(specs, len(onnx))
+    return onnx, tables, specs
+
+
+def _packed_ranker(state: TrainingState, specs: list[PackedTable]) -> PackedRanker:
+    ranker = ServedRanker(state.model.net, state.lineage.negative_keep_rate)
+    return PackedRanker(ranker, state.features, finest_of(specs))
 
 
 def _details(
@@ -124,13 +139,13 @@ def _parity_examples(store: Store, config: ExportConfig, event_date: date) -> tu
     return table.slice(max(table.num_rows - config.parity_rows, 0)), days
 
 
-def _parity(state: TrainingState, table: pa.Table, predictor: Predictor, config: ExportConfig) -> dict[str, Any]:
-    """Compare the exported files with torch, from examples to probabilities."""
+def _parity(state: TrainingState, table: pa.Table, served: np.ndarray, config: ExportConfig) -> dict[str, Any]:
+    """Compare what the exported files predict with torch, from examples to probabilities."""
     examples = tensors_of(table, state.features, unsampled=True)
     ranker = ServedRanker(state.model.net, state.lineage.negative_keep_rate)
     arguments = vector_inputs(state.model.embeddings, len(state.features.dense_names))
     of_vectors = export_onnx(ranker, arguments, VECTOR_INPUTS, config)
-    return compare(state, examples, of_vectors, predictor.predict(table), config)
+    return compare(state, examples, of_vectors, served, config)
 
 
 def _say(manifest: Manifest) -> None:

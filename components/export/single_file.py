@@ -1,0 +1,176 @@
+"""A version as one ONNX file: ids in, probabilities out, with the INT4 tables inside."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from components.common.binary_code import BinaryCode
+from components.common.encoding import encode
+from components.common.errors import InputError
+from components.common.features import FeatureConfig
+from components.common.int4 import Int4Layout, widen
+from components.common.packed_tables import PackedTable, finest_of
+from components.common.servable import ONNX_OUTPUT, PREDICTOR_INPUTS
+from components.export.config import ExportConfig
+from components.export.onnx_export import export_onnx
+from components.export.ranker import PackedRanker
+
+# A protobuf message ends before 2 GiB; the rest is for what is in neither the tables' file nor the ranker's.
+_MAX_BYTES = 2**31 - 2**24
+_ROWS_AT_ONCE = 4096
+# Both ways run the same float32 arithmetic, so they differ by much less than torch and ONNX may.
+_SHARE_OF_LIMIT = 0.1
+
+
+class SingleFileRanker(nn.Module):
+    """From ids to probabilities: takes the packed rows of the tables within the graph."""
+
+    def __init__(self, ranker: PackedRanker, content: bytes, specs: list[PackedTable], features: FeatureConfig) -> None:
+        """Put the tables of a version's file in front of its ranker."""
+        super().__init__()
+        self.ranker = ranker
+        bytes_, layout = np.frombuffer(content, dtype=np.uint8), finest_of(specs)
+        places = {spec.name: number for number, spec in enumerate(specs)}
+        self.tables = nn.ModuleList(
+            _PackedRows(bytes_, spec, layout, features.binary_codes.get(spec.name)) for spec in specs
+        )
+        self._categorical = [places[table] for table in features.categorical_tables]
+        self._sequence = [places[table] for table in features.sequence_tables]
+
+    def forward(self, categorical_ids: Tensor, dense: Tensor, sequence_ids: Tensor, lengths: Tensor) -> Tensor:
+        """Probabilities, shape (n, objectives).
+
+        Args:
+            categorical_ids: Below their tables' `num_ids`, int64, shape (n, C).
+            dense: Raw dense features, shape (n, D).
+            sequence_ids: As the categorical ones, padded with 0, int64, shape (n, L, S).
+            lengths: Used positions, int64, shape (n,).
+        """
+        categorical = self._look_up(self._categorical, categorical_ids)
+        sequence = self._look_up(self._sequence, sequence_ids)
+        return self.ranker(categorical, dense, sequence, lengths, torch.arange(lengths.shape[0]))
+
+    def _look_up(self, places: list[int], ids: Tensor) -> Tensor:
+        """Packed rows, shape (..., rows, row bytes), of ids of shape (..., columns)."""
+        return torch.cat([self.tables[place](ids[..., column]) for column, place in enumerate(places)], dim=-2)
+
+
+class _PackedRows(nn.Module):
+    """One table's rows as they lie in the file, given in the layout that the ranker takes."""
+
+    packed: Tensor
+    bytes_: Tensor
+
+    def __init__(self, content: np.ndarray, spec: PackedTable, target: Int4Layout, code: BinaryCode | None) -> None:
+        super().__init__()
+        packed = content[spec.first_byte :][: spec.num_bytes].reshape(spec.num_rows, -1)
+        self.register_buffer("packed", torch.from_numpy(packed.copy()))
+        # Which byte of a row each byte of the wider row is.
+        self.register_buffer("bytes_", torch.from_numpy(widen(np.arange(packed.shape[1]), spec.layout, target)))
+        self.is_wide = spec.layout == target
+        self.block_rows = None if code is None else _BlockRows(code)
+        self.num_ids = spec.num_rows if code is None else code.num_codes
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(...) to (..., rows, row bytes)."""
+        rows = ids[..., None] if self.block_rows is None else self.block_rows(ids)
+        # A negative row would count from the end, and a code that is too long would lose bits: no table has this row.
+        rows = torch.where(((ids >= 0) & (ids < self.num_ids))[..., None], rows, len(self.packed))
+        found = nn.functional.embedding(rows, self.packed)
+        return found if self.is_wide else found.index_select(-1, self.bytes_)
+
+
+class _BlockRows(nn.Module):
+    """Rows of a code's blocks, without shifts, which ONNX has for unsigned numbers only.
+
+    A bit of the code adds the same to its block's row whatever the other bits are.
+    """
+
+    place_values: Tensor
+    first_rows: Tensor
+    steps: Tensor
+
+    def __init__(self, code: BinaryCode) -> None:
+        super().__init__()
+        self.register_buffer("place_values", 2 ** torch.arange(code.code_bits))
+        self.register_buffer("first_rows", torch.tensor(code.rows(0)))
+        # (bits, blocks): what a bit adds to the row of each block.
+        self.register_buffer("steps", torch.stack(code.rows(self.place_values), dim=-1) - self.first_rows)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """(...) to (..., blocks)."""
+        # Not by torch.div: the exporter makes float32 of it, which is exact for codes of 24 bits only.
+        bits = codes[..., None] % (2 * self.place_values) >= self.place_values
+        return torch.matmul(bits.to(torch.int64), self.steps) + self.first_rows
+
+
+def check_size(specs: list[PackedTable], ranker_bytes: int) -> None:
+    """Check that tables and ranker fit one ONNX file.
+
+    Raises:
+        InputError: If they are too large.
+    """
+    table_bytes = sum(spec.num_bytes for spec in specs)
+    if table_bytes + ranker_bytes > _MAX_BYTES:
+        raise InputError(
+            f"export.single_file: tables of {table_bytes} bytes and a ranker of {ranker_bytes} do not fit one "
+            f"ONNX file, at most {_MAX_BYTES} do (protobuf ends at 2 GiB); turn it off, or make the tables smaller"
+        )
+
+
+def export_single_file(
+    ranker: PackedRanker, content: bytes, specs: list[PackedTable], features: FeatureConfig, config: ExportConfig
+) -> bytes:
+    """Export a ranker with its tables, with a free batch dimension.
+
+    Args:
+        ranker: Of packed rows.
+        content: The file of the tables.
+        specs: The tables in it.
+        features: The version's.
+        config: Opset and largest batch.
+    """
+    length = features.sequence.length
+    arguments = (
+        torch.zeros(3, len(features.categorical_tables), dtype=torch.int64),
+        torch.zeros(3, len(features.dense_names)),
+        torch.zeros(3, length, len(features.sequence_tables), dtype=torch.int64),
+        torch.tensor([0, 1, length]),
+    )
+    return export_onnx(SingleFileRanker(ranker, content, specs, features), arguments, PREDICTOR_INPUTS, config)
+
+
+def compare_single_file(
+    onnx: bytes, table: pa.Table, features: FeatureConfig, served: np.ndarray, config: ExportConfig
+) -> float:
+    """Check that the single file predicts what the two files do.
+
+    Args:
+        onnx: The single file.
+        table: Examples, n rows.
+        features: The version's.
+        served: Probabilities by the version's two files, shape (n, objectives).
+        config: The limit.
+
+    Returns:
+        The largest difference of a probability.
+
+    Raises:
+        InputError: If it is more than float32 arithmetic explains.
+    """
+    session, parts = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"]), []
+    for start in range(0, table.num_rows, _ROWS_AT_ONCE):
+        encoded = encode(table.slice(start, _ROWS_AT_ONCE), features)
+        values = (encoded.categorical, encoded.dense, encoded.sequence, encoded.lengths)
+        parts += session.run([ONNX_OUTPUT], dict(zip(PREDICTOR_INPUTS, values, strict=True)))
+    difference, limit = np.abs(np.concatenate(parts) - served).max(), config.max_parity_difference * _SHARE_OF_LIMIT
+    if not difference <= limit:
+        raise InputError(
+            f"export.single_file: the file differs from tables and ranker by {difference:.2e}, at most {limit:.0e} is "
+            "allowed (a tenth of export.max_parity_difference); nothing is exported"
+        )
+    return float(difference)

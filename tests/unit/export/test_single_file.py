@@ -1,0 +1,231 @@
+"""The single file predicts what tables and ranker do, is about as small, and refuses what has no row."""
+
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from components.common import storage
+from components.common.encoding import encode
+from components.common.errors import InputError
+from components.common.examples import EVALUATION, read_examples
+from components.common.features import FeatureConfig
+from components.common.layout import Store
+from components.common.manifests import read_manifest
+from components.common.packed_tables import PackedTable
+from components.common.release import write_record
+from components.common.servable import PREDICTOR_INPUTS, version_digest
+from components.export import single_file
+from components.export.config import ExportConfig
+from components.export.run import export_releases
+from components.export.single_file import check_size, compare_single_file, export_single_file
+from components.publish.registry import publish_releases
+from components.serve.predictor import Predictor
+from components.train.config import ModelConfig
+from components.train.model.ranker import Ranker
+from tests.unit.export.served import make_files
+from tests.unit.export.test_export import blessing_of
+
+FILES = ["predictor.onnx", "ranker.onnx", "tables.int4"]
+
+
+def open_session(content):
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def inputs_of(table, features):
+    encoded = encode(table, features)
+    values = (encoded.categorical, encoded.dense, encoded.sequence, encoded.lengths)
+    return dict(zip(PREDICTOR_INPUTS, values, strict=True))
+
+
+def with_codes(features, **code):
+    """User ids in codes of 31 bits, beyond what float32 holds, item ids in codes of 10."""
+    sizes = {"user_id": {"code_bits": 31, "block_bits": 8}, "item_id": {"code_bits": 10, "block_bits": 4}}
+    codes = {name: size | code for name, size in sizes.items()}
+    values = features.model_dump(mode="json")
+    values["categorical"] = [
+        {"name": feature["name"], "binary_code": codes[feature["name"]]} if feature["name"] in codes else feature
+        for feature in values["categorical"]
+    ]
+    return FeatureConfig.parse(values, "features")
+
+
+def random_ranker(features, dim):
+    """Vectors far enough apart that another row is another prediction."""
+    torch.manual_seed(0)
+    return Ranker(features, ModelConfig(embedding_dim=dim, embedding_init=1.0)).eval()
+
+
+def export_both(features, dim, max_error=7e-3):
+    files = make_files(random_ranker(features, dim), features, max_error)
+    single = export_single_file(files.packed_ranker, files.tables, files.specs, features, ExportConfig())
+    return files, single
+
+
+@pytest.mark.parametrize(
+    ("dim", "max_error", "code", "block_sizes"),
+    [
+        (4, 7e-3, None, {4}),
+        (32, 0.0, None, {16}),
+        (32, 5.8e-3, None, {16, 32}),
+        (4, 7e-3, {"combine": "sum", "split": "succession"}, {4}),
+        (32, 0.0, {"combine": "sum", "split": "skip"}, {16}),
+        (32, 0.0, {"combine": "concatenate", "split": "succession"}, {16}),
+        (4, 7e-3, {"combine": "concatenate", "split": "skip"}, {4}),
+    ],
+)
+def test_single_file_predicts_what_tables_and_ranker_do(joined, dim, max_error, code, block_sizes):
+    features = with_codes(joined.config.features, **code) if code else joined.config.features
+    files, single = export_both(features, dim, max_error)
+    assert {spec.block_size for spec in files.specs} == block_sizes
+    table = read_examples(joined.store, EVALUATION, joined.scored_day)[0].slice(0, 400)
+    served, session = files.predict(table), open_session(single)
+    assert np.ptp(served, axis=0).min() > 0.01
+    for rows in (1, 7, 400):
+        (found,) = session.run(["probabilities"], inputs_of(table.slice(0, rows), features))
+        assert found.shape == (rows, 6)
+        np.testing.assert_allclose(found, served[:rows], rtol=0, atol=1e-6)
+    assert compare_single_file(single, table, features, served, ExportConfig()) <= 1e-6
+
+
+def test_graph_is_checked_and_has_named_inputs_of_any_batch(joined):
+    _, single = export_both(with_codes(joined.config.features), 4)
+    model = onnx.load_from_string(single)
+    onnx.checker.check_model(model, full_check=True)
+    assert model.opset_import[0].version == 20
+    types = {value.name: value.type.tensor_type for value in model.graph.input}
+    assert tuple(types) == PREDICTOR_INPUTS
+    assert all(tensor.shape.dim[0].dim_param for tensor in types.values())
+    integers = {name for name, tensor in types.items() if tensor.elem_type == onnx.TensorProto.INT64}
+    assert integers == {"categorical_ids", "sequence_ids", "lengths"}
+    assert {node.domain for node in model.graph.node} == {""}
+
+
+def test_file_is_as_small_as_tables_and_ranker(joined):
+    values = joined.config.features.model_dump(mode="json")
+    for feature in values["categorical"]:
+        if feature["name"] in ("user_id", "item_id"):
+            feature["num_rows"] = 50_000
+    files, single = export_both(FeatureConfig.parse(values, "features"), 32)
+    assert sum(spec.num_bytes for spec in files.specs) > 2_000_000
+    assert len(single) <= 1.1 * (len(files.tables) + len(files.onnx))
+
+
+@pytest.mark.parametrize("split", [None, "succession", "skip"])
+def test_id_out_of_range_is_refused(joined, split):
+    """By ONNX Runtime: neither counted from the table's end, nor cut to a code."""
+    features = with_codes(joined.config.features, split=split) if split else joined.config.features
+    _, single = export_both(features, 4)
+    session = open_session(single)
+    table = read_examples(joined.store, EVALUATION, joined.scored_day)[0].slice(0, 5)
+    columns = [("categorical_ids", place, name) for place, name in enumerate(features.categorical_tables)]
+    columns += [("sequence_ids", place, name) for place, name in enumerate(features.sequence_tables)]
+    for key, place, name in columns:
+        limit, inputs = features.num_ids[name], inputs_of(table, features)
+        for wrong in (limit, -1, -limit, 2 * limit, 2**62, -(2**63)):
+            damaged = inputs | {key: inputs[key].copy()}
+            damaged[key][3, ..., place] = wrong
+            with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument, match="out of data bounds"):
+                session.run(None, damaged)
+        inputs[key] = inputs[key].copy()
+        inputs[key][3, ..., place] = limit - 1
+        assert np.isfinite(session.run(None, inputs)[0]).all()
+
+
+def test_tables_beyond_protobuf_are_refused():
+    spec = PackedTable(name="user_id", num_rows=2**31 // 20, dim=32, block_size=32, first_byte=0, relative_error=0)
+    with pytest.raises(InputError, match=r"export\.single_file: tables of 2147483640 bytes .* 2 GiB"):
+        check_size([spec], 1000)
+    fitting = spec.model_copy(update={"num_rows": 10**8})
+    check_size([fitting], 1000)
+    with pytest.raises(InputError, match="ranker of 200000000 do not fit"):
+        check_size([fitting], 200_000_000)
+
+
+@pytest.fixture
+def unexported(trained, tmp_path):
+    """A copy of the trained deployment whose control may be exported."""
+    shutil.copytree(trained.store.root, tmp_path / "store")
+    deployment = replace(trained, store=Store(str(tmp_path / "store")))
+    blessing = blessing_of(deployment)
+    storage.remove(deployment.store.staged_version(blessing.releases[0].checkpoint_digest))
+    write_record(deployment.store.blessing("batch", deployment.scored_day), blessing)
+    return deployment, blessing
+
+
+def export(unexported, **config):
+    deployment, blessing = unexported
+    export_releases(deployment.store.root, ExportConfig(**config), "batch", deployment.scored_day)
+    uri = deployment.store.staged_version(blessing.releases[0].checkpoint_digest)
+    return read_manifest(uri, "version"), uri
+
+
+def assert_nothing_exported(unexported):
+    deployment, blessing = unexported
+    found = Path(deployment.store.root).glob(f"exports/{blessing.releases[0].checkpoint_digest}*/*")
+    assert [*found] == []
+
+
+def test_there_is_none_unless_asked_for(unexported):
+    manifest, _ = export(unexported)
+    assert [file.name for file in manifest.files] == FILES[1:]
+    assert "single_file_max_difference" not in manifest.details["parity"]
+
+
+def documented_snippet():
+    """How docs/versions.md runs the file."""
+    return re.search(r"```python\n(.*?)```", Path("docs/versions.md").read_text(), re.DOTALL)[1]
+
+
+def test_version_with_a_single_file_is_published_and_runs_as_documented(unexported, monkeypatch):
+    deployment, blessing = unexported
+    snippet = documented_snippet()
+    manifest, _ = export(unexported, single_file=True)
+    assert [file.name for file in manifest.files] == FILES
+    assert manifest.details["parity"]["single_file_max_difference"] <= 1e-6
+    digest = version_digest(manifest)
+    publish_releases(deployment.store, blessing, [digest])
+    uri = deployment.store.version(digest)
+    predictor, _ = Predictor.from_version(uri)
+    rows = read_examples(deployment.store, EVALUATION, deployment.scored_day)[0]
+    names = {"rows": rows, "features": predictor.features}
+    monkeypatch.chdir(uri)
+    exec(snippet, names)
+    np.testing.assert_allclose(names["probabilities"], predictor.predict(rows), rtol=0, atol=1e-6)
+
+
+def test_single_file_that_predicts_otherwise_stops(unexported, monkeypatch):
+    def export_damaged(ranker, content, *others):
+        damaged = np.frombuffer(content, dtype=np.uint8).copy()
+        damaged[:4000:6] ^= 1
+        return export_single_file(ranker, damaged.tobytes(), *others)
+
+    monkeypatch.setattr("components.export.run.export_single_file", export_damaged)
+    with pytest.raises(InputError, match=r"single_file: the file differs .* at most 1e-06 .* nothing is exported"):
+        export(unexported, single_file=True)
+    assert_nothing_exported(unexported)
+
+
+def test_too_large_tables_stop_before_anything_is_written(unexported, monkeypatch):
+    monkeypatch.setattr(single_file, "_MAX_BYTES", 100_000)
+    with pytest.raises(InputError, match=r"export\.single_file: tables of \d+ bytes"):
+        export(unexported, single_file=True)
+    assert_nothing_exported(unexported)
+
+
+def test_difference_that_is_no_number_stops(joined):
+    files, single = export_both(joined.config.features, 4)
+    table = read_examples(joined.store, EVALUATION, joined.scored_day)[0].slice(0, 20)
+    served = files.predict(table)
+    served[3, 2] = np.nan
+    with pytest.raises(InputError, match="differs from tables and ranker by nan"):
+        compare_single_file(single, table, files.features, served, ExportConfig())
