@@ -165,10 +165,6 @@ class FeatureConfig(Config):
         """The table of every id of a sequence position, in order."""
         return tuple(self.sequence_table(name) for name in self.sequence_names)
 
-    def num_look_ups(self, tables: tuple[str, ...]) -> int:
-        """How many rows one id of each of these tables takes together."""
-        return sum(self.binary_codes[name].num_blocks if name in self.binary_codes else 1 for name in tables)
-
     def num_vectors(self, tables: tuple[str, ...]) -> int:
         """How many vectors one id of each of these tables makes together."""
         return sum(self.binary_codes[name].num_vectors if name in self.binary_codes else 1 for name in tables)

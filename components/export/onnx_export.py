@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from components.common.features import FeatureConfig
-from components.common.int4 import Int4Layout
+from components.common.packed_tables import PackedTable, finest_of, look_up_rows
 from components.common.servable import ONNX_OUTPUT
 from components.export.config import ExportConfig
 from components.train.model.embeddings import Embeddings
@@ -19,11 +19,11 @@ from components.train.model.embeddings import Embeddings
 _ROWS, _USERS = 3, 2
 
 
-def packed_inputs(features: FeatureConfig, layout: Int4Layout) -> tuple[torch.Tensor, ...]:
-    """Inputs of a `PackedRanker`, all zeros."""
-    length = features.sequence.length
+def packed_inputs(features: FeatureConfig, specs: list[PackedTable]) -> tuple[torch.Tensor, ...]:
+    """Inputs of a `PackedRanker` of these tables, all zeros."""
+    length, row_bytes = features.sequence.length, finest_of(specs).row_bytes
     categorical, sequence = (
-        torch.zeros(*shape, features.num_look_ups(tables), layout.row_bytes, dtype=torch.uint8)
+        torch.zeros(*shape, len(look_up_rows(tables, specs, features)), row_bytes, dtype=torch.uint8)
         for shape, tables in (((_ROWS,), features.categorical_tables), ((_USERS, length), features.sequence_tables))
     )
     dense = torch.zeros(_ROWS, len(features.dense_names))

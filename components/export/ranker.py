@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from components.common.features import FeatureConfig
 from components.common.int4 import Int4Layout
+from components.common.packed_tables import PackedTable, finest_of, look_up_rows
 from components.train.model.ranker import LogitCorrection, RankerNet
 
 
@@ -34,14 +35,16 @@ class ServedRanker(nn.Module):
 
 
 class PackedRanker(nn.Module):
-    """From packed INT4 rows to probabilities: rows are decoded, and those of a summed code added up, in the graph."""
+    """From packed INT4 rows to probabilities: rows are decoded, and those of one vector added up, in the graph."""
 
-    def __init__(self, ranker: ServedRanker, features: FeatureConfig, layout: Int4Layout) -> None:
-        """Put the decoding of rows in a layout in front of a ranker."""
+    def __init__(self, ranker: ServedRanker, features: FeatureConfig, specs: list[PackedTable]) -> None:
+        """Put the decoding of these tables' rows in front of a ranker."""
         super().__init__()
         self.ranker = ranker
-        self.categorical = RowsToVectors(features, features.categorical_tables, layout)
-        self.sequence = RowsToVectors(features, features.sequence_tables, layout)
+        self.categorical, self.sequence = (
+            RowsToVectors([row.vector for row in look_up_rows(tables, specs, features)], finest_of(specs))
+            for tables in (features.categorical_tables, features.sequence_tables)
+        )
 
     def forward(
         self, categorical_rows: Tensor, dense: Tensor, sequence_rows: Tensor, lengths: Tensor, users: Tensor
@@ -66,20 +69,13 @@ class RowsToVectors(nn.Module):
     powers: Tensor
     sums: Tensor | None
 
-    def __init__(self, features: FeatureConfig, tables: tuple[str, ...], layout: Int4Layout) -> None:
-        """Decode the rows of these tables, in order."""
+    def __init__(self, vectors: list[int], layout: Int4Layout) -> None:
+        """Decode rows in a layout, each of which is a part of one of the vectors 0, 1, ..."""
         super().__init__()
         self.num_blocks = layout.num_blocks
-        owners: list[int] = []
-        made = 0
-        for table in tables:
-            code = features.binary_codes.get(table)
-            width = code.num_vectors if code else 1
-            owners += [made + min(block, width - 1) for block in range(code.num_blocks if code else 1)]
-            made += width
-        is_plain = owners == list(range(made))
+        is_plain = vectors == list(range(len(vectors)))
         # (vectors, rows), 1 where a row is part of a vector.
-        sums = None if is_plain else torch.nn.functional.one_hot(torch.tensor(owners), made).t().to(torch.float32)
+        sums = None if is_plain else torch.nn.functional.one_hot(torch.tensor(vectors)).t().to(torch.float32)
         self.register_buffer("sums", sums)
         # By a float16's five bits of exponent: the value of its lowest bit. The lowest exponent has no hidden bit.
         self.register_buffer("powers", 2.0 ** (torch.arange(32).clamp(min=1) - 25).to(torch.float32))

@@ -16,7 +16,7 @@ from components.common.int4 import finest_layout
 from components.common.layout import CLEAN_LOGS_KIND, VERSION_KIND, Store
 from components.common.manifests import Manifest, find_manifest, read_manifest, write_artifact
 from components.common.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
-from components.common.packed_tables import PackedTable, bytes_report, finest_of, pack_tables
+from components.common.packed_tables import PackedTable, bytes_report, pack_tables
 from components.common.progress import log_line
 from components.common.release import Blessing, Release, read_blessing
 from components.common.servable import ONNX_INPUTS, PREDICTOR_FILE, RANKER_FILE, TABLES_FILE, version_digest
@@ -95,16 +95,14 @@ def _make_files(state: TrainingState, config: ExportConfig, max_error: float) ->
     """The ranker, the file of the tables, and what lies where in it."""
     weights = {name: table.numpy() for name, table in state.model.embeddings.tables().items()}
     tables, specs = pack_tables(weights, max_error)
-    inputs = packed_inputs(state.features, finest_of(specs))
-    onnx = export_onnx(_packed_ranker(state, specs), inputs, ONNX_INPUTS, config)
+    onnx = export_onnx(_packed_ranker(state, specs), packed_inputs(state.features, specs), ONNX_INPUTS, config)
     if config.single_file:
         check_size(specs, len(onnx))
     return onnx, tables, specs
 
 
 def _packed_ranker(state: TrainingState, specs: list[PackedTable]) -> PackedRanker:
-    ranker = ServedRanker(state.model.net, state.lineage.negative_keep_rate)
-    return PackedRanker(ranker, state.features, finest_of(specs))
+    return PackedRanker(ServedRanker(state.model.net, state.lineage.negative_keep_rate), state.features, specs)
 
 
 def _details(

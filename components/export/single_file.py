@@ -13,7 +13,7 @@ from components.common.encoding import encode
 from components.common.errors import InputError
 from components.common.features import FeatureConfig
 from components.common.int4 import Int4Layout, widen
-from components.common.packed_tables import PackedTable, finest_of
+from components.common.packed_tables import PackedTable, bytes_report, finest_of
 from components.common.servable import ONNX_OUTPUT, PREDICTOR_INPUTS
 from components.export.config import ExportConfig
 from components.export.onnx_export import export_onnx
@@ -60,15 +60,18 @@ class SingleFileRanker(nn.Module):
 
 
 class _PackedRows(nn.Module):
-    """One table's rows as they lie in the file, given in the layout that the ranker takes."""
+    """One table's rows, and its fine ones, as they lie in the file; given in the layout that the ranker takes."""
 
     packed: Tensor
     bytes_: Tensor
+    hot_ids: Tensor
 
     def __init__(self, content: np.ndarray, spec: PackedTable, target: Int4Layout, code: BinaryCode | None) -> None:
         super().__init__()
-        packed = content[spec.first_byte :][: spec.num_bytes].reshape(spec.num_rows, -1)
+        packed = spec.rows(content)
         self.register_buffer("packed", torch.from_numpy(packed.copy()))
+        self.register_buffer("hot_ids", torch.from_numpy(spec.hot_ids(content).copy()))
+        self.num_rows, self.num_hot = spec.num_rows, spec.num_hot
         # Which byte of a row each byte of the wider row is.
         self.register_buffer("bytes_", torch.from_numpy(widen(np.arange(packed.shape[1]), spec.layout, target)))
         self.is_wide = spec.layout == target
@@ -80,8 +83,19 @@ class _PackedRows(nn.Module):
         rows = ids[..., None] if self.block_rows is None else self.block_rows(ids)
         # A negative row would count from the end, and a code that is too long would lose bits: no table has this row.
         rows = torch.where(((ids >= 0) & (ids < self.num_ids))[..., None], rows, len(self.packed))
+        if self.num_hot:
+            rows = torch.cat([rows, self.num_rows + self._ranks(rows)], dim=-1)
         found = nn.functional.embedding(rows, self.packed)
         return found if self.is_wide else found.index_select(-1, self.bytes_)
+
+    def _ranks(self, rows: Tensor) -> Tensor:
+        """Which of the hot rows each row is, or how many these are, if it is none; ONNX has no binary search."""
+        below, last = torch.zeros_like(rows), self.num_hot - 1
+        for power in reversed(range(self.num_hot.bit_length())):
+            further = below + 2**power
+            is_below = (further <= self.num_hot) & (self.hot_ids[(further - 1).clamp(max=last)] < rows)
+            below = torch.where(is_below, further, below)
+        return torch.where(self.hot_ids[below.clamp(max=last)] == rows, below, self.num_hot)
 
 
 class _BlockRows(nn.Module):
@@ -114,7 +128,7 @@ def check_size(specs: list[PackedTable], ranker_bytes: int) -> None:
     Raises:
         InputError: If they are too large.
     """
-    table_bytes = sum(spec.num_bytes for spec in specs)
+    table_bytes = bytes_report(specs)["int4"]
     if table_bytes + ranker_bytes > _MAX_BYTES:
         raise InputError(
             f"export.single_file: tables of {table_bytes} bytes and a ranker of {ranker_bytes} do not fit one "

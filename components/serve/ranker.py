@@ -19,7 +19,7 @@ import numpy as np
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.objectives import SERVED_OBJECTIVES
-from components.common.packed_tables import finest_of
+from components.common.packed_tables import finest_of, look_up_rows
 from components.common.servable import ONNX_INPUTS, ONNX_OUTPUT
 from components.serve.config import RankerTierConfig
 from components.serve.deployment import open_deployment
@@ -110,8 +110,11 @@ class RankerVersion:
 
 def _empty_inputs(version: Version) -> tuple[np.ndarray, ...]:
     """Rows of zeros of two candidates."""
-    features, row_bytes = version.details.features, finest_of(list(version.details.tables)).row_bytes
-    look_ups = (features.num_look_ups(features.categorical_tables), features.num_look_ups(features.sequence_tables))
+    features, specs = version.details.features, list(version.details.tables)
+    row_bytes = finest_of(specs).row_bytes
+    look_ups = [
+        len(look_up_rows(tables, specs, features)) for tables in (features.categorical_tables, features.sequence_tables)
+    ]
     return (
         np.zeros((2, look_ups[0], row_bytes), dtype=np.uint8),
         np.zeros((2, len(features.dense_names)), dtype=np.float32),

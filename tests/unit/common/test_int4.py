@@ -114,7 +114,7 @@ def test_float16_of_bytes_is_exact():
     """All finite float16, as the exported graph reads them."""
     bits = np.arange(2**16, dtype="<u2")
     values = bits.view("<f2")[np.isfinite(bits.view("<f2"))]
-    decoder = RowsToVectors(FEATURES, ("item_id",), Int4Layout(2, 2))
+    decoder = RowsToVectors([0], Int4Layout(2, 2))
     found = decoder._float16(torch.from_numpy(values.view(np.uint8).reshape(-1, 2).copy()).to(torch.float32))
     assert np.array_equal(found.numpy()[:, 0], values.astype(np.float32))
 

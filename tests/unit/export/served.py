@@ -1,4 +1,4 @@
-"""From a ranker to what a server would answer, without a store."""
+"""From a ranker, or a deployment, to what a server would answer."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ import torch
 
 from components.common.features import FeatureConfig
 from components.common.int4 import dequantize
-from components.common.packed_tables import PackedTable, finest_of, pack_tables
+from components.common.manifests import Manifest, read_manifest
+from components.common.packed_tables import PackedTable, pack_tables
+from components.common.release import Blessing
 from components.common.servable import ONNX_INPUTS
 from components.export.config import ExportConfig
 from components.export.onnx_export import export_onnx, packed_inputs
 from components.export.ranker import PackedRanker, ServedRanker
+from components.export.run import export_releases
 from components.serve.predictor import Predictor
 from components.train.model.ranker import Ranker
+from tests.conftest import Deployment
 
 
 @dataclass(frozen=True)
@@ -33,20 +37,51 @@ class Files:
         return Predictor.from_files(self.onnx, self.tables, self.specs, self.features).predict(table)
 
 
-def make_files(ranker: Ranker, features: FeatureConfig, max_error: float = 7e-3) -> Files:
+def make_files(
+    ranker: Ranker, features: FeatureConfig, max_error: float = 7e-3, hot: dict[str, np.ndarray] | None = None
+) -> Files:
     """Export a ranker as a version."""
     weights = {name: rows.numpy() for name, rows in ranker.embeddings.tables().items()}
-    content, specs = pack_tables(weights, max_error)
-    layout = finest_of(specs)
-    packed_ranker = PackedRanker(ServedRanker(ranker.net, 0.5), features, layout)
-    onnx = export_onnx(packed_ranker, packed_inputs(features, layout), ONNX_INPUTS, ExportConfig())
+    content, specs = pack_tables(weights, max_error, hot)
+    packed_ranker = PackedRanker(ServedRanker(ranker.net, 0.5), features, specs)
+    onnx = export_onnx(packed_ranker, packed_inputs(features, specs), ONNX_INPUTS, ExportConfig())
     return Files(features, content, specs, packed_ranker, onnx)
+
+
+def vectors_of(content: bytes | np.ndarray, spec: PackedTable) -> np.ndarray:
+    """A table as the file has it, float32, shape (rows, dim)."""
+    packed = np.frombuffer(content, np.uint8)[spec.first_byte :][: spec.num_bytes].reshape(spec.num_rows, -1)
+    vectors = dequantize(packed, spec.layout)
+    if spec.num_hot:
+        start = spec.first_byte + spec.num_bytes
+        fine = np.frombuffer(content, np.uint8)[start:][: spec.num_hot * spec.layout.row_bytes]
+        ids = np.frombuffer(np.frombuffer(content, np.uint8)[: spec.end_byte][-8 * spec.num_hot :], "<i8")
+        vectors[ids] += dequantize(fine.reshape(spec.num_hot, -1), spec.layout)
+    return vectors
 
 
 def predict_as_served(ranker: Ranker, features: FeatureConfig, table: pa.Table, max_error: float = 7e-3) -> np.ndarray:
     """Probabilities of a version at negative_keep_rate 0.5; the ranker's tables become what INT4 makes of them."""
     files = make_files(ranker, features, max_error)
     for spec in files.specs:
-        packed = np.frombuffer(files.tables, np.uint8)[spec.first_byte :][: spec.num_bytes].reshape(spec.num_rows, -1)
-        ranker.embeddings.tables()[spec.name].copy_(torch.from_numpy(dequantize(packed, spec.layout)))
+        ranker.embeddings.tables()[spec.name].copy_(torch.from_numpy(vectors_of(files.tables, spec)))
     return files.predict(table)
+
+
+@dataclass(frozen=True)
+class Unexported:
+    """A deployment, and the blessing that lets its control be exported."""
+
+    deployment: Deployment
+    blessing: Blessing
+
+    @property
+    def uri(self) -> str:
+        """Where its version goes."""
+        return self.deployment.store.staged_version(self.blessing.releases[0].checkpoint_digest)
+
+    def export(self, **config: object) -> Manifest:
+        """Export it."""
+        settings = ExportConfig.parse(config, "export")
+        export_releases(self.deployment.store.root, settings, "batch", self.deployment.scored_day)
+        return read_manifest(self.uri, "version")

@@ -106,8 +106,8 @@ def test_int4_beyond_its_limits_stops(trained, monkeypatch):
     candidate = blessing_of(trained, "candidate", "promote")
     write_record(trained.store.blessing("daily", trained.scored_day), candidate)
 
-    def pack_damaged(tables, max_error):
-        return pack_tables({name: rows + 0.5 for name, rows in tables.items()}, max_error)
+    def pack_damaged(tables, *others):
+        return pack_tables({name: rows + 0.5 for name, rows in tables.items()}, *others)
 
     monkeypatch.setattr("components.export.run.pack_tables", pack_damaged)
     with pytest.raises(InputError, match="INT4 tables change the mean prediction of checkout.* nothing is exported"):

@@ -1,8 +1,6 @@
 """The single file predicts what tables and ranker do, is about as small, and refuses what has no row."""
 
 import re
-import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,26 +9,20 @@ import onnxruntime
 import pytest
 import torch
 
-from components.common import storage
 from components.common.encoding import encode
 from components.common.errors import InputError
 from components.common.examples import EVALUATION, read_examples
 from components.common.features import FeatureConfig
-from components.common.layout import Store
-from components.common.manifests import read_manifest
 from components.common.packed_tables import PackedTable
-from components.common.release import write_record
 from components.common.servable import PREDICTOR_INPUTS, version_digest
 from components.export import single_file
 from components.export.config import ExportConfig
-from components.export.run import export_releases
 from components.export.single_file import check_size, compare_single_file, export_single_file
 from components.publish.registry import publish_releases
 from components.serve.predictor import Predictor
 from components.train.config import ModelConfig
 from components.train.model.ranker import Ranker
 from tests.unit.export.served import make_files
-from tests.unit.export.test_export import blessing_of
 
 FILES = ["predictor.onnx", "ranker.onnx", "tables.int4"]
 
@@ -65,28 +57,34 @@ def random_ranker(features, dim):
     return Ranker(features, ModelConfig(embedding_dim=dim, embedding_init=1.0)).eval()
 
 
-def export_both(features, dim, max_error=7e-3):
-    files = make_files(random_ranker(features, dim), features, max_error)
+def export_both(features, dim, max_error=7e-3, hot_share=0.0):
+    generator = np.random.default_rng(1)
+    hot = {name: np.flatnonzero(generator.random(rows) < hot_share) for name, rows in features.tables.items()}
+    files = make_files(random_ranker(features, dim), features, max_error, hot)
     single = export_single_file(files.packed_ranker, files.tables, files.specs, features, ExportConfig())
     return files, single
 
 
 @pytest.mark.parametrize(
-    ("dim", "max_error", "code", "block_sizes"),
+    ("dim", "max_error", "code", "block_sizes", "hot_share"),
     [
-        (4, 7e-3, None, {4}),
-        (32, 0.0, None, {16}),
-        (32, 5.8e-3, None, {16, 32}),
-        (4, 7e-3, {"combine": "sum", "split": "succession"}, {4}),
-        (32, 0.0, {"combine": "sum", "split": "skip"}, {16}),
-        (32, 0.0, {"combine": "concatenate", "split": "succession"}, {16}),
-        (4, 7e-3, {"combine": "concatenate", "split": "skip"}, {4}),
+        (4, 7e-3, None, {4}, 0),
+        (32, 0.0, None, {16}, 0),
+        (32, 5.8e-3, None, {16, 32}, 0),
+        (4, 7e-3, {"combine": "sum", "split": "succession"}, {4}, 0),
+        (32, 0.0, {"combine": "sum", "split": "skip"}, {16}, 0),
+        (32, 0.0, {"combine": "concatenate", "split": "succession"}, {16}, 0),
+        (4, 7e-3, {"combine": "concatenate", "split": "skip"}, {4}, 0),
+        (32, 5.8e-3, None, {16, 32}, 0.5),
+        (4, 7e-3, {"combine": "sum", "split": "succession"}, {4}, 0.3),
+        (32, 0.0, {"combine": "concatenate", "split": "skip"}, {16}, 1),
     ],
 )
-def test_single_file_predicts_what_tables_and_ranker_do(joined, dim, max_error, code, block_sizes):
+def test_single_file_predicts_what_tables_and_ranker_do(joined, dim, max_error, code, block_sizes, hot_share):
     features = with_codes(joined.config.features, **code) if code else joined.config.features
-    files, single = export_both(features, dim, max_error)
+    files, single = export_both(features, dim, max_error, hot_share)
     assert {spec.block_size for spec in files.specs} == block_sizes
+    assert (hot_share > 0) == any(spec.num_hot for spec in files.specs)
     table = read_examples(joined.store, EVALUATION, joined.scored_day)[0].slice(0, 400)
     served, session = files.predict(table), open_session(single)
     assert np.ptp(served, axis=0).min() > 0.01
@@ -110,21 +108,22 @@ def test_graph_is_checked_and_has_named_inputs_of_any_batch(joined):
     assert {node.domain for node in model.graph.node} == {""}
 
 
-def test_file_is_as_small_as_tables_and_ranker(joined):
+@pytest.mark.parametrize("hot_share", [0, 0.2])
+def test_file_is_as_small_as_tables_and_ranker(joined, hot_share):
     values = joined.config.features.model_dump(mode="json")
     for feature in values["categorical"]:
         if feature["name"] in ("user_id", "item_id"):
             feature["num_rows"] = 50_000
-    files, single = export_both(FeatureConfig.parse(values, "features"), 32)
+    files, single = export_both(FeatureConfig.parse(values, "features"), 32, hot_share=hot_share)
     assert sum(spec.num_bytes for spec in files.specs) > 2_000_000
     assert len(single) <= 1.1 * (len(files.tables) + len(files.onnx))
 
 
-@pytest.mark.parametrize("split", [None, "succession", "skip"])
-def test_id_out_of_range_is_refused(joined, split):
+@pytest.mark.parametrize(("split", "hot_share"), [(None, 0), ("succession", 0), ("skip", 0), (None, 0.5)])
+def test_id_out_of_range_is_refused(joined, split, hot_share):
     """By ONNX Runtime: neither counted from the table's end, nor cut to a code."""
     features = with_codes(joined.config.features, split=split) if split else joined.config.features
-    _, single = export_both(features, 4)
+    _, single = export_both(features, 4, hot_share=hot_share)
     session = open_session(single)
     table = read_examples(joined.store, EVALUATION, joined.scored_day)[0].slice(0, 5)
     columns = [("categorical_ids", place, name) for place, name in enumerate(features.categorical_tables)]
@@ -151,32 +150,13 @@ def test_tables_beyond_protobuf_are_refused():
         check_size([fitting], 200_000_000)
 
 
-@pytest.fixture
-def unexported(trained, tmp_path):
-    """A copy of the trained deployment whose control may be exported."""
-    shutil.copytree(trained.store.root, tmp_path / "store")
-    deployment = replace(trained, store=Store(str(tmp_path / "store")))
-    blessing = blessing_of(deployment)
-    storage.remove(deployment.store.staged_version(blessing.releases[0].checkpoint_digest))
-    write_record(deployment.store.blessing("batch", deployment.scored_day), blessing)
-    return deployment, blessing
-
-
-def export(unexported, **config):
-    deployment, blessing = unexported
-    export_releases(deployment.store.root, ExportConfig(**config), "batch", deployment.scored_day)
-    uri = deployment.store.staged_version(blessing.releases[0].checkpoint_digest)
-    return read_manifest(uri, "version"), uri
-
-
 def assert_nothing_exported(unexported):
-    deployment, blessing = unexported
-    found = Path(deployment.store.root).glob(f"exports/{blessing.releases[0].checkpoint_digest}*/*")
+    found = Path(unexported.uri).parent.glob(f"{Path(unexported.uri).name}*/*")
     assert [*found] == []
 
 
 def test_there_is_none_unless_asked_for(unexported):
-    manifest, _ = export(unexported)
+    manifest = unexported.export()
     assert [file.name for file in manifest.files] == FILES[1:]
     assert "single_file_max_difference" not in manifest.details["parity"]
 
@@ -187,9 +167,9 @@ def documented_snippet():
 
 
 def test_version_with_a_single_file_is_published_and_runs_as_documented(unexported, monkeypatch):
-    deployment, blessing = unexported
+    deployment, blessing = unexported.deployment, unexported.blessing
     snippet = documented_snippet()
-    manifest, _ = export(unexported, single_file=True)
+    manifest = unexported.export(single_file=True)
     assert [file.name for file in manifest.files] == FILES
     assert manifest.details["parity"]["single_file_max_difference"] <= 1e-6
     digest = version_digest(manifest)
@@ -211,14 +191,14 @@ def test_single_file_that_predicts_otherwise_stops(unexported, monkeypatch):
 
     monkeypatch.setattr("components.export.run.export_single_file", export_damaged)
     with pytest.raises(InputError, match=r"single_file: the file differs .* at most 1e-06 .* nothing is exported"):
-        export(unexported, single_file=True)
+        unexported.export(single_file=True)
     assert_nothing_exported(unexported)
 
 
 def test_too_large_tables_stop_before_anything_is_written(unexported, monkeypatch):
     monkeypatch.setattr(single_file, "_MAX_BYTES", 100_000)
     with pytest.raises(InputError, match=r"export\.single_file: tables of \d+ bytes"):
-        export(unexported, single_file=True)
+        unexported.export(single_file=True)
     assert_nothing_exported(unexported)
 
 
