@@ -15,6 +15,9 @@ class ExportConfig(Config):
     max_table_error: float = Field(
         7e-3, gt=0, description="relative squared error above which a table gets a scale for every 16 numbers"
     )
+    int8_share: float = Field(
+        0.0, ge=0, le=1, description="of each table's rows, those looked up most often in training that keep 8 bits"
+    )
     single_file: bool = Field(False, description="also write predictor.onnx, which has the tables inside and takes ids")
     parity_days: int = Field(5, ge=1, description="newest scored days on which the version is compared with torch")
     parity_rows: int = Field(100_000, ge=2, description="evaluation rows of these days, the newest at most")

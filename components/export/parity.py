@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnxruntime
+import pyarrow as pa
 import torch
 
 from components.common.errors import InputError
-from components.common.objectives import OBJECTIVES
+from components.common.objectives import OBJECTIVES, SERVED_OBJECTIVES
 from components.common.servable import ONNX_OUTPUT
 from components.evaluate.metrics import user_replicates, weighted_auc
 from components.evaluate.score import predict
 from components.export.config import ExportConfig
 from components.train.checkpoint import TrainingState
-from components.train.dataset import ExampleSet
+from components.train.dataset import ExampleSet, tensors_of
 
 VECTOR_INPUTS = ("categorical", "dense", "sequence", "lengths", "users")
 _ROWS_AT_ONCE = 4096
@@ -24,42 +26,50 @@ _REPLICATES = 100
 _ERRORS_ALLOWED = 2.0
 
 
-def compare(
-    state: TrainingState, examples: ExampleSet, onnx_of_vectors: bytes, served: np.ndarray, config: ExportConfig
-) -> dict[str, Any]:
-    """Compare torch, its ONNX export on the same float32 vectors, and what is served from INT4 tables.
+@dataclass(frozen=True)
+class Reference:
+    """What a checkpoint predicts of evaluation rows.
 
-    Args:
-        state: The checkpoint.
-        examples: Evaluation rows.
-        onnx_of_vectors: The ranker that takes float32 vectors.
-        served: The version's probabilities of the rows, shape (n, objectives).
-        config: The limits.
-
-    Returns:
-        The parity report; `beyond_limits` says what INT4 tables change too much.
-
-    Raises:
-        InputError: If ONNX differs from torch by more than the limit.
+    Attributes:
+        table: The rows.
+        examples: The rows as the model takes them.
+        probabilities: By torch, shape (n, objectives).
+        max_difference: From these, of the ONNX export on the same float32 vectors.
     """
-    expected = predict(state, examples, _ROWS_AT_ONCE)
-    exported = _predict_vectors(state, examples, onnx_of_vectors)
-    _check_exported(np.abs(exported - expected), config)
-    objectives, beyond = {}, []
-    for number, objective in enumerate(OBJECTIVES):
-        rows = examples.masks[:, number] > 0
-        labels, users = examples.labels[rows, number].numpy(), examples.users[rows.numpy()]
-        found = _compare_objective(labels, users, expected[rows, number], served[rows, number])
-        if objective.served:
-            beyond += _beyond_limits(objective.name, found, config)
-        objectives[objective.name] = found
-    return {
-        "rows": len(examples),
-        "max_difference": float(np.abs(exported - expected).max(initial=0)),
-        "int4_max_difference": float(np.abs(served - expected).max(initial=0)),
-        "objectives": objectives,
-        "beyond_limits": beyond,
-    }
+
+    table: pa.Table
+    examples: ExampleSet
+    probabilities: np.ndarray
+    max_difference: float
+
+    @classmethod
+    def of(cls, state: TrainingState, table: pa.Table, onnx_of_vectors: bytes, config: ExportConfig) -> Reference:
+        """Predict the rows by torch, and by the ranker's export that takes float32 vectors.
+
+        Raises:
+            InputError: If ONNX differs from torch by more than the limit.
+        """
+        examples = tensors_of(table, state.features, unsampled=True)
+        expected = predict(state, examples, _ROWS_AT_ONCE)
+        difference = np.abs(_predict_vectors(state, examples, onnx_of_vectors) - expected)
+        _check_exported(difference, config)
+        return cls(table, examples, expected, float(difference.max(initial=0)))
+
+    def compare(self, served: np.ndarray) -> dict[str, Any]:
+        """How what is served from packed tables, shape (n, objectives), differs: at most, and by objective."""
+        objectives = {}
+        for number, objective in enumerate(OBJECTIVES):
+            rows = self.examples.masks[:, number] > 0
+            labels, users = self.examples.labels[rows, number].numpy(), self.examples.users[rows.numpy()]
+            expected = self.probabilities[rows, number]
+            objectives[objective.name] = _compare_objective(labels, users, expected, served[rows, number])
+        difference = np.abs(served - self.probabilities).max(initial=0)
+        return {"int4_max_difference": float(difference), "objectives": objectives}
+
+
+def beyond_limits(objectives: dict[str, dict[str, float | None]], config: ExportConfig) -> list[str]:
+    """What packed tables change too much of the served objectives."""
+    return [text for name in SERVED_OBJECTIVES for text in _beyond_limits(name, objectives[name], config)]
 
 
 @torch.no_grad()

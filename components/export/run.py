@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -12,6 +13,7 @@ from components.common import storage
 from components.common.errors import InputError
 from components.common.events import TABLES
 from components.common.examples import EVALUATION, read_examples
+from components.common.features import FeatureConfig
 from components.common.int4 import finest_layout
 from components.common.layout import CLEAN_LOGS_KIND, VERSION_KIND, Store
 from components.common.manifests import Manifest, find_manifest, read_manifest, write_artifact
@@ -21,13 +23,13 @@ from components.common.progress import log_line
 from components.common.release import Blessing, Release, read_blessing
 from components.common.servable import ONNX_INPUTS, PREDICTOR_FILE, RANKER_FILE, TABLES_FILE, version_digest
 from components.export.config import ExportConfig
+from components.export.frequencies import count_look_ups, most_frequent
 from components.export.onnx_export import export_onnx, packed_inputs, vector_inputs
-from components.export.parity import VECTOR_INPUTS, compare
+from components.export.parity import VECTOR_INPUTS, Reference, beyond_limits
 from components.export.ranker import PackedRanker, ServedRanker
 from components.export.single_file import check_size, compare_single_file, export_single_file
 from components.serve.predictor import Predictor
 from components.train.checkpoint import TrainingState, load_checkpoint
-from components.train.dataset import tensors_of
 
 
 def export_releases(store_uri: str, config: ExportConfig, pipeline: str, event_date: date) -> list[Manifest]:
@@ -64,45 +66,82 @@ def _export(store: Store, config: ExportConfig, blessing: Blessing, release: Rel
         )
 
     table, days = _parity_examples(store, config, blessing.event_date)
+    reference, hot = _reference(state, table, config), _hot_rows(store, state, config)
 
     def write(staged: str) -> dict[str, Any]:
-        for max_error in (config.max_table_error, 0.0):
-            onnx, tables, specs = _make_files(state, config, max_error)
-            served = Predictor.from_files(onnx, tables, specs, state.features).predict(table)
-            parity = _parity(state, table, served, config)
-            if not parity["beyond_limits"] or all(spec.layout == finest_layout(spec.dim) for spec in specs):
-                break
-            log_line("export", f"{'; '.join(parity['beyond_limits'])}: once more, with the finest tables")
-        if parity["beyond_limits"]:
-            raise InputError(f"{'; '.join(parity['beyond_limits'])}; nothing is exported")
-        files = {RANKER_FILE: onnx, TABLES_FILE: tables}
+        files, parity = _make_files_within_limits(state, config, hot, reference)
+        parity |= {"rows": table.num_rows, "days": [str(day) for day in days]}
+        parity["max_difference"] = reference.max_difference
+        contents = {RANKER_FILE: files.onnx, TABLES_FILE: files.tables}
         if config.single_file:
-            single = export_single_file(_packed_ranker(state, specs), tables, specs, state.features, config)
+            ranker, served = _packed_ranker(state, files.specs), files.predict(table)
+            single = export_single_file(ranker, files.tables, files.specs, state.features, config)
             parity["single_file_max_difference"] = compare_single_file(single, table, state.features, served, config)
-            files[PREDICTOR_FILE] = single
-        for name, content in files.items():
+            contents[PREDICTOR_FILE] = single
+        for name, content in contents.items():
             storage.write_bytes(storage.join_uri(staged, name), content)
-        parity |= {"days": [str(day) for day in days], "table_bytes": bytes_report(specs)}
         identifiers = _identifier_types(store, days)
-        return {"details": _details(state, blessing, specs, parity) | {"identifiers": identifiers}}
+        return {"details": _details(state, blessing, files.specs, parity) | {"identifiers": identifiers}}
 
     manifest = write_artifact(uri, Manifest(kind=VERSION_KIND, inputs={"checkpoint": digest}), write)
     _say(manifest)
     return manifest
 
 
-def _make_files(state: TrainingState, config: ExportConfig, max_error: float) -> tuple[bytes, bytes, list[PackedTable]]:
+@dataclass(frozen=True)
+class _Files:
     """The ranker, the file of the tables, and what lies where in it."""
+
+    onnx: bytes
+    tables: bytes
+    specs: list[PackedTable]
+    features: FeatureConfig
+
+    def predict(self, table: pa.Table) -> np.ndarray:
+        return Predictor.from_files(self.onnx, self.tables, self.specs, self.features).predict(table)
+
+
+def _make_files_within_limits(
+    state: TrainingState, config: ExportConfig, hot: dict[str, np.ndarray], reference: Reference
+) -> tuple[_Files, dict[str, Any]]:
+    """Files that change no served objective too much, and how they compare; with the finest tables, if need be."""
+    for max_error in (config.max_table_error, 0.0):
+        files = _make_files(state, config, max_error, hot)
+        parity = _compare(files, reference)
+        beyond = "; ".join(beyond_limits(parity["objectives"], config))
+        if not beyond or all(spec.layout == finest_layout(spec.dim) for spec in files.specs):
+            break
+        log_line("export", f"{beyond}: once more, with the finest tables")
+    if beyond:
+        raise InputError(f"{beyond}; nothing is exported")
+    if hot:
+        parity["plain_int4"] = _compare(_make_files(state, config, max_error, {}), reference)
+    return files, parity
+
+
+def _compare(files: _Files, reference: Reference) -> dict[str, Any]:
+    return reference.compare(files.predict(reference.table)) | {"table_bytes": bytes_report(files.specs)}
+
+
+def _make_files(state: TrainingState, config: ExportConfig, max_error: float, hot: dict[str, np.ndarray]) -> _Files:
     weights = {name: table.numpy() for name, table in state.model.embeddings.tables().items()}
-    tables, specs = pack_tables(weights, max_error)
+    tables, specs = pack_tables(weights, max_error, hot)
     onnx = export_onnx(_packed_ranker(state, specs), packed_inputs(state.features, specs), ONNX_INPUTS, config)
     if config.single_file:
         check_size(specs, len(onnx))
-    return onnx, tables, specs
+    return _Files(onnx, tables, specs, state.features)
 
 
 def _packed_ranker(state: TrainingState, specs: list[PackedTable]) -> PackedRanker:
     return PackedRanker(ServedRanker(state.model.net, state.lineage.negative_keep_rate), state.features, specs)
+
+
+def _hot_rows(store: Store, state: TrainingState, config: ExportConfig) -> dict[str, np.ndarray]:
+    """The rows that keep 8 bits, by table; none by default."""
+    if not config.int8_share:
+        return {}
+    frequencies = count_look_ups(store, state.lineage, state.features)
+    return {table: most_frequent(counts, config.int8_share) for table, counts in frequencies.items()}
 
 
 def _details(
@@ -137,24 +176,30 @@ def _parity_examples(store: Store, config: ExportConfig, event_date: date) -> tu
     return table.slice(max(table.num_rows - config.parity_rows, 0)), days
 
 
-def _parity(state: TrainingState, table: pa.Table, served: np.ndarray, config: ExportConfig) -> dict[str, Any]:
-    """Compare what the exported files predict with torch, from examples to probabilities."""
-    examples = tensors_of(table, state.features, unsampled=True)
+def _reference(state: TrainingState, table: pa.Table, config: ExportConfig) -> Reference:
+    """What torch predicts, after a check of the export on float32 vectors against it."""
     ranker = ServedRanker(state.model.net, state.lineage.negative_keep_rate)
     arguments = vector_inputs(state.model.embeddings, len(state.features.dense_names))
     of_vectors = export_onnx(ranker, arguments, VECTOR_INPUTS, config)
-    return compare(state, examples, of_vectors, served, config)
+    return Reference.of(state, table, of_vectors, config)
 
 
 def _say(manifest: Manifest) -> None:
     parity = manifest.details["parity"]
-    changes = (parity["objectives"][name]["auc_change_percent"] for name in SERVED_OBJECTIVES)
-    shown = " and ".join("none" if change is None else f"{change:+.3f}%" for change in changes)
+    named = {"INT4 tables": parity}
+    if "plain_int4" in parity:
+        named = {"INT4 tables with frequent rows in INT8": parity, "plain INT4 tables": parity["plain_int4"]}
     log_line(
         "export",
         f"{version_digest(manifest)[:12]}: {parity['rows']} rows, ONNX against torch {parity['max_difference']:.1e}, "
-        f"AUC by INT4 tables {shown}, their bytes {parity['table_bytes']['ratio']:.3f} of float16",
+        + "; ".join(_comparison(name, found) for name, found in named.items()),
     )
+
+
+def _comparison(name: str, found: dict[str, Any]) -> str:
+    changes = (found["objectives"][objective]["auc_change_percent"] for objective in SERVED_OBJECTIVES)
+    shown = " and ".join("none" if change is None else f"{change:+.3f}%" for change in changes)
+    return f"AUC by {name} {shown}, their bytes {found['table_bytes']['ratio']:.3f} of float16"
 
 
 def main(store_uri: str, export: dict[str, Any], pipeline: str, event_date: str) -> list[str]:

@@ -1,0 +1,158 @@
+"""Rows that are looked up often keep 8 bits: which these are, what is served of them, and what is reported."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from datetime import timedelta
+
+import numpy as np
+import pytest
+import torch
+
+from components.common import storage
+from components.common.errors import InputError
+from components.common.examples import EVALUATION, TRAINING, read_examples
+from components.common.features import sequence_column
+from components.common.layout import Store
+from components.common.packed_tables import PackedTable
+from components.common.servable import version_digest
+from components.evaluate.score import predict
+from components.export.frequencies import count_look_ups, most_frequent
+from components.publish.registry import publish_releases
+from components.report.facts import collect
+from components.report.page import render
+from components.serve.predictor import Predictor
+from components.serve.ranker import RankerVersion
+from components.serve.version import Version
+from components.train.checkpoint import Lineage, load_checkpoint
+from components.train.dataset import tensors_of
+from tests.unit.export.served import vectors_of
+from tests.unit.export.test_single_file import with_codes
+
+SHARE = 0.2
+
+
+def lineage_of(first, last):
+    return Lineage(arm="control", first_day=first, trained_through=last, parent="", step=1, negative_keep_rate=0.5)
+
+
+@pytest.mark.parametrize("code", [None, {"split": "succession"}, {"split": "skip", "combine": "concatenate"}])
+def test_frequencies_are_those_of_a_count_by_hand(joined, code):
+    features = with_codes(joined.config.features, **code) if code else joined.config.features
+    days = joined.batch_days[1:3]
+    expected = {table: Counter() for table in features.tables}
+
+    def count(table, value):
+        binary = features.binary_codes.get(table)
+        expected[table].update(
+            binary.rows(value % features.num_ids[table]) if binary else [value % features.num_ids[table]]
+        )
+
+    for day in days:
+        for row in read_examples(joined.store, TRAINING, day)[0].to_pylist():
+            for name in features.categorical_names:
+                count(name, row[name])
+            for name in features.sequence_names:
+                for value in row[sequence_column(name)]:
+                    count(features.sequence_table(name), value)
+    found = count_look_ups(joined.store, lineage_of(days[0], days[-1]), features)
+    assert {table: len(counts) for table, counts in found.items()} == features.tables
+    for table, counts in found.items():
+        rows = np.flatnonzero(counts)
+        assert dict(zip(rows.tolist(), counts[rows].tolist(), strict=True)) == dict(expected[table])
+    # An impression has one item, and sequences have more of them.
+    assert found["item_id"].sum() > found["user_id"].sum() > 0
+
+
+def test_days_without_examples_are_refused(joined):
+    day = joined.scored_day + timedelta(days=100)
+    with pytest.raises(InputError, match=r"export\.int8_share: no training examples of"):
+        count_look_ups(joined.store, lineage_of(day, day), joined.config.features)
+
+
+def test_most_frequent_rows_are_sorted_and_were_looked_up():
+    frequencies = np.array([3, 0, 9, 9, 0, 1, 4, 0, 0, 0])
+    assert most_frequent(frequencies, 0.3).tolist() == [2, 3, 6]
+    assert most_frequent(frequencies, 0.1).tolist() == [2]
+    assert most_frequent(frequencies, 0.09).tolist() == []
+    assert most_frequent(frequencies, 1.0).tolist() == [0, 2, 3, 5, 6]
+
+
+def predicted_by_torch(deployment, content, specs):
+    state, _ = load_checkpoint(deployment.store, "control", deployment.batch_days[-1])
+    for spec in specs:
+        state.model.embeddings.tables()[spec.name].copy_(torch.from_numpy(vectors_of(content, spec)))
+    table = read_examples(deployment.store, EVALUATION, deployment.scored_day)[0]
+    return predict(state, tensors_of(table, state.features, unsampled=True), 512)
+
+
+def test_version_serves_frequent_rows_at_8_bits_and_reports_plain_int4_beside_it(unexported, capsys):
+    deployment = unexported.deployment
+    plain = unexported.export()
+    assert "plain_int4" not in plain.details["parity"]
+    assert {spec["num_hot"] for spec in plain.details["tables"]} == {0}
+    storage.remove(unexported.uri)
+    manifest = unexported.export(int8_share=SHARE, single_file=True)
+    parity = manifest.details["parity"]
+    # What is reported of plain INT4 is what an export of it reports.
+    known = {name: plain.details["parity"][name] for name in ("int4_max_difference", "objectives", "table_bytes")}
+    assert parity["plain_int4"] == known
+    assert parity["int4_max_difference"] < known["int4_max_difference"]
+    assert known["table_bytes"]["int4"] < parity["table_bytes"]["int4"] < 1.6 * known["table_bytes"]["int4"]
+    assert parity["table_bytes"]["float16"] == known["table_bytes"]["float16"]
+    assert parity["single_file_max_difference"] <= 1e-6
+
+    content = storage.map_bytes(storage.join_uri(unexported.uri, "tables.int4"))
+    specs = [PackedTable.parse(values, "table") for values in manifest.details["tables"]]
+    state, _ = load_checkpoint(deployment.store, "control", deployment.batch_days[-1])
+    frequencies = count_look_ups(deployment.store, state.lineage, state.features)
+    for spec in specs:
+        assert spec.hot_ids(content).tolist() == most_frequent(frequencies[spec.name], SHARE).tolist()
+    assert sum(spec.num_hot for spec in specs) > 100
+
+    rows = read_examples(deployment.store, EVALUATION, deployment.scored_day)[0]
+    predictor, _ = Predictor.from_version(unexported.uri)
+    served = predictor.predict(rows)
+    assert np.abs(served - predicted_by_torch(deployment, content, specs)).max() < 1e-6
+    assert RankerVersion.load(Version.open(unexported.uri), 1).digest == version_digest(manifest)
+    said = re.search(
+        r"AUC by INT4 tables with frequent rows in INT8 .*; AUC by plain INT4 tables .*", capsys.readouterr().out
+    )
+    assert said and said[0].count("of float16") == 2
+
+
+def test_report_page_shows_plain_int4_beside_what_is_published(unexported):
+    deployment, blessing = unexported.deployment, unexported.blessing
+    pages = []
+    for config in ({}, {"int8_share": SHARE}):
+        storage.remove(unexported.uri)
+        manifest = unexported.export(**config)
+        publish_releases(deployment.store, blessing, [version_digest(manifest)])
+        facts = collect(deployment.store, deployment.config.dataset, "batch", deployment.scored_day)
+        pages.append(render(facts, 0.10))
+    assert "plain INT4" not in pages[0] and "frequent rows INT8" not in pages[0]
+    assert "<th>INT4 tables, frequent rows INT8</th><th>plain INT4, not published</th>" in pages[1]
+    for column in (manifest.details["parity"], manifest.details["parity"]["plain_int4"]):
+        assert f"{column['table_bytes']['int4']:,} bytes" in pages[1]
+
+
+def test_limits_are_of_what_is_published(unexported, monkeypatch):
+    """Plain INT4 may be beyond them."""
+    asked = []
+
+    def beyond_limits(objectives, config):
+        asked.append(objectives)
+        return []
+
+    monkeypatch.setattr("components.export.run.beyond_limits", beyond_limits)
+    parity = unexported.export(int8_share=SHARE).details["parity"]
+    assert asked == [parity["objectives"]] and asked != [parity["plain_int4"]["objectives"]]
+
+
+def test_frequencies_are_needed_only_for_the_option(unexported):
+    storage.remove(f"{unexported.deployment.store.root}/examples/training")
+    with pytest.raises(InputError, match=r"export\.int8_share"):
+        unexported.export(int8_share=SHARE)
+    assert not Store(unexported.deployment.store.root).example_days(TRAINING)
+    unexported.export()
