@@ -55,8 +55,10 @@ def export_releases(store_uri: str, config: ExportConfig, pipeline: str, event_d
 
 def _export(store: Store, config: ExportConfig, blessing: Blessing, release: Release) -> Manifest:
     uri = store.staged_version(release.checkpoint_digest)
+    settings = config.model_dump(include={"opset", "max_batch", "max_table_error", "single_file", "int8_share"})
+    wanted = Manifest(kind=VERSION_KIND, inputs={"checkpoint": release.checkpoint_digest}, settings=settings)
     found = find_manifest(uri, VERSION_KIND)
-    if found is not None:
+    if found is not None and found.key == wanted.key:
         return found
     state, digest = load_checkpoint(store, release.arm, release.trained_through)
     if digest != release.checkpoint_digest:
@@ -83,7 +85,7 @@ def _export(store: Store, config: ExportConfig, blessing: Blessing, release: Rel
         identifiers = _identifier_types(store, days)
         return {"details": _details(state, blessing, files.specs, parity) | {"identifiers": identifiers}}
 
-    manifest = write_artifact(uri, Manifest(kind=VERSION_KIND, inputs={"checkpoint": digest}), write)
+    manifest = write_artifact(uri, wanted, write)
     _say(manifest)
     return manifest
 

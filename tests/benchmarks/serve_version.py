@@ -76,7 +76,7 @@ def write_version(store: Store, deployment: str) -> str:
     content[:, -4:] = np.array([0.01, -0.075], dtype="<f2").view(np.uint8)
     torch.manual_seed(0)
     ranker = ServedRanker(RankerNet(FEATURES, MODEL), 1.0)
-    inputs = packed_inputs(FEATURES, layout)
+    inputs = packed_inputs(FEATURES, specs)
     halves = tuple(
         torch.zeros(*value.shape[:-1], DIM, dtype=torch.float16) if value.dtype == torch.uint8 else value
         for value in inputs
@@ -84,7 +84,7 @@ def write_version(store: Store, deployment: str) -> str:
 
     def write(staged: str) -> dict[str, Any]:
         files = {
-            RANKER_FILE: export_onnx(PackedRanker(ranker, FEATURES, layout), inputs, ONNX_INPUTS, ExportConfig()),
+            RANKER_FILE: export_onnx(PackedRanker(ranker, FEATURES, specs), inputs, ONNX_INPUTS, ExportConfig()),
             HALF_RANKER_FILE: export_onnx(HalfRanker(ranker), halves, ONNX_INPUTS, ExportConfig()),
             TABLES_FILE: content.tobytes(),
         }

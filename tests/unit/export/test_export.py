@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import onnx
 import pytest
@@ -73,6 +75,16 @@ def test_version_predicts_what_the_evaluator_predicts(exported):
         state.model.embeddings.tables()[spec.name].copy_(rows)
     assert np.abs(served - predict(state, examples, 512)).max() < 1e-6
     assert manifest.details["lineage"]["negative_keep_rate"] == 0.5
+
+
+def test_other_settings_make_another_version_and_the_same_ones_nothing(exported, tmp_path, monkeypatch):
+    deployment, manifest, uri = exported
+    shutil.copytree(deployment.store.root, tmp_path, dirs_exist_ok=True)
+    run = ("batch", deployment.scored_day)
+    (finer,) = export_releases(str(tmp_path), ExportConfig(opset=21), *run)
+    assert version_digest(finer) != version_digest(manifest) and finer.settings["opset"] == 21
+    monkeypatch.setattr("components.export.run.load_checkpoint", None)
+    assert export_releases(str(tmp_path), ExportConfig(opset=21, parity_rows=7), *run) == [finer]
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7])
