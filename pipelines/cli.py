@@ -181,7 +181,8 @@ def predict(
         Channel, typer.Option(help="Production, or the blessed candidate under `gate.on_blessing: experiment`.")
     ] = Channel.CURRENT,
     limit: Annotated[int, typer.Option(min=1, help="Rows.")] = 10,
-    server: Annotated[str, typer.Option(help="Ask this ranker server, host:port, with raw features.")] = "",
+    server: Annotated[str, typer.Option(help="Ask this ranker server, host:port of gRPC, with raw features.")] = "",
+    version: Annotated[str, typer.Option(help="With --server: the digest to ask; else the one routed to.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
     debug: DebugOption = False,
 ) -> None:
@@ -191,17 +192,19 @@ def predict(
     """
     from pipelines.inspection import ask_server, predict_rows
 
+    if not server and examples.endswith(".json"):
+        raise InputError(f"{examples}: a request in JSON needs --server; without one, give examples in Parquet")
     if server:
-        version, rows = ask_server(server, examples, limit)
+        answered, rows = ask_server(server, examples, version, limit)
     else:
-        version, rows = predict_rows(store, examples, channel.value, limit)
+        answered, rows = predict_rows(store, examples, channel.value, limit)
     if as_json:
         for row in rows:
-            print(json.dumps({"version": version, **row}))
+            print(json.dumps({"version": answered, **row}))
         return
     from pipelines.terminal import predictions_table
 
-    console.print(predictions_table(version, rows))
+    console.print(predictions_table(answered, rows))
 
 
 @app.command()
@@ -210,12 +213,15 @@ def request(
     store: StoreOption = DEMO_STORE,
     day: Annotated[str, typer.Option(help="Of the logs; the newest scored one if not given.")] = "",
     rank: Annotated[int, typer.Option(min=0, help="0 for the moment with the most candidates, 1 for the next.")] = 0,
+    rest: Annotated[bool, typer.Option("--rest", help="As the body of a REST request instead.")] = False,
     debug: DebugOption = False,
 ) -> None:
     """Print a request for servers as JSON: a moment of the logs, with the user's actions before it."""
+    from components.serve.tensors import request_tensors, rest_body
     from pipelines.requests import logged_request
 
-    print(json.dumps(logged_request(store, parse_day(day, "--day") if day else None, rank), indent=1))
+    made = logged_request(store, parse_day(day, "--day") if day else None, rank)
+    print(json.dumps(rest_body(request_tensors(made)) if rest else made, indent=1))
 
 
 @app.command()

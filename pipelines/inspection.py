@@ -74,7 +74,7 @@ def _aucs(ledger: list[LedgerRow]) -> dict[str, dict[str, dict[str, float | None
     return found
 
 
-def ask_server(address: str, request_path: str, limit: int) -> tuple[str, list[dict[str, Any]]]:
+def ask_server(address: str, request_path: str, version: str, limit: int) -> tuple[str, list[dict[str, Any]]]:
     """Send a request file to a ranker server.
 
     Returns:
@@ -85,12 +85,14 @@ def ask_server(address: str, request_path: str, limit: int) -> tuple[str, list[d
     """
     from components.serve.client import RankerClient
 
+    if not request_path:
+        raise InputError("name a request's JSON file; `afterclick request` prints one")
     try:
         request = json.loads(storage.read_bytes(request_path))
     except (OSError, ValueError) as error:
-        raise InputError(f"{request_path or 'no file'}: not a request's JSON file ({error})") from error
+        raise InputError(f"{request_path}: not a request's JSON file ({error})") from error
     with RankerClient(address) as client:
-        ranking = client.rank(request)
+        ranking = client.rank(request, version)
     columns = {name: [float(value) for value in values] for name, values in ranking.probabilities.items()}
     rows = [
         {"item_id": candidate.get("item_id"), **dict(zip(columns, values, strict=True))}

@@ -9,7 +9,10 @@ import sys
 import time
 from typing import Annotated
 
+import grpc
 import typer
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
 
 from components.common.command import DEMO_STORE, DebugOption, StoreOption, clear_errors, say
 from components.common.errors import InputError
@@ -24,9 +27,10 @@ DeploymentOption = Annotated[
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Another setting of components/serve/config.py, e.g. max_candidates=500."),
+    typer.Option("--set", help="Another setting, NAME=VALUE; components/serve/config.py lists them."),
 ]
 _LOCAL_EMBEDDING, _LOCAL_RANKER = "localhost:9000", "localhost:8081"
+_STOP_SECONDS = 20
 
 
 def _settings(chosen: list[str] | None) -> dict[str, str]:
@@ -82,8 +86,8 @@ def local(
     deployment: DeploymentOption = "local",
     grpc_port: Annotated[int, typer.Option(help="Of the ranker.")] = 8081,
     http_port: Annotated[int, typer.Option(help="Of the ranker.")] = 8080,
-    embedding_grpc_port: int = 9000,
-    embedding_http_port: int = 9080,
+    embedding_grpc_port: Annotated[int, typer.Option(help="Of the embedding tier.")] = 9000,
+    embedding_http_port: Annotated[int, typer.Option(help="Of the embedding tier.")] = 9080,
     debug: DebugOption = False,
 ) -> None:
     """Serve both tiers on this machine, one process each, until Ctrl-C."""
@@ -98,19 +102,44 @@ def local(
     )
     # Threads that wait for work must not keep the other tier's cores busy.
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    # Ctrl-C is for this process, which tells them to stop.
     processes = [
-        subprocess.Popen([sys.executable, "-m", "components.serve", *command], env=environment) for command in commands
+        subprocess.Popen([sys.executable, "-m", "components.serve", *command], env=environment, start_new_session=True)
+        for command in commands
     ]
-    say(f"serve.version: {version}", f"serve.ranker: localhost:{grpc_port}", f"serve.embedding: {address}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
+        _wait_ready(f"localhost:{grpc_port}", processes)
+        say(f"serve.version: {version}", f"serve.ranker: localhost:{grpc_port}", f"serve.embedding: {address}")
         while all(process.poll() is None for process in processes):
             time.sleep(0.2)
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
     finally:
-        for process in processes:
-            process.send_signal(signal.SIGTERM)
-        codes = [process.wait() for process in processes]
+        codes = [_stop(process) for process in processes]
     raise InputError(f"a server ended by itself, with {codes}; its last line says why")
+
+
+def _wait_ready(ranker: str, processes: list[subprocess.Popen[bytes]]) -> None:
+    """Until the ranker is ready, or a process has ended."""
+    with grpc.insecure_channel(ranker) as channel:
+        stub = pb_grpc.GRPCInferenceServiceStub(channel)
+        while all(process.poll() is None for process in processes):
+            try:
+                if stub.ModelReady(pb.ModelReadyRequest(name="ranker"), timeout=1).ready:
+                    return
+            except grpc.RpcError:
+                pass
+            time.sleep(0.1)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> int:
+    process.terminate()
+    try:
+        return process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
 
 
 def _ports(grpc_port: int, http_port: int) -> list[str]:
@@ -134,8 +163,12 @@ def rollout(
     status: Annotated[bool, typer.Option("--status", help="Only say where the deployment is.")] = False,
     debug: DebugOption = False,
 ) -> None:
-    """Move running servers to another version in three phases; called again after a stop, it goes on."""
-    from components.serve.deployment import open_deployment
+    """Move running servers to another version: load it, route users to it, retire the one before.
+
+    Called again after a stop, it goes on; users can be taken back (--back) until the version before is retired, which
+    follows the last share after --hold-seconds.
+    """
+    from components.serve.deployment import known_deployment
     from components.serve.rollout import Rollout, RolloutPlan, describe
 
     opened = Store(store)
@@ -147,7 +180,7 @@ def rollout(
         plan = RolloutPlan(_addresses(embedding_servers), _addresses(ranker_servers), steps, hold_seconds, step_seconds)
         rolled = Rollout(opened, deployment, plan)
         rolled.back() if back else rolled.to(find_version(opened, to))
-    now = open_deployment(opened, deployment)
+    now = known_deployment(opened, deployment)
     say(f"rollout.phase: {describe(now)}", f"rollout.version: {now.current}")
 
 

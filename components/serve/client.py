@@ -19,14 +19,26 @@ from components.serve.table_source import channel_options
 from components.serve.tensors import arrays_of, infer_request, request_tensors
 
 _RANKER = "ranker"
-_TEMPORARY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
 _PAUSE_SECONDS = 0.05
+
+
+class ServerError(InputError):
+    """A server's refusal.
+
+    Attributes:
+        code: Name of the gRPC status, such as INVALID_ARGUMENT or UNAVAILABLE.
+    """
+
+    def __init__(self, address: str, error: grpc.RpcError) -> None:
+        """Of a server's answer."""
+        super().__init__(f"{address}: {error.code().name}: {error.details()}")
+        self.code = str(error.code().name)
 
 
 class RankerClient:
     """Asks a ranker server for probabilities; may be shared by threads.
 
-    A request changes nothing, so one that met a server which is restarting or busy is sent again until the time-out.
+    A request changes nothing, so one that met a server which is restarting is sent again until the time-out.
     """
 
     def __init__(self, address: str, timeout_seconds: float = 5.0) -> None:
@@ -43,7 +55,8 @@ class RankerClient:
             version: Its digest; empty for the one that the user is routed to.
 
         Raises:
-            InputError: If the request is not one, or the server refuses or cannot be reached; says which.
+            InputError: If the request is not one.
+            ServerError: If the server refuses, or cannot be reached within the time-out.
         """
         return self.rank_tensors(request_tensors(request), version)
 
@@ -53,19 +66,25 @@ class RankerClient:
         try:
             response = self._send(message)
         except grpc.RpcError as error:
-            raise InputError(f"{self.address}: {error.code().name}: {error.details()}") from error
+            raise ServerError(self.address, error) from error
         if version and response.model_version != version:
             raise InputError(f"{self.address}: answered with version {response.model_version[:12]}, not {version[:12]}")
         return Ranking(response.model_version, arrays_of(response.outputs, response.raw_output_contents))
 
     def _send(self, message: pb.ModelInferRequest) -> pb.ModelInferResponse:
-        deadline = time.monotonic() + self._timeout_seconds
+        deadline, refusal = time.monotonic() + self._timeout_seconds, None
         while True:
             left = deadline - time.monotonic()
             try:
                 return self._stub.ModelInfer(message, timeout=max(left, 0.001))
             except grpc.RpcError as error:
-                if error.code() not in _TEMPORARY or left < 2 * _PAUSE_SECONDS:
+                if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED and refusal is not None:
+                    # That time ran out says less than why it was needed.
+                    raise refusal from None
+                if error.code() != grpc.StatusCode.UNAVAILABLE:
+                    raise
+                refusal = error
+                if left < 2 * _PAUSE_SECONDS:
                     raise
                 time.sleep(_PAUSE_SECONDS)
 

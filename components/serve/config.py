@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+
 from pydantic import Field
 
 from components.common.config import Config
+from components.common.errors import InputError
 from components.serve.request import Limits
 
-MAX_MESSAGE_BYTES = 64 * 2**20
+MAX_MESSAGE_BYTES = 16 * 2**20
 
 
 class TierConfig(Config):
@@ -21,6 +24,27 @@ class TierConfig(Config):
     max_requests: int = Field(64, ge=1, description="at one time; more are refused with RESOURCE_EXHAUSTED")
     grace_seconds: float = Field(10.0, ge=0, description="how long requests may take to end after SIGTERM")
 
+    def refusal(self, deployment: str) -> str:
+        """What a server says when it is told to follow another deployment than its own."""
+        return f"{deployment[:64]!r} is not this server's deployment, which is {self.deployment!r} of {self.store_uri}"
+
+    def check_ports(self) -> None:
+        """Check that nobody listens on the ports.
+
+        Raises:
+            InputError: Naming the one that is in use.
+        """
+        for name in ("grpc_port", "http_port"):
+            port = getattr(self, name)
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("", port))
+                except OSError as error:
+                    raise InputError(
+                        f"port {port} is in use; choose another with --{name.replace('_', '-')}"
+                    ) from error
+
 
 class EmbeddingTierConfig(TierConfig):
     """Of the servers that hold tables."""
@@ -28,7 +52,7 @@ class EmbeddingTierConfig(TierConfig):
     grpc_port: int = Field(9000, ge=0, le=65535)
     http_port: int = Field(9080, ge=0, le=65535)
     threads: int = Field(4, ge=1, description="that answer requests")
-    max_ids: int = Field(2_000_000, ge=1, description="of one request")
+    max_ids: int = Field(500_000, ge=1, description="of one request")
 
 
 class RankerTierConfig(TierConfig):
@@ -36,7 +60,9 @@ class RankerTierConfig(TierConfig):
 
     grpc_port: int = Field(8081, ge=0, le=65535)
     http_port: int = Field(8080, ge=0, le=65535)
-    embedding_address: str = Field("", description="host:port of the embedding tier; empty: tables in this process")
+    embedding_address: str = Field(
+        "", pattern=r"^$|^[^/]+:\d+$", description="host:port of the embedding tier; empty: tables in this process"
+    )
     threads: int = Field(2, ge=1, description="requests that are computed at one time")
     session_threads: int = Field(1, ge=1, description="of ONNX Runtime, for one request")
     max_candidates: int = Field(2000, ge=1)

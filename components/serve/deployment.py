@@ -66,12 +66,27 @@ def read_deployment(store: Store, name: str) -> Deployment | None:
         InputError: If it is not readable.
     """
     uri = store.deployment(name)
-    if not storage.exists(uri):
+    try:
+        content = storage.read_bytes(uri)
+    except FileNotFoundError:
+        # Any other failure to read it must not pass for its absence.
         return None
     try:
-        return Deployment.model_validate_json(storage.read_bytes(uri))
+        return Deployment.model_validate_json(content)
     except ValueError as error:
         raise InputError(f"{uri}: not a deployment's record; restore it, or delete it to begin with CURRENT") from error
+
+
+def known_deployment(store: Store, name: str) -> Deployment:
+    """The record of a deployment that was served before.
+
+    Raises:
+        InputError: If there is none.
+    """
+    found = read_deployment(store, name)
+    if found is None:
+        raise InputError(f"{store.deployment(name)}: no such deployment; it begins when its servers first start")
+    return found
 
 
 def write_deployment(store: Store, name: str, deployment: Deployment) -> Deployment:

@@ -11,8 +11,10 @@ import signal
 import threading
 import time
 from concurrent import futures
+from queue import SimpleQueue
+from socketserver import ThreadingMixIn
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, make_server
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import grpc
 import numpy as np
@@ -24,15 +26,19 @@ from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.packed_tables import PackedTables
 from components.serve.config import EmbeddingTierConfig
-from components.serve.deployment import open_deployment
+from components.serve.deployment import known_deployment, open_deployment
 from components.serve.observability import IN_FLIGHT, LOADED, REQUEST_SECONDS, REQUESTS, ROWS, log_as_json, log_event
-from components.serve.tensors import arrays_of, infer_response
+from components.serve.tensors import arrays_of, infer_response, shortened
 from components.serve.version import Version
 
 MODEL = "tables"
 CATEGORICAL, SEQUENCE = "categorical", "sequence"
 _TIER = "embedding"
 _UNKNOWN = "unknown"
+
+
+class Loading(RuntimeError):
+    """Versions are being loaded."""
 
 
 class EmbeddingTier:
@@ -72,18 +78,29 @@ class EmbeddingTier:
 
         Raises:
             InputError: If a version is absent or damaged; those that were loaded stay.
+            Loading: If another call is at it; threads are for look-ups.
         """
-        with self._following:
-            wanted = open_deployment(self._store, self.config.deployment).tables
-            for digest in wanted:
-                if digest not in self._tables:
+        if not self._following.acquire(blocking=False):
+            raise Loading("another load is under way")
+        try:
+            deployment = known_deployment(self._store, self.config.deployment)
+            wanted = deployment.tables
+            for digest in [digest for digest in wanted if digest not in self._tables]:
+                try:
                     self._load(digest)
+                except (InputError, OSError):
+                    # No ranker asks for one that goes.
+                    if digest in deployment.rankers:
+                        raise
+                    wanted = tuple(name for name in wanted if name != digest)
             # Requests that are being answered hold on to the tables that they began with.
             gone = [digest for digest in self._tables if digest not in wanted]
             self._tables = {digest: self._tables[digest] for digest in wanted}
             for digest in gone:
                 LOADED.labels(_TIER, digest).set(0)
                 log_event("tables unloaded", version=digest)
+        finally:
+            self._following.release()
 
     def _load(self, digest: str) -> None:
         started = time.monotonic()
@@ -169,15 +186,17 @@ class EmbeddingServicer(pb_grpc.GRPCInferenceServiceServicer):
     def RepositoryModelLoad(
         self, request: pb.RepositoryModelLoadRequest, context: grpc.ServicerContext
     ) -> pb.RepositoryModelLoadResponse:
-        """Follow the deployment's record: load what it names, and let go what it does not."""
-        if request.model_name != MODEL:
-            context.abort(grpc.StatusCode.NOT_FOUND, f"model {request.model_name!r}: this tier has {MODEL!r}")
+        """Loading the deployment means to follow its record: load what it names, and let go what it does not."""
+        if request.model_name != self._tier.config.deployment:
+            context.abort(grpc.StatusCode.NOT_FOUND, self._tier.config.refusal(request.model_name))
         try:
             self._tier.follow()
+        except Loading as error:
+            context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         except (InputError, OSError) as error:
             log_event("tables not loaded", logging.ERROR, reason=str(error))
-            context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
-        return pb.RepositoryModelLoadResponse(model_name=MODEL, isLoaded=True)
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, shortened(str(error)))
+        return pb.RepositoryModelLoadResponse(model_name=request.model_name, isLoaded=True)
 
     def ModelInfer(self, request: pb.ModelInferRequest, context: grpc.ServicerContext) -> pb.ModelInferResponse:
         """Rows of ids, of the version that `model_version` names."""
@@ -196,7 +215,7 @@ class EmbeddingServicer(pb_grpc.GRPCInferenceServiceServicer):
                 rows = self._tier.look_up(tables, arrays_of(request.inputs, request.raw_input_contents))
             except InputError as error:
                 REQUESTS.labels(_TIER, version, "INVALID_ARGUMENT").inc()
-                context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, shortened(str(error)))
             response = infer_response(MODEL, version, rows)
         response.id = request.id
         ROWS.labels(version).inc(sum(values.size // values.shape[-1] for values in rows.values()))
@@ -212,6 +231,7 @@ def start(tier: EmbeddingTier) -> tuple[grpc.Server, int]:
         ("grpc.max_receive_message_length", config.max_message_bytes),
         ("grpc.max_send_message_length", config.max_message_bytes),
         ("grpc.so_reuseport", 0),
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ]
     executor = futures.ThreadPoolExecutor(config.threads, thread_name_prefix="look-up")
     server = grpc.server(executor, options=options, maximum_concurrent_rpcs=config.max_requests)
@@ -233,10 +253,15 @@ def _serve_health(tier: EmbeddingTier) -> None:
         return [b'{"ready": true}' if ready else b'{"ready": false}']
 
     class Quiet(WSGIRequestHandler):
+        timeout = 5
+
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    server = make_server("", tier.config.http_port, answer, handler_class=Quiet)
+    class Threaded(ThreadingMixIn, WSGIServer):
+        daemon_threads = True
+
+    server = make_server("", tier.config.http_port, answer, server_class=Threaded, handler_class=Quiet)
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
 
@@ -247,15 +272,17 @@ def serve(config: EmbeddingTierConfig) -> None:
         InputError: If a version of the deployment cannot be loaded.
     """
     log_as_json()
-    stopping = threading.Event()
+    config.check_ports()
+    # A queue may be filled by a handler that interrupts another one; an event may not.
+    stopping: SimpleQueue[int] = SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+        signal.signal(number, lambda number, _: stopping.put(number))
     tier = EmbeddingTier(config)
     _serve_health(tier)
     tier.load()
     server, port = start(tier)
     log_event("embedding tier ready", port=port, versions=tier.versions)
-    stopping.wait()
+    stopping.get()
     tier.followed = False
     log_event("embedding tier stops")
     server.stop(config.grace_seconds).wait()

@@ -48,7 +48,8 @@ def log_as_json(level: int = logging.INFO) -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger(_EXTRA).setLevel(level)
     logging.captureWarnings(True)
-    warnings.simplefilter("ignore", DeprecationWarning)
+    # KServe's way of answering, not ours to change.
+    warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")
 
 
 def log_event(message: str, level: int = logging.INFO, **values: object) -> None:

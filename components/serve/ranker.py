@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,22 +16,18 @@ import numpy as np
 
 from components.common.errors import InputError
 from components.common.layout import Store
-from components.common.objectives import SERVED_OBJECTIVES
-from components.common.packed_tables import finest_of, look_up_rows
-from components.common.servable import ONNX_INPUTS, ONNX_OUTPUT
 from components.serve.config import RankerTierConfig
-from components.serve.deployment import open_deployment
+from components.serve.deployment import known_deployment, open_deployment
 from components.serve.observability import (
     CANDIDATES,
-    IN_FLIGHT,
     LOADED,
     LOOK_UP_SECONDS,
     RANK_SECONDS,
     ROUTED,
     log_event,
 )
-from components.serve.request import Field, RequestContract
-from components.serve.session import start_session
+from components.serve.ranker_version import RankerVersion
+from components.serve.request import Field
 from components.serve.table_source import LocalTables, RemoteTables, TableSource
 from components.serve.version import Version
 
@@ -43,85 +37,6 @@ _Found = TypeVar("_Found")
 
 class NotServed(InputError):
     """A version that this tier does not hold."""
-
-
-@dataclass
-class RankerVersion:
-    """One version's ranker.
-
-    Attributes:
-        digest: The version.
-        contract: What its requests carry.
-        run: From the graph's inputs, in order, to probabilities of all objectives, shape (n, objectives).
-        columns: Of the served objectives in these.
-        in_flight: Requests that it is answering.
-    """
-
-    digest: str
-    contract: RequestContract
-    run: Callable[[tuple[np.ndarray, ...]], np.ndarray]
-    columns: dict[str, int]
-    in_flight: int = 0
-    idle: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
-
-    @classmethod
-    def load(cls, version: Version, num_threads: int) -> RankerVersion:
-        """Start a version's session and run it once.
-
-        Raises:
-            InputError: If its files are damaged or do not fit each other.
-        """
-        session = start_session(version.onnx(), version.uri, num_threads)
-
-        def run(inputs: tuple[np.ndarray, ...]) -> np.ndarray:
-            return np.asarray(session.run([ONNX_OUTPUT], dict(zip(ONNX_INPUTS, inputs, strict=True)))[0])
-
-        objectives = version.details.objectives
-        found = run(_empty_inputs(version))
-        if found.shape != (2, len(objectives)) or not set(SERVED_OBJECTIVES) <= set(objectives):
-            raise InputError(f"{version.uri}: answers {found.shape} for objectives {list(objectives)}; export it again")
-        columns = {name: objectives.index(name) for name in SERVED_OBJECTIVES}
-        return cls(version.digest, version.contract(), run, columns)
-
-    @contextmanager
-    def answering(self) -> Iterator[None]:
-        """Count a request."""
-        self.in_flight += 1
-        self.idle.clear()
-        IN_FLIGHT.labels(_TIER, self.digest).inc()
-        try:
-            yield
-        finally:
-            self.in_flight -= 1
-            IN_FLIGHT.labels(_TIER, self.digest).dec()
-            if not self.in_flight:
-                self.idle.set()
-
-    async def drained(self, timeout_seconds: float) -> bool:
-        """Wait until it answers no request; whether that came in time."""
-        if not self.in_flight:
-            return True
-        try:
-            await asyncio.wait_for(self.idle.wait(), timeout_seconds)
-        except TimeoutError:
-            return False
-        return True
-
-
-def _empty_inputs(version: Version) -> tuple[np.ndarray, ...]:
-    """Rows of zeros of two candidates."""
-    features, specs = version.details.features, list(version.details.tables)
-    row_bytes = finest_of(specs).row_bytes
-    look_ups = [
-        len(look_up_rows(tables, specs, features)) for tables in (features.categorical_tables, features.sequence_tables)
-    ]
-    return (
-        np.zeros((2, look_ups[0], row_bytes), dtype=np.uint8),
-        np.zeros((2, len(features.dense_names)), dtype=np.float32),
-        np.zeros((1, features.sequence.length, look_ups[1], row_bytes), dtype=np.uint8),
-        np.ones(1, dtype=np.int64),
-        np.zeros(2, dtype=np.int64),
-    )
 
 
 @dataclass(frozen=True)
@@ -198,7 +113,7 @@ class RankerTier:
             grpc.RpcError: If the embedding tier cannot be asked.
         """
         async with self._following:
-            deployment = open_deployment(self._store, self.config.deployment)
+            deployment = known_deployment(self._store, self.config.deployment)
             for digest in deployment.rankers:
                 if digest not in self._versions:
                     await asyncio.get_running_loop().run_in_executor(self._loader, self._load, digest)
@@ -218,6 +133,8 @@ class RankerTier:
     def _load(self, digest: str) -> None:
         started = time.monotonic()
         version = RankerVersion.load(Version.published(self._store, digest), self.config.session_threads)
+        if isinstance(self.source, LocalTables):
+            self.source.load(digest)
         self._versions = {**self._versions, digest: version}
         LOADED.labels(_TIER, digest).set(1)
         log_event("ranker loaded", version=digest, seconds=round(time.monotonic() - started, 3))
@@ -250,24 +167,28 @@ class RankerTier:
             NotServed: If the version is not loaded here.
             grpc.RpcError: If the embedding tier fails.
         """
-        chosen = self._choose(version, tensors)
+        return await self.answer(self.choose(version, tensors), tensors)
+
+    async def answer(self, chosen: RankerVersion, tensors: Mapping[str, np.ndarray]) -> Ranking:
+        """As `rank`, of a version that was chosen."""
         with chosen.answering():
-            request = await self._run(lambda: chosen.contract.read(tensors, self.config.limits))
-            categorical, sequence, lengths = await self._run(lambda: chosen.contract.ids(request))
+            request = await self.run(lambda: chosen.contract.read(tensors, self.config.limits))
+            categorical, sequence, lengths = await self.run(lambda: chosen.contract.ids(request))
             # The look-up is on its way while the other features are made.
             looked_up = asyncio.create_task(self._look_up(chosen.digest, categorical, sequence))
             try:
-                dense = await self._run(lambda: chosen.contract.dense(request))
+                dense = await self.run(lambda: chosen.contract.dense(request))
                 rows, positions = await looked_up
             finally:
                 looked_up.cancel()
             users = np.zeros(len(rows), dtype=np.int64)
             with RANK_SECONDS.labels(chosen.digest).time():
-                found = await self._run(lambda: chosen.run((rows, dense, positions, lengths, users)))
+                found = await self.run(lambda: chosen.run((rows, dense, positions, lengths, users)))
             CANDIDATES.labels(chosen.digest).inc(len(found))
         return Ranking(chosen.digest, {name: found[:, column] for name, column in chosen.columns.items()})
 
-    async def _run(self, work: Callable[[], _Found]) -> _Found:
+    async def run(self, work: Callable[[], _Found]) -> _Found:
+        """Do work in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
     async def _look_up(
@@ -276,8 +197,12 @@ class RankerTier:
         with LOOK_UP_SECONDS.labels(digest).time():
             return await self.source.look_up(digest, categorical, sequence)
 
-    def _choose(self, version: str, tensors: Mapping[str, np.ndarray]) -> RankerVersion:
-        """The version that is named, or that the user's share falls to: the same one at every request."""
+    def choose(self, version: str, tensors: Mapping[str, np.ndarray]) -> RankerVersion:
+        """The version that is named, or that the user's share falls to: the same one at every request.
+
+        Raises:
+            NotServed: If it is not loaded here.
+        """
         digest = version or route(self._routes, tensors.get("user_id"))
         found = self._versions.get(digest)
         if found is None:
@@ -290,7 +215,8 @@ def route(routes: Mapping[str, float], user: np.ndarray | None) -> str:
     """The version of a user: the hash of the user says where in the shares, laid side by side, it falls."""
     ordered = sorted(routes.items())
     if len(ordered) > 1 and user is not None and user.size:
-        place = zlib.crc32(repr(user.flat[0]).encode()) / 2**32
+        first = user.flat[0]
+        place = zlib.crc32(first if isinstance(first, bytes) else str(first).encode()) / 2**32
         for digest, share in ordered:
             if place < share:
                 return digest

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import grpc
 import kserve
-import numpy as np
 from fastapi import Request
 from fastapi.responses import JSONResponse
 from grpc_interceptor import exceptions as grpc_errors
 from kserve import model_server
 from kserve.model_repository import ModelRepository
 from kserve.protocol.dataplane import DataPlane
+from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
+from kserve.protocol.grpc.interceptors import ExceptionToStatusInterceptor
+from kserve.protocol.grpc.server import GRPCServer
+from kserve.protocol.grpc.servicer import InferenceServicer
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
 from components.common.errors import InputError
-from components.common.objectives import SERVED_OBJECTIVES
 from components.serve.config import RankerTierConfig
-from components.serve.observability import REQUEST_SECONDS, REQUESTS, log_as_json, log_event
-from components.serve.ranker import NotServed, RankerTier, Ranking
-from components.serve.table_source import VersionMismatch
+from components.serve.observability import log_as_json, log_event
+from components.serve.ranker import RankerTier
+from components.serve.ranker_model import RankerModel
+from components.serve.tensors import shortened
 
-MODEL = "ranker"
-_TIER = "ranker"
 _HTTP_STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
     grpc.StatusCode.NOT_FOUND: 404,
@@ -39,135 +36,6 @@ _HTTP_STATUS = {
 }
 
 
-class RankerModel(kserve.Model):
-    """The protocol around a tier: every version answers under one name, `model_version` chooses among them."""
-
-    def __init__(self, tier: RankerTier) -> None:
-        """Answer for a tier that has loaded its versions."""
-        super().__init__(MODEL)
-        self.tier = tier
-        self.ready = True
-        self._answering = 0
-
-    async def healthy(self) -> bool:
-        """Whether every version that may be asked has its ranker and its tables."""
-        return self.ready and await self.tier.is_ready()
-
-    def get_input_types(self) -> list[dict[str, Any]]:
-        """The inputs of the version that most users are routed to."""
-        return [
-            {"name": field.name, "datatype": field.datatype, "shape": [1 if field.part == "user" else -1]}
-            for field in self.tier.fields
-        ]
-
-    def get_output_types(self) -> list[dict[str, Any]]:
-        """A probability a candidate for each served objective."""
-        return [{"name": name, "datatype": "FP32", "shape": [-1]} for name in SERVED_OBJECTIVES]
-
-    async def predict(
-        self,
-        payload: kserve.InferRequest,
-        headers: dict[str, str] | None = None,
-        response_headers: dict[str, str] | None = None,
-    ) -> kserve.InferResponse:
-        """Answer one request."""
-        if not isinstance(payload, kserve.InferRequest):
-            raise grpc_errors.InvalidArgument("send an inference request of the Open Inference Protocol v2")
-        started, code, version = time.perf_counter(), "OK", "unknown"
-        try:
-            with self._counted():
-                ranking = await self._rank(payload)
-            version = ranking.version
-            REQUEST_SECONDS.labels(_TIER, version).observe(time.perf_counter() - started)
-            return _response(payload, ranking)
-        except grpc_errors.GrpcException as error:
-            code = error.status_code.name
-            raise
-        except asyncio.CancelledError:
-            code = "CANCELLED"
-            raise
-        except Exception:
-            code = "INTERNAL"
-            logging.getLogger(__name__).exception("request failed")
-            raise grpc_errors.Internal("the request failed; the server's log says why") from None
-        finally:
-            REQUESTS.labels(_TIER, version, code).inc()
-
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
-        """Refuse a request beyond the limit instead of letting all of them wait."""
-        limit = self.tier.config.max_requests
-        if self._answering >= limit:
-            raise grpc_errors.ResourceExhausted(f"{limit} requests are being answered; try again later")
-        self._answering += 1
-        try:
-            yield
-        finally:
-            self._answering -= 1
-
-    async def _rank(self, payload: kserve.InferRequest) -> Ranking:
-        """Rank, with every failure as a status and a message."""
-        seconds = self.tier.config.request_seconds
-        try:
-            async with asyncio.timeout(seconds):
-                return await self.tier.rank(_arrays(payload), payload.model_version or "")
-        except NotServed as error:
-            raise grpc_errors.NotFound(str(error)) from None
-        except InputError as error:
-            raise grpc_errors.InvalidArgument(str(error)) from None
-        except TimeoutError:
-            raise grpc_errors.DeadlineExceeded(f"not answered within {seconds} seconds") from None
-        except VersionMismatch as error:
-            log_event("mismatch refused", logging.ERROR, reason=str(error))
-            raise grpc_errors.Internal(f"the embedding tier failed: {error}") from None
-        except grpc.RpcError as error:
-            raise _tables_error(error) from None
-
-
-def _tables_error(error: grpc.RpcError) -> grpc_errors.GrpcException:
-    """What the embedding tier's failure means to the ranker's client."""
-    text = f"embedding tier: {error.details()}"
-    if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED):
-        return grpc_errors.Unavailable(text)
-    if error.code() == grpc.StatusCode.FAILED_PRECONDITION:
-        return grpc_errors.FailedPrecondition(text)
-    if error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return grpc_errors.ResourceExhausted(text)
-    log_event("look-up failed", logging.ERROR, code=error.code().name, reason=str(error.details()))
-    return grpc_errors.Internal(text)
-
-
-def _arrays(payload: kserve.InferRequest) -> dict[str, np.ndarray]:
-    """The request's tensors.
-
-    Raises:
-        InputError: Naming the one that is not readable.
-    """
-    arrays: dict[str, np.ndarray] = {}
-    for tensor in payload.inputs:
-        if tensor.name in arrays:
-            raise InputError(f"input {tensor.name!r} is there twice")
-        try:
-            array = tensor.as_numpy()
-        except Exception as error:
-            # KServe's decoding raises whatever struct and NumPy do.
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise InputError(
-                f"input {tensor.name!r}: not {tensor.datatype} of shape {tensor.shape} ({reason})"
-            ) from error
-        arrays[tensor.name] = array.astype(object) if array.dtype.kind in "SU" else array
-    return arrays
-
-
-def _response(payload: kserve.InferRequest, ranking: Ranking) -> kserve.InferResponse:
-    outputs = []
-    for name, values in ranking.probabilities.items():
-        output = kserve.InferOutput(name, [len(values)], "FP32")
-        output.set_data_from_numpy(np.ascontiguousarray(values), binary_data=payload.from_grpc)
-        outputs.append(output)
-    return kserve.InferResponse(payload.id or "", MODEL, outputs, model_version=ranking.version)
-
-
 class _Repository(ModelRepository):
     """KServe unloads its models when it is told to stop; requests that still come then are answered all the same."""
 
@@ -175,15 +43,75 @@ class _Repository(ModelRepository):
         self.models[name].ready = False
 
 
+class _GrpcServer(GRPCServer):
+    """KServe's, with a limit of calls at one time, and a port of its own."""
+
+    async def start(self, max_workers: int) -> None:
+        self._server = grpc.aio.server(
+            interceptors=(ExceptionToStatusInterceptor(),),
+            options=[
+                ("grpc.max_send_message_length", self._kwargs["grpc_max_send_message_length"]),
+                ("grpc.max_receive_message_length", self._kwargs["grpc_max_receive_message_length"]),
+                ("grpc.so_reuseport", 0),
+                ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+            ],
+            maximum_concurrent_rpcs=self._kwargs["max_rpcs"],
+        )
+        servicer = InferenceServicer(self._data_plane, self._model_repository_extension)
+        pb_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, self._server)
+        self._server.add_insecure_port(f"[::]:{self._port}")
+        await self._server.start()
+        await self._server.wait_for_termination()
+
+
+class _BodyLimit:
+    """Refuses bodies of REST requests beyond a size, while they come."""
+
+    def __init__(self, app: Any, limit: int) -> None:
+        self._app, self._limit = app, limit
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        parts, size, more = [], 0, True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                return
+            parts.append(message.get("body", b""))
+            size, more = size + len(parts[-1]), message.get("more_body", False)
+            if size > self._limit:
+                error = {"error": f"the body is larger than {self._limit} bytes"}
+                await JSONResponse(error, 413, {"Connection": "close"})(scope, receive, send)
+                return
+        whole = iter([{"type": "http.request", "body": b"".join(parts), "more_body": False}])
+
+        async def replay() -> Any:
+            return next(whole, None) or await receive()
+
+        await self._app(scope, replay, send)
+
+
 class _DataPlane(DataPlane):
-    """Without KServe's question before every request whether the model is ready: here that would ask the other tier."""
+    """KServe's, but it does not ask before every request whether the model is ready, and knows versions."""
+
+    def __init__(self, repository: ModelRepository, model: RankerModel) -> None:
+        super().__init__(repository)
+        self._model = model
 
     async def get_model(self, name: str) -> kserve.Model:
         return self.get_model_from_registry(name)
 
+    async def ready(self) -> bool:
+        return await self._model.healthy()
+
+    async def model_ready(self, model_name: str, disable_predictor_health_check: bool = False) -> bool:
+        return model_name in self._model.tier.versions or await super().model_ready(model_name)
+
 
 class _Extension(ModelRepositoryExtension):
-    """Loading `ranker` means to follow the deployment's record; unloading it, to take this server out of service."""
+    """Loading the deployment means to follow its record; unloading it, to take this server out of service."""
 
     def __init__(self, model: RankerModel, repository: ModelRepository) -> None:
         super().__init__(repository)
@@ -195,20 +123,20 @@ class _Extension(ModelRepositoryExtension):
             await self._model.tier.follow()
         except (InputError, OSError) as error:
             log_event("deployment not followed", logging.ERROR, reason=str(error))
-            raise grpc_errors.FailedPrecondition(str(error)) from None
+            raise grpc_errors.FailedPrecondition(shortened(str(error))) from None
         except grpc.RpcError as error:
             raise grpc_errors.Unavailable(f"embedding tier: {error.details()}") from None
         self._model.ready = True
-        return {"name": MODEL, "load": True}
+        return {"name": model_name, "load": True}
 
     async def unload(self, model_name: str) -> dict[str, Any]:
         self._check(model_name)
         self._model.ready = False
-        return {"name": MODEL, "unload": True}
+        return {"name": model_name, "unload": True}
 
     def _check(self, name: str) -> None:
-        if name != MODEL:
-            raise grpc_errors.NotFound(f"model {name[:64]!r}: this tier has {MODEL!r}")
+        if name != self._model.tier.config.deployment:
+            raise grpc_errors.NotFound(self._model.tier.config.refusal(name))
 
 
 def _grpc_error_as_http(request: Request, error: Exception) -> JSONResponse:
@@ -223,11 +151,16 @@ def serve(config: RankerTierConfig) -> None:
         InputError: If a version of the deployment cannot be loaded.
     """
     log_as_json()
+    config.check_ports()
     tier = RankerTier(config)
     tier.load()
     model = RankerModel(tier)
     model_server.args.grpc_max_receive_message_length = config.max_message_bytes
     model_server.args.grpc_max_send_message_length = config.max_message_bytes
+    # Health and rollouts get through when all requests are taken.
+    model_server.args.max_rpcs = config.max_requests + 16
+    model_server.GRPCServer = _GrpcServer
+    model_server.app.add_middleware(_BodyLimit, limit=config.max_message_bytes)
     model_server.app.add_exception_handler(grpc_errors.GrpcException, _grpc_error_as_http)
     repository = _Repository()
     server = kserve.ModelServer(
@@ -237,7 +170,7 @@ def serve(config: RankerTierConfig) -> None:
         enable_latency_logging=False,
         grace_period=int(config.grace_seconds),
     )
-    server.dataplane = _DataPlane(repository)
+    server.dataplane = _DataPlane(repository, model)
     server.model_repository_extension = _Extension(model, repository)
     # KServe's own handlers and lines give way to one JSON object a line.
     for name in ("kserve", "kserve.trace", "uvicorn", "uvicorn.access", "uvicorn.error"):

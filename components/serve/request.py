@@ -28,7 +28,8 @@ from components.common.log_events import Events
 ACTION_PREFIX = "actions."
 # Beside a tensor: which of its values are there.
 VALID_SUFFIX = ".valid"
-_LATEST = 4_102_444_800_000_000
+# 2000 and 2100: what was counted in seconds, milliseconds or nanoseconds is outside.
+_EARLIEST, _LATEST = 946_684_800_000_000, 4_102_444_800_000_000
 _KINDS = {"int64": "INT64", "string": "BYTES"}
 _ARROW = {"INT64": pa.int64(), "BYTES": pa.string(), "FP32": pa.float64()}
 
@@ -162,11 +163,16 @@ class RequestContract:
     def _check_names(self, tensors: Mapping[str, np.ndarray]) -> None:
         nullable = {field.name for field in self.fields.values() if not field.required}
         for name in tensors:
-            if name not in self.fields and name.removesuffix(VALID_SUFFIX) not in nullable:
+            owner = name.removesuffix(VALID_SUFFIX)
+            if name not in self.fields and owner in self.fields and owner not in nullable:
+                raise InputError(f"input {owner!r} must have a value in every row; it has {_first_gap(tensors[name])}")
+            if name not in self.fields and owner not in nullable:
                 raise InputError(f"input {name!r} is unknown; the version takes {sorted(self.fields)}")
-        for field in self.fields.values():
-            if field.required and field.part != "actions" and field.name not in tensors:
-                raise InputError(f"input {field.name!r} is missing: {field.datatype}, one value a {field.part}")
+        missing = [field for field in self.fields.values() if field.required and field.name not in tensors]
+        for part in ("user", "candidates"):
+            names = [f"{field.name} {field.datatype}" for field in missing if field.part == part]
+            if names:
+                raise InputError(f"inputs of the {part} are missing: {', '.join(names)}")
 
     def _count(self, tensors: Mapping[str, np.ndarray], part: Part, least: int, most: int) -> int:
         """Rows of a part: the longest of its tensors."""
@@ -177,6 +183,11 @@ class RequestContract:
         if not least <= count <= most:
             raise InputError(f"input {name!r} has {count} values: {part} must be from {least} to {most} a request")
         return count
+
+
+def _first_gap(valid: np.ndarray) -> str:
+    rows = np.flatnonzero(valid == 0)
+    return f"none in row {rows[0]}" if len(rows) else "a tensor that says which are there; leave that out"
 
 
 def _column(field: Field, tensors: Mapping[str, np.ndarray], num_rows: int) -> pa.Array:
@@ -209,9 +220,11 @@ def _sized(name: str, part: Part, values: np.ndarray, num_rows: int) -> np.ndarr
 def _timestamps(field: Field, values: np.ndarray, valid: np.ndarray | None) -> pa.Array:
     if values.dtype != np.int64:
         raise InputError(f"input {field.name!r} is {values.dtype}; it must be INT64, microseconds since 1970 in UTC")
-    wrong = (values < 0) | (values >= _LATEST)
+    wrong = (values < _EARLIEST) | (values >= _LATEST)
     if wrong.any():
-        raise InputError(f"input {field.name!r} has {values[wrong][0]}; microseconds since 1970, before 2100")
+        raise InputError(
+            f"input {field.name!r} has {values[wrong][0]}; it must be microseconds since 1970 in UTC, from 2000 to 2100"
+        )
     return pa.array(values)
 
 
@@ -247,7 +260,8 @@ def _numbers(field: Field, values: np.ndarray, valid: np.ndarray | None) -> pa.A
     numbers = values.astype(np.float64) if valid is None else np.where(valid, values, np.nan)
     wrong = (np.abs(numbers) > np.finfo(np.float32).max) | (np.isnan(numbers) if field.required else False)
     if wrong.any():
-        raise InputError(f"input {field.name!r} has {numbers[wrong][0]}; it must be a finite number of 32 bits")
+        row = int(np.argmax(wrong))
+        raise InputError(f"input {field.name!r} has {numbers[row]} in row {row}; it must be a finite number of 32 bits")
     return pa.array(numbers)
 
 

@@ -7,7 +7,8 @@ the same record; a rollout that is killed goes on from it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import grpc
@@ -15,13 +16,13 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
 
 from components.common.errors import InputError
-from components.common.layout import VERSION_KIND, Store
-from components.common.manifests import read_manifest
+from components.common.layout import Store
 from components.common.progress import log_line
-from components.serve.deployment import Deployment, open_deployment, write_deployment
+from components.serve.deployment import Deployment, known_deployment, write_deployment
+from components.serve.version import Version
 
 _TABLES, _RANKER = "tables", "ranker"
-_PAUSE_SECONDS = 0.2
+_PAUSE_SECONDS, _SAY_SECONDS, _LIVE_SECONDS = 0.2, 5.0, 10.0
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,15 @@ def next_step(now: Deployment, shares: tuple[float, ...]) -> Deployment:
     return Deployment(current=now.current)
 
 
+def step_back(now: Deployment) -> Deployment:
+    """The record of the step before this one; from the old version alone answering on, the new one goes."""
+    if now.phase == "routing":
+        return Deployment(current=now.current, other=now.other, phase="tables")
+    if now.phase == "retiring":
+        return Deployment(current=now.current)
+    return Deployment(current=now.current, other=now.other, phase="retiring")
+
+
 def begin(now: Deployment, target: str) -> Deployment:
     """The record of the first step to a version, or of the step where a rollout to it was interrupted.
 
@@ -78,14 +88,18 @@ def begin(now: Deployment, target: str) -> Deployment:
 
 
 def back(now: Deployment) -> Deployment:
-    """The record that takes a rollout back: all users to the version before, and the new one goes.
+    """The record of the first step back: all users to the version before, while both are loaded.
 
     Raises:
-        InputError: If the version before is already going.
+        InputError: If no rollout is under way, or the version before is already going.
     """
+    if now.phase == "steady":
+        raise InputError(
+            f"no rollout is under way: {now.current[:12]} answers all users; roll out to the version before"
+        )
     if now.phase == "retiring":
         raise InputError(f"{now.other[:12]} is already going; finish, and then roll out to it")
-    return now if now.phase == "steady" else Deployment(current=now.current, other=now.other, phase="retiring")
+    return step_back(now)
 
 
 class Rollout:
@@ -99,62 +113,129 @@ class Rollout:
         """Roll out a version, or go on with its rollout.
 
         Raises:
-            InputError: If it is not published, another rollout is under way, or a server does not follow in time.
+            InputError: If it is not published, another rollout is under way, or a server is not there or does not
+                follow in time.
         """
-        read_manifest(self._store.version(target), VERSION_KIND)
-        return self._finish(begin(open_deployment(self._store, self._name), target))
+        Version.published(self._store, target)
+        first = begin(known_deployment(self._store, self._name), target)
+        return self._finish(self.steps(first))
 
     def back(self) -> Deployment:
         """Take the rollout that is under way back.
 
         Raises:
-            InputError: If there is nothing to take back to, or a server does not follow in time.
+            InputError: If none is under way, the version before is already going or damaged, or a server does not
+                follow.
         """
-        return self._finish(back(open_deployment(self._store, self._name)))
+        now = known_deployment(self._store, self._name)
+        first = back(now)
+        # Servers that are restarted will need its files.
+        Version.published(self._store, now.current).onnx()
+        return self._finish(self.steps(first, step_back))
 
-    def _finish(self, first: Deployment) -> Deployment:
-        for step in self.steps(first):
+    def _finish(self, steps: Iterator[Deployment]) -> Deployment:
+        for step in steps:
             log_line("rollout", describe(step))
         return step
 
-    def steps(self, first: Deployment) -> Iterator[Deployment]:
-        """From a record to the steady one at the end, each when the servers follow it."""
-        step = first
+    def steps(
+        self, first: Deployment, step_on: Callable[[Deployment], Deployment] | None = None
+    ) -> Iterator[Deployment]:
+        """From a record to the steady one at the end, each when the servers follow it.
+
+        Args:
+            first: The record of the first step.
+            step_on: From one step to the next; forward when not given.
+
+        Raises:
+            InputError: If a server is not there, before anything changes; or does not follow; or something else writes
+                the record.
+        """
+        step_on = step_on or (lambda step: next_step(step, self._plan.shares))
+        for address in (*self._plan.embedding_addresses, *self._plan.ranker_addresses):
+            _Server(address).check_live(min(self._plan.step_seconds, _LIVE_SECONDS))
+        step, known = first, known_deployment(self._store, self._name)
         while True:
-            write_deployment(self._store, self._name, step)
+            if known_deployment(self._store, self._name) != known:
+                raise InputError(
+                    f"{self._store.deployment(self._name)}: another rollout writes it; this one stops here, --status "
+                    "says where the deployment is"
+                )
+            known = write_deployment(self._store, self._name, step)
             self._follow(step)
             yield step
             if step.phase == "steady":
                 return
             if step.phase == "routing":
                 time.sleep(self._plan.hold_seconds)
-            step = next_step(step, self._plan.shares)
+            step = step_on(step)
 
     def _follow(self, step: Deployment) -> None:
         """Have the servers follow the record: tables come before the rankers that ask them, and go after them."""
-        tables = [(address, _TABLES) for address in self._plan.embedding_addresses]
-        rankers = [(address, _RANKER) for address in self._plan.ranker_addresses]
-        of_phase = {"retiring": rankers, "steady": rankers + tables}
-        for address, model in of_phase.get(step.phase, tables + rankers):
-            self._load(address, model)
+        tables = [(address, _TABLES, step.tables) for address in self._plan.embedding_addresses]
+        rankers = [(address, _RANKER, step.rankers) for address in self._plan.ranker_addresses]
+        for address, tier, versions in rankers + tables if step.phase == "steady" else tables + rankers:
+            server = _Server(address)
+            server.load(self._name, self._plan.step_seconds)
+            server.check_versions(tier, (step.current,) if step.phase == "retiring" else versions)
 
-    def _load(self, address: str, model: str) -> None:
-        """Ask one server until it follows; one that is being restarted is waited for."""
-        deadline = time.monotonic() + self._plan.step_seconds
-        with grpc.insecure_channel(address) as channel:
-            stub = pb_grpc.GRPCInferenceServiceStub(channel)
+
+class _Server:
+    """One server of either tier."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    @contextmanager
+    def _stub(self) -> Iterator[pb_grpc.GRPCInferenceServiceStub]:
+        with grpc.insecure_channel(self._address) as channel:
+            yield pb_grpc.GRPCInferenceServiceStub(channel)
+
+    def check_live(self, seconds: float) -> None:
+        with self._stub() as stub:
+            try:
+                stub.ServerLive(pb.ServerLiveRequest(), timeout=seconds, wait_for_ready=True)
+            except grpc.RpcError as error:
+                raise InputError(
+                    f"{self._address}: no server answers ({error.code().name}); nothing has changed. Start it, or name "
+                    "the servers' gRPC addresses with --ranker-servers and --embedding-servers"
+                ) from error
+
+    def load(self, deployment: str, seconds: float) -> None:
+        """Ask it until it follows; one that is being restarted is waited for."""
+        deadline, said_at = time.monotonic() + seconds, time.monotonic()
+        request = pb.RepositoryModelLoadRequest(model_name=deployment)
+        with self._stub() as stub:
             while True:
                 left = deadline - time.monotonic()
                 try:
-                    stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name=model), timeout=max(left, 0.001))
+                    stub.RepositoryModelLoad(request, timeout=max(left, 0.001))
                     return
                 except grpc.RpcError as error:
+                    reason = f"{self._address}: {error.code().name}: {error.details()}"
                     if error.code() != grpc.StatusCode.UNAVAILABLE or left < _PAUSE_SECONDS:
                         raise InputError(
-                            f"{address}: {error.code().name}: {error.details()}; the rollout stands still in this "
-                            "phase: run it again to go on, or roll it back"
+                            f"{reason}; the rollout stands still: the same command goes on, --back takes it back"
                         ) from error
+                if time.monotonic() > said_at + _SAY_SECONDS:
+                    said_at = time.monotonic()
+                    log_line("rollout", f"waiting for {reason}")
                 time.sleep(_PAUSE_SECONDS)
+
+    def check_versions(self, tier: str, versions: tuple[str, ...]) -> None:
+        """Whether it holds what the record says; if not, it reads another record."""
+        with self._stub() as stub:
+            for version in versions:
+                names = {"name": _TABLES, "version": version} if tier == _TABLES else {"name": version}
+                try:
+                    held = stub.ModelReady(pb.ModelReadyRequest(**names), timeout=_LIVE_SECONDS).ready
+                except grpc.RpcError:
+                    held = False
+                if not held:
+                    raise InputError(
+                        f"{self._address}: does not hold version {version[:12]}, though it followed the deployment's "
+                        "record; does it read the same store? Run the rollout again if it was just restarted"
+                    )
 
 
 def describe(step: Deployment) -> str:

@@ -59,6 +59,9 @@ def channel_options(max_message_bytes: int) -> list[tuple[str, object]]:
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.service_config", retrying()),
+        # A host that vanished closes no connection: unanswered pings find it out while calls wait.
+        ("grpc.keepalive_time_ms", 10_000),
+        ("grpc.keepalive_timeout_ms", 1_000),
         ("grpc.initial_reconnect_backoff_ms", 50),
         ("grpc.min_reconnect_backoff_ms", 50),
         ("grpc.max_reconnect_backoff_ms", 500),
@@ -125,9 +128,12 @@ class LocalTables:
     async def is_ready(self, version: str) -> bool:
         """See `TableSource`; loads the version."""
         if version not in self._tables:
-            tables = await asyncio.get_running_loop().run_in_executor(None, self._load, version)
-            self._tables = {**self._tables, version: tables}
+            await asyncio.get_running_loop().run_in_executor(None, self.load, version)
         return True
+
+    def load(self, version: str) -> None:
+        """Load a version's tables."""
+        self._tables = {**self._tables, version: self._load(version)}
 
     def keep(self, versions: tuple[str, ...]) -> None:
         """Let the others go."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,15 @@ _DTYPES = {
     "FP64": np.dtype(np.float64),
 }
 _DATATYPES = {dtype: name for name, dtype in _DTYPES.items()} | {np.dtype(object): "BYTES"}
+_MAX_DIMENSIONS, _MAX_SIZE = 4, 2**31
 _PARTS = ("user", "candidates", "actions")
+_MAX_MESSAGE = 1000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def shortened(text: str) -> str:
+    """A message that fits a gRPC status, whatever it quotes."""
+    return text if len(text) <= _MAX_MESSAGE else f"{text[:_MAX_MESSAGE]}..."
 
 
 def infer_request(model: str, version: str, arrays: Mapping[str, np.ndarray]) -> pb.ModelInferRequest:
@@ -57,15 +64,24 @@ def arrays_of(tensors: Iterable[Any], contents: Sequence[bytes]) -> dict[str, np
     for tensor, content in zip(described, contents, strict=True):
         if tensor.name in arrays:
             raise InputError(f"tensor {tensor.name!r} is there twice")
-        arrays[tensor.name] = _array_of(tensor.name, tensor.datatype, list(tensor.shape), content)
+        arrays[tensor.name] = array_of(tensor.name, tensor.datatype, list(tensor.shape), content)
     return arrays
 
 
-def _array_of(name: str, datatype: str, shape: list[int], content: bytes) -> np.ndarray:
-    if min(shape, default=1) < 0:
-        raise InputError(f"tensor {name!r} has shape {shape}; sizes must not be negative")
+def array_of(name: str, datatype: str, shape: list[int], content: bytes) -> np.ndarray:
+    """One tensor's array.
+
+    Raises:
+        InputError: If its contents are not what the rest says.
+    """
+    if len(shape) > _MAX_DIMENSIONS or not all(0 <= size <= _MAX_SIZE for size in shape):
+        raise InputError(
+            f"tensor {name!r} has shape {shape[:_MAX_DIMENSIONS]}: at most {_MAX_DIMENSIONS} dimensions, each from 0 "
+            f"to {_MAX_SIZE}"
+        )
+    expected = math.prod(shape)
     if datatype == "BYTES":
-        texts = np.array([*_texts(name, content), None], dtype=object)[:-1]
+        texts = np.array([*_texts(name, content, expected), None], dtype=object)[:-1]
         found = len(texts)
     else:
         dtype = _DTYPES.get(datatype)
@@ -77,15 +93,17 @@ def _array_of(name: str, datatype: str, shape: list[int], content: bytes) -> np.
             )
         texts = np.frombuffer(content, dtype)
         found = len(texts)
-    if found != math.prod(shape):
-        raise InputError(f"tensor {name!r} has {found} values, its shape {shape} says {math.prod(shape)}")
-    return texts.reshape(shape)
+    if found != expected:
+        raise InputError(f"tensor {name!r} has {found} values, its shape {shape} says {expected}")
+    # A size of 0 beside large ones is more than NumPy takes.
+    return texts.reshape(shape) if found else np.empty([min(size, 1) for size in shape], dtype=texts.dtype)
 
 
-def _texts(name: str, content: bytes) -> list[bytes]:
-    """Of BYTES: each is its length, four bytes, and its bytes."""
-    found, place = [], 0
-    while place < len(content):
+def _texts(name: str, content: bytes, expected: int) -> list[bytes]:
+    """Of BYTES: each is its length, four bytes, and its bytes; one more than expected ends it."""
+    found: list[bytes] = []
+    place = 0
+    while place < len(content) and len(found) <= expected:
         end = place + 4
         if end <= len(content):
             end += struct.unpack_from("<I", content, place)[0]
@@ -112,8 +130,9 @@ def request_tensors(request: Mapping[str, Any]) -> dict[str, np.ndarray]:
     Raises:
         InputError: Naming the part, the column and the value.
     """
+    found = list(request) if isinstance(request, Mapping) else type(request).__name__
     if not isinstance(request, Mapping) or not set(request) <= set(_PARTS) or "user" not in request:
-        raise InputError(f"a request is an object of {list(_PARTS)}, found {_shown(request)}")
+        raise InputError(f"a request is an object of {list(_PARTS)}, found {found}")
     tensors: dict[str, np.ndarray] = {}
     for part in _PARTS:
         rows = request.get(part, [])
@@ -133,17 +152,52 @@ def _column_tensors(name: str, column: str, values: list[Any], where: str) -> di
     there = np.array([value is not None for value in values])
     known = {type(value) for value in values if value is not None}
     if known == {str}:
-        array = np.array([(value or "").encode() for value in values] + [None], dtype=object)[:-1]
+        array = texts_array([value or "" for value in values], where)
     elif known == {int}:
         array = _integers([value or 0 for value in values], where)
     elif known and known <= {int, float}:
-        return {name: np.array([np.nan if value is None else value for value in values], dtype=np.float64)}
+        try:
+            return {name: np.array([np.nan if value is None else float(value) for value in values])}
+        except OverflowError as error:
+            raise InputError(f"{where}: a number is beyond 64 bits") from error
     elif known:
         shown = ", ".join(sorted(kind.__name__ for kind in known))
         raise InputError(f"{where}: values must be all text or all numbers, found {shown}")
     else:
         return {}
     return {name: array} if there.all() else {name: array, name + VALID_SUFFIX: there}
+
+
+def rest_body(tensors: Mapping[str, np.ndarray], version: str = "") -> dict[str, Any]:
+    """The JSON body of a REST request of the protocol.
+
+    Args:
+        tensors: As `request_tensors` makes them.
+        version: Digest of the version to ask; empty for the one that the user is routed to.
+    """
+    inputs = [
+        {
+            "name": name,
+            "datatype": _DATATYPES[array.dtype],
+            "shape": list(array.shape),
+            "data": [value.decode() if isinstance(value, bytes) else value for value in array.tolist()],
+        }
+        for name, array in tensors.items()
+    ]
+    return {"inputs": inputs, **({"parameters": {"version": version}} if version else {})}
+
+
+def texts_array(values: list[str] | list[bytes], where: str) -> np.ndarray:
+    """Texts as UTF-8, dtype object; bytes stay as they are.
+
+    Raises:
+        InputError: If one is no text in Unicode.
+    """
+    try:
+        encoded = [value.encode() if isinstance(value, str) else value for value in values]
+    except UnicodeEncodeError as error:
+        raise InputError(f"{where}: holds a character that is none in Unicode") from error
+    return np.array([*encoded, None], dtype=object)[:-1]
 
 
 def _integers(values: list[int], where: str) -> np.ndarray:
@@ -157,10 +211,12 @@ def _microseconds(value: Any, where: str) -> int:
     if type(value) is int:
         return int(_integers([value], where)[0])
     try:
-        moment = datetime.fromisoformat(value)
-        return round((moment - _EPOCH).total_seconds() * 1_000_000)
+        moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+        return (moment - _EPOCH) // timedelta(microseconds=1)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{where} = {_shown(value)}: expected a moment such as 2017-04-21T10:15:00Z") from error
+        raise InputError(
+            f"{where} = {_shown(value)}: expected a moment with its zone, such as 2017-04-21T10:15:00Z"
+        ) from error
 
 
 def _shown(value: Any) -> str:

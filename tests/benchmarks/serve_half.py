@@ -14,6 +14,7 @@ from components.common.servable import ONNX_INPUTS, ONNX_OUTPUT
 from components.serve import ranker, ranker_server
 from components.serve.config import EmbeddingTierConfig, RankerTierConfig
 from components.serve.embedding_server import EmbeddingTier, start
+from components.serve.ranker_version import RankerVersion
 from components.serve.version import Version
 from tests.benchmarks.serve_version import DIM, HALF_FILE, HALF_RANKER_FILE
 
@@ -54,7 +55,7 @@ class HalfRankerTier(ranker.RankerTier):
 
         objectives = version.details.objectives
         columns = {name: objectives.index(name) for name in SERVED_OBJECTIVES}
-        self._versions = {digest: ranker.RankerVersion(digest, version.contract(), run, columns)}
+        self._versions = {digest: RankerVersion(digest, version.contract(), run, columns)}
 
 
 def main(tier: str, store: str, grpc_port: str, http_port: str, embedding_address: str = "") -> None:

@@ -23,7 +23,7 @@ from components.publish.registry import publish_releases
 from components.report.facts import collect
 from components.report.page import render
 from components.serve.predictor import Predictor
-from components.serve.ranker import RankerVersion
+from components.serve.ranker_version import RankerVersion
 from components.serve.version import Version
 from components.train.checkpoint import Lineage, load_checkpoint
 from components.train.dataset import tensors_of

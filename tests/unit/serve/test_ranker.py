@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import grpc
 import numpy as np
@@ -11,12 +12,14 @@ from grpc_interceptor.exceptions import DeadlineExceeded, GrpcException, Resourc
 from kserve import InferInput, InferRequest
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
 
+from components.common.errors import InputError
 from components.common.objectives import SERVED_OBJECTIVES
+from components.serve import ranker_version
 from components.serve.config import EmbeddingTierConfig, RankerTierConfig
 from components.serve.deployment import Deployment, write_deployment
 from components.serve.embedding_server import EmbeddingServicer, EmbeddingTier
 from components.serve.ranker import RankerTier, route
-from components.serve.ranker_server import RankerModel
+from components.serve.ranker_model import RankerModel
 from components.serve.table_source import LocalTables, RemoteTables
 from components.serve.tensors import infer_response
 from components.serve.version import Version
@@ -64,8 +67,10 @@ def test_one_process_answers_like_two(published, fresh_store):
     tier = tier_of(fresh_store)
 
     async def ask():
+        # The first request may come before anybody asked whether the tier is ready.
+        answers = [await tier.rank(tensors) for tensors in published.tensors]
         assert await tier.is_ready()
-        return [await tier.rank(tensors) for tensors in published.tensors]
+        return answers
 
     for ranking, expected in zip(asyncio.run(ask()), published.expected[published.old], strict=True):
         assert ranking.version == published.old
@@ -111,7 +116,6 @@ def test_request_that_is_given_up_gives_up_its_look_up(published, fresh_store):
     tier, source = slow_tier(fresh_store, 5.0)
 
     async def give_up():
-        await tier.is_ready()
         task = asyncio.create_task(tier.rank(published.tensors[0]))
         await source.asked.wait()
         assert tier._versions[published.old].in_flight == 1
@@ -129,7 +133,6 @@ def test_slow_requests_end_in_time_and_too_many_are_refused(published, fresh_sto
     model = RankerModel(tier)
 
     async def ask():
-        await tier.is_ready()
         calls = [model.predict(payload_of(published.tensors[0])) for _ in range(5)]
         return await asyncio.gather(*calls, return_exceptions=True)
 
@@ -141,7 +144,6 @@ def test_version_goes_when_its_last_request_is_answered(published, fresh_store):
     tier, source = slow_tier(fresh_store, 0.4)
 
     async def retire():
-        await tier.is_ready()
         answering = asyncio.create_task(tier.rank(published.tensors[0]))
         await source.asked.wait()
         write_deployment(fresh_store, "local", Deployment(current=published.new, other=published.old, phase="retiring"))
@@ -154,6 +156,31 @@ def test_version_goes_when_its_last_request_is_answered(published, fresh_store):
         return ranking.version, (await tier.rank(published.tensors[0])).version
 
     assert asyncio.run(retire()) == (published.old, published.new)
+
+
+def test_version_whose_graph_fails_is_refused_before_any_request(published, fresh_store, monkeypatch):
+    """Right digests, but it does not run: an error with its name, and a tier that starts without it."""
+    write_deployment(fresh_store, "local", Deployment(current=published.old, other=published.new, phase="ranker"))
+    real = ranker_version.start_session
+
+    def failing(onnx, where, threads):
+        if published.new not in where:
+            return real(onnx, where, threads)
+        return SimpleNamespace(run=lambda *_: (_ for _ in ()).throw(RuntimeError("bad node\nsecond line")))
+
+    monkeypatch.setattr(ranker_version, "start_session", failing)
+    tier = tier_of(fresh_store)
+    assert tier.versions == [published.old]
+    with pytest.raises(InputError, match=r"its ranker does not run \(bad node\)"):
+        asyncio.run(tier.follow())
+
+
+def test_a_user_is_routed_alike_however_it_is_sent():
+    routes = {"a": 0.5, "b": 0.5}
+    for number in range(50):
+        kinds = [np.array([number], dtype=kind) for kind in (np.int64, np.int32, np.uint8)]
+        assert len({route(routes, user) for user in kinds}) == 1
+    assert len({route(routes, np.array([name], dtype=object)) for name in (b"u%d" % n for n in range(50))}) == 2
 
 
 def test_users_stay_with_their_version_as_shares_grow():

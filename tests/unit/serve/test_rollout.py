@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import time
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 
 from components.common import storage
 from components.common.errors import InputError
+from components.common.layout import Store
 from components.serve.client import RankerClient
 from components.serve.deployment import Deployment, open_deployment, read_deployment
-from components.serve.rollout import Rollout, RolloutPlan, back, begin, next_step
+from components.serve.rollout import Rollout, RolloutPlan, back, begin, next_step, step_back
 from tests.serving import Load, Server
 
 PHASES = ["ranker", "tables", "routing", "retiring", "steady"]
@@ -39,14 +41,21 @@ def test_every_step_can_be_taken_up_again_and_back():
     step = begin(Deployment(current="a"), "b")
     for _ in range(3):
         assert begin(step, "b") == step
-        assert back(step).routes == {"a": 1.0} and back(step).rankers == ("a",)
-        assert next_step(back(step), (1.0,)) == Deployment(current="a")
+        taken, seen = back(step), []
+        while taken.phase != "steady":
+            assert taken.routes == {"a": 1.0}
+            seen.append(taken.phase)
+            taken = step_back(taken)
+        assert taken == Deployment(current="a")
+        assert seen == (["tables", "retiring"] if step.phase == "routing" else ["retiring"])
         with pytest.raises(InputError, match="a rollout to b is in phase"):
             begin(step, "c")
         step = next_step(step, (1.0,))
     assert step.phase == "retiring" and begin(step, "b") == step
     with pytest.raises(InputError, match="a is already going"):
         back(step)
+    with pytest.raises(InputError, match="no rollout is under way: a answers all users"):
+        back(Deployment(current="a"))
 
 
 @pytest.mark.parametrize("shares", [(), (0.5,), (0.5, 0.2, 1.0), (0.0, 1.0)])
@@ -155,6 +164,68 @@ def test_damaged_version_stops_the_rollout_and_the_old_one_answers_on(published,
             assert rollout.back() == Deployment(current=published.old)
         time.sleep(0.2)
     assert set(load.outcomes) == {"right"} and set(load.versions) == {published.old}
+
+
+def test_servers_of_another_deployment_or_store_are_not_rolled_out(published, fresh_store, tiers, tmp_path):
+    """A mistyped name moves nothing, and a record that no server reads is not taken for success."""
+    with pytest.raises(InputError, match=r"prod\.json: no such deployment"):
+        Rollout(fresh_store, "prod", plan_of(tiers)).to(published.new)
+    open_deployment(fresh_store, "prod")
+    with pytest.raises(InputError, match="'prod' is not this server's deployment, which is 'local'"):
+        Rollout(fresh_store, "prod", plan_of(tiers)).to(published.new)
+    other = Store(str(tmp_path / "other"))
+    shutil.copytree(fresh_store.root, other.root)
+    with pytest.raises(InputError, match="does it read the same store"):
+        Rollout(other, "local", plan_of(tiers)).to(published.new)
+    with RankerClient(tiers[1].address) as client:
+        assert client.rank(published.requests[0]).version == published.old
+
+
+def test_second_rollout_stops_the_first(published, fresh_store, tiers):
+    """Whoever writes the record last goes on; the other one notices before its next step, and nothing fails."""
+    rollout = Rollout(fresh_store, "local", plan_of(tiers))
+    with Load(published.tensors, published.expected, tiers[1].address, num_clients=2) as load:
+        steps = rollout.steps(begin(open_deployment(fresh_store, "local"), published.new))
+        while next(steps).phase != "routing":
+            pass
+        assert rollout.back() == Deployment(current=published.old)
+        with pytest.raises(InputError, match="another rollout writes it; this one stops here"):
+            next(steps)
+        time.sleep(0.2)
+    assert set(load.outcomes) == {"right"}, load.outcomes
+    assert read_deployment(fresh_store, "local") == Deployment(current=published.old)
+
+
+def test_damaged_old_version_is_not_gone_back_to(published, fresh_store, tiers):
+    rollout = Rollout(fresh_store, "local", plan_of(tiers))
+    go_to(rollout, Deployment(current=published.old), published.new, "routing")
+    uri = storage.join_uri(fresh_store.version(published.old), "ranker.onnx")
+    whole = storage.read_bytes(uri)
+    storage.write_bytes(uri, whole[:-7])
+    with pytest.raises(InputError, match=r"ranker\.onnx"):
+        rollout.back()
+    assert rollout.to(published.new) == Deployment(current=published.new)
+
+
+def test_record_that_cannot_be_read_is_not_taken_for_none(published, fresh_store, monkeypatch):
+    open_deployment(fresh_store, "local")
+    before = storage.read_bytes(fresh_store.deployment("local"))
+
+    def unreachable(uri):
+        raise OSError(116, "Stale file handle")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="Stale"):
+        patched.setattr(storage, "read_bytes", unreachable)
+        open_deployment(fresh_store, "local")
+    assert storage.read_bytes(fresh_store.deployment("local")) == before
+
+
+def test_absent_server_changes_nothing(published, fresh_store, tiers):
+    before = open_deployment(fresh_store, "local")
+    tiers[0].kill()
+    with pytest.raises(InputError, match="no server answers .* nothing has changed"):
+        Rollout(fresh_store, "local", plan_of(tiers, step_seconds=0.5)).to(published.new)
+    assert read_deployment(fresh_store, "local") == before
 
 
 def test_routing_to_tables_that_are_not_ready_is_refused(published, fresh_store, tiers):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import random
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -25,13 +28,15 @@ from components.common.examples import EVALUATION, read_examples
 from components.common.int4 import dequantize
 from components.common.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
 from components.evaluate.score import predict
-from components.serve.client import RankerClient
-from components.serve.tensors import infer_request
+from components.serve.client import RankerClient, ServerError
+from components.serve.tensors import infer_request, rest_body
 from components.serve.version import Version
 from components.train.checkpoint import load_checkpoint
 from components.train.dataset import tensors_of
 from pipelines.requests import logged_requests
-from tests.serving import Server
+from tests.serving import Server, free_port
+
+NOON = "2026-01-05T12:00:00Z"
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +80,18 @@ def test_answers_are_those_of_the_evaluator(trained, published, client):
     assert compared > 100
 
 
+def test_nobody_there_is_said_so():
+    with RankerClient(f"localhost:{free_port()}", timeout_seconds=1.0) as client:
+        with pytest.raises(ServerError, match="UNAVAILABLE") as refused:
+            client.rank_tensors({})
+    assert refused.value.code == "UNAVAILABLE"
+
+
 def test_a_version_can_be_named_and_another_is_never_taken(published, client):
     assert client.rank(published.requests[0], published.old).version == published.old
-    with pytest.raises(InputError, match=r"NOT_FOUND: version .* is not served here; there are"):
+    with pytest.raises(ServerError, match=r"NOT_FOUND: version .* is not served here; there are") as refused:
         client.rank(published.requests[0], published.new)
+    assert refused.value.code == "NOT_FOUND"
 
 
 def test_many_candidates_are_one_request(published, client):
@@ -94,19 +107,24 @@ def test_many_candidates_are_one_request(published, client):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda r: r["user"].pop("user_id"), "input 'user_id' is missing: INT64"),
+        (lambda r: r["user"].pop("user_id"), "inputs of the user are missing: user_id INT64"),
         (lambda r: r["user"].update(user_id="7"), "input 'user_id' is BYTES; it must be INT64"),
         (lambda r: r["user"].update(timestamp="yesterday"), "user: timestamp = 'yesterday': expected a moment"),
-        (lambda r: r["user"].update(timestamp=-5), "has -5; microseconds since 1970"),
-        (lambda r: r["candidates"].clear(), "candidates"),
-        (lambda r: r["candidates"][0].pop("item_id_click_rate"), "input 'item_id_click_rate' is missing"),
-        (lambda r: r["candidates"][0].update(item_id_click_rate=float("inf")), "has inf; it must be a finite number"),
+        (lambda r: r["user"].update(timestamp="2026-01-05T13:00:00"), "expected a moment with its zone"),
+        (lambda r: r["user"].update(timestamp=1768171901), "has 1768171901; it must be microseconds since 1970"),
+        (lambda r: r["candidates"].clear(), "inputs of the candidates are missing: item_id INT64, item_id_impr"),
+        (lambda r: r["candidates"][0].pop("item_id_click_rate"), "candidates are missing: item_id_click_rate FP32"),
+        (lambda r: r["candidates"].append({}), "input 'item_id' must have a value in every row; it has none in row 1"),
+        (
+            lambda r: r["candidates"][0].update(item_id_click_rate=float("inf")),
+            "has inf in row 0; it must be a finite number",
+        ),
         (lambda r: r["candidates"][0].update(color="red"), "input 'color' is unknown; the version takes"),
         (lambda r: r["candidates"][0].update(campaign_id=[1]), "must be all text or all numbers"),
         (lambda r: r.update(candidates=r["candidates"] * 301), "has 301 values: candidates must be from 1 to 300"),
         (lambda r: r.update(actions=[{"action_type": "wink"}]), "input 'actions.timestamp' is missing"),
         (
-            lambda r: r.update(actions=[{"timestamp": 5, "action_type": "wink", "action_id": 1, "item_id": 3}]),
+            lambda r: r.update(actions=[{"timestamp": NOON, "action_type": "wink", "action_id": 1}]),
             "has 'wink'; it must be one of",
         ),
         (lambda r: r.update(extra=1), "a request is an object of"),
@@ -121,16 +139,7 @@ def test_bad_requests_say_what_is_wrong(published, client, change, message):
 
 
 def test_rest_answers_like_grpc(published, servers, client):
-    tensors = published.tensors[0]
-    inputs = [
-        {
-            "name": name,
-            "shape": list(values.shape),
-            "datatype": {"i": "INT64", "f": "FP64", "O": "BYTES", "b": "BOOL"}[values.dtype.kind],
-            "data": [value.decode() if isinstance(value, bytes) else value for value in values.tolist()],
-        }
-        for name, values in tensors.items()
-    ]
+    inputs = rest_body(published.tensors[0])["inputs"]
     url = f"http://localhost:{servers[1].http_port}/v2/models/ranker/infer"
 
     def post(body):
@@ -145,9 +154,24 @@ def test_rest_answers_like_grpc(published, servers, client):
         np.abs(np.stack([found[name] for name in SERVED_OBJECTIVES]) - published.expected[published.old][0]).max()
         < 1e-5
     )
-    with pytest.raises(urllib.error.HTTPError) as refused:
-        post({"inputs": inputs[1:]})
-    assert refused.value.code == 400 and "is missing" in json.load(refused.value)["error"]
+    pinned = {"parameters": {"version": published.old}}
+    assert post({"inputs": inputs, **pinned})["model_version"] == published.old
+
+    def changed(**item):
+        return [{**tensor, **item} if tensor["name"] == "item_id" else tensor for tensor in inputs]
+
+    for body, code, message in (
+        ({"inputs": inputs[1:]}, 400, "are missing"),
+        ({"inputs": inputs, "parameters": {"version": published.new}}, 404, "is not served here"),
+        ({"inputs": changed(data=["7"])}, 400, "holds '7', which is no INT64"),
+        ({"inputs": changed(data=[True])}, 400, "holds 'True', which is no INT64"),
+        ({"inputs": changed(data=[None])}, 400, "'item_id.valid'"),
+        ({"inputs": changed(shape=[-1])}, 400, "must be a list as long as its shape"),
+        ({"inputs": changed(data=[12_345_678] * 2_000_000, shape=[2_000_000])}, 413, "larger than"),
+    ):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            post(body)
+        assert refused.value.code == code and message in json.load(refused.value)["error"]
 
 
 def test_health_and_metrics(published, servers, client):
@@ -163,8 +187,26 @@ def test_health_and_metrics(published, servers, client):
         "afterclick_look_up_seconds_bucket" in texts["ranker"]
         and "afterclick_rows_looked_up_total" in texts["embedding"]
     )
-    with urllib.request.urlopen(f"http://localhost:{servers[0].http_port}/ready") as answer:
-        assert json.load(answer) == {"ready": True}
+    for server, path in zip(servers, ("ready", "v2/health/ready"), strict=True):
+        with urllib.request.urlopen(f"http://localhost:{server.http_port}/{path}") as answer:
+            assert json.load(answer)["ready"] is True
+
+
+def test_idle_connection_does_not_hold_up_health(servers):
+    with socket.create_connection(("localhost", servers[0].http_port)):
+        with urllib.request.urlopen(f"http://localhost:{servers[0].http_port}/live", timeout=5) as answer:
+            assert answer.status == 200
+
+
+def test_contents_that_no_shape_asks_for_are_not_decoded(published, servers, client):
+    """Millions of empty texts under a shape of one: refused at once, and others do not wait."""
+    message = infer_request("ranker", "", {"actions.action_type": np.array([b"x", None], dtype=object)[:1]})
+    message.raw_input_contents[0] = bytes(12_000_000)
+    slow = stub_of(servers[1]).ModelInfer.future(message, timeout=20)
+    started = time.monotonic()
+    client.rank(published.requests[0])
+    assert time.monotonic() - started < 1.0
+    assert slow.code() == grpc.StatusCode.INVALID_ARGUMENT and "2 values, its shape [1] says 1" in slow.details()
 
 
 def test_logs_are_json_lines(servers):
@@ -187,7 +229,7 @@ def test_embedding_tier_refuses_what_it_cannot_answer(published, servers):
         ({"categorical": ids[0]}, "2 dimensions"),
         ({"other": ids}, "other"),
         ({}, "none"),
-        ({"categorical": np.zeros((400_000, 7), dtype=np.int64)}, "at most"),
+        ({"categorical": np.zeros((100_000, 7), dtype=np.int64)}, "at most"),
     ):
         with pytest.raises(grpc.RpcError) as refused:
             stub.ModelInfer(infer_request("tables", published.old, arrays), timeout=10)
@@ -200,8 +242,17 @@ def test_embedding_tier_refuses_what_it_cannot_answer(published, servers):
     assert list(stub.ModelMetadata(pb.ModelMetadataRequest(name="tables")).versions) == [published.old]
 
 
+def test_second_server_on_a_port_is_refused(published, servers):
+    for server in servers:
+        command = [sys.executable, "-m", "components.serve", server.tier, "--store", published.store.root]
+        ports = ["--grpc-port", str(server.grpc_port), "--http-port", str(free_port())]
+        found = subprocess.run([*command, *ports], capture_output=True, text=True, check=False, timeout=60)
+        assert found.returncode == 1 and "Traceback" not in found.stderr
+        assert f"port {server.grpc_port} is in use; choose another with --grpc-port" in found.stderr
+
+
 def test_oversized_messages_are_refused_and_the_servers_live_on(published, servers, client):
-    big = {"user_id": np.zeros(10_000_000, dtype=np.int64)}
+    big = {"user_id": np.zeros(3_000_000, dtype=np.int64)}
     for server, model in zip(servers, ("tables", "ranker"), strict=True):
         with pytest.raises(grpc.RpcError) as refused:
             stub_of(server).ModelInfer(infer_request(model, "", big), timeout=20)
@@ -222,7 +273,7 @@ def damage_tensors(good, draw):
     message = pb.ModelInferRequest.FromString(good)
     number = draw.randrange(len(message.inputs))
     tensor = message.inputs[number]
-    kind = draw.randrange(8)
+    kind = draw.randrange(9)
     if kind == 0:
         tensor.shape[:] = [draw.choice((-1, 0, 1, 2**40, -(2**62), 7)) for _ in range(draw.randrange(4))]
     elif kind == 1:
@@ -232,10 +283,12 @@ def damage_tensors(good, draw):
     elif kind == 3:
         del message.raw_input_contents[number]
     elif kind == 4:
-        tensor.name = draw.choice(("", "x" * 500, message.inputs[0].name, "actions.item_id"))
+        tensor.name = draw.choice(("", "x" * 50_000, message.inputs[0].name, "actions.item_id"))
     elif kind == 5:
         message.model_version = draw.choice(("", "x" * 5000, "0" * 64, "\x00"))
     elif kind == 6:
+        tensor.shape[:] = [draw.choice((0, 2**31, 2**62))] * draw.choice((2, 65, 3000))
+    elif kind == 7:
         message.inputs.append(tensor)
         message.raw_input_contents.append(message.raw_input_contents[number])
     else:

@@ -14,7 +14,7 @@ import pytest
 from components.common import storage
 from components.common.errors import InputError
 from components.common.layout import Store
-from components.serve.ranker import RankerVersion
+from components.serve.ranker_version import RankerVersion
 from components.serve.version import Version
 
 

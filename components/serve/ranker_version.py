@@ -1,0 +1,105 @@
+"""One version's ranker, and how many requests it is answering."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from components.common.errors import InputError
+from components.common.objectives import SERVED_OBJECTIVES
+from components.common.packed_tables import finest_of, look_up_rows
+from components.common.servable import ONNX_INPUTS, ONNX_OUTPUT
+from components.serve.observability import IN_FLIGHT
+from components.serve.request import RequestContract
+from components.serve.session import start_session
+from components.serve.version import Version
+
+_TIER = "ranker"
+
+
+@dataclass
+class RankerVersion:
+    """One version's ranker.
+
+    Attributes:
+        digest: The version.
+        contract: What its requests carry.
+        run: From the graph's inputs, in order, to probabilities of all objectives, shape (n, objectives).
+        columns: Of the served objectives in these.
+        in_flight: Requests that it is answering.
+    """
+
+    digest: str
+    contract: RequestContract
+    run: Callable[[tuple[np.ndarray, ...]], np.ndarray]
+    columns: dict[str, int]
+    in_flight: int = 0
+    idle: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
+
+    @classmethod
+    def load(cls, version: Version, num_threads: int) -> RankerVersion:
+        """Start a version's session and run it once.
+
+        Raises:
+            InputError: If its files are damaged or do not fit each other.
+        """
+        session = start_session(version.onnx(), version.uri, num_threads)
+
+        def run(inputs: tuple[np.ndarray, ...]) -> np.ndarray:
+            return np.asarray(session.run([ONNX_OUTPUT], dict(zip(ONNX_INPUTS, inputs, strict=True)))[0])
+
+        objectives = version.details.objectives
+        try:
+            found = run(_empty_inputs(version))
+        except Exception as error:
+            # ONNX Runtime's exceptions have no base of their own.
+            raise InputError(f"{version.uri}: its ranker does not run ({str(error).splitlines()[0]})") from error
+        if found.shape != (2, len(objectives)) or not set(SERVED_OBJECTIVES) <= set(objectives):
+            raise InputError(f"{version.uri}: answers {found.shape} for objectives {list(objectives)}; export it again")
+        columns = {name: objectives.index(name) for name in SERVED_OBJECTIVES}
+        return cls(version.digest, version.contract(), run, columns)
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Count a request."""
+        self.in_flight += 1
+        self.idle.clear()
+        IN_FLIGHT.labels(_TIER, self.digest).inc()
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
+            IN_FLIGHT.labels(_TIER, self.digest).dec()
+            if not self.in_flight:
+                self.idle.set()
+
+    async def drained(self, timeout_seconds: float) -> bool:
+        """Wait until it answers no request; whether that came in time."""
+        if not self.in_flight:
+            return True
+        try:
+            await asyncio.wait_for(self.idle.wait(), timeout_seconds)
+        except TimeoutError:
+            return False
+        return True
+
+
+def _empty_inputs(version: Version) -> tuple[np.ndarray, ...]:
+    """Rows of zeros of two candidates."""
+    features, specs = version.details.features, list(version.details.tables)
+    row_bytes = finest_of(specs).row_bytes
+    look_ups = [
+        len(look_up_rows(tables, specs, features)) for tables in (features.categorical_tables, features.sequence_tables)
+    ]
+    return (
+        np.zeros((2, look_ups[0], row_bytes), dtype=np.uint8),
+        np.zeros((2, len(features.dense_names)), dtype=np.float32),
+        np.zeros((1, features.sequence.length, look_ups[1], row_bytes), dtype=np.uint8),
+        np.ones(1, dtype=np.int64),
+        np.zeros(2, dtype=np.int64),
+    )
