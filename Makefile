@@ -59,7 +59,7 @@ bench-train-peers: build/peers/.installed  ## whole steps against three other li
 	@TQDM_DISABLE=1 PYTHONPATH=build/peers $(BIN)/python -W ignore -m tests.benchmarks.train_peers 2>build/bench/train_peers.log | grep '^train' || { tail -20 build/bench/train_peers.log >&2; exit 1; }
 	@$(BIN)/python -W ignore -m tests.benchmarks.train_memory
 
-bench-serve: $(VENV)/.dev  ## the two serving tiers against float16 tables and one process, and rollouts; needs the demo's store, five minutes
+bench-serve: $(VENV)/.dev  ## the two serving tiers against float16 tables and one process, and rollouts; needs the demo's store, nine minutes
 	@mkdir -p build/bench
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -W ignore -m tests.benchmarks.serve $(DEMO_STORE) 2>build/bench/serve.log || { tail -5 build/bench/serve.log >&2; exit 1; }
 

@@ -67,6 +67,7 @@ class RankerTierConfig(TierConfig):
     session_threads: int = Field(1, ge=1, description="of ONNX Runtime, for one request")
     max_candidates: int = Field(2000, ge=1)
     max_actions: int = Field(20_000, ge=0)
+    ignore_unknown_inputs: bool = Field(False, description="for callers that already send the next version's columns")
     look_up_seconds: float = Field(0.5, gt=0, description="time-out of one look-up, with its retries")
     request_seconds: float = Field(2.0, gt=0, description="time-out of one request")
     drain_seconds: float = Field(30.0, ge=0, description="how long a retired version's requests may take to end")
@@ -74,4 +75,4 @@ class RankerTierConfig(TierConfig):
     @property
     def limits(self) -> Limits:
         """Of one request."""
-        return Limits(self.max_candidates, self.max_actions)
+        return Limits(self.max_candidates, self.max_actions, self.ignore_unknown_inputs)

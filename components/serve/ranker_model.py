@@ -171,9 +171,7 @@ def _listed(tensor: kserve.InferInput) -> np.ndarray:
                 f"absent is marked by a BOOL tensor {tensor.name + VALID_SUFFIX!r}"
             )
     if tensor.datatype == "BYTES":
-        return texts_array(
-            [value if isinstance(value, str) else value.decode("latin-1") for value in values], tensor.name
-        )
+        return texts_array(values, f"input {tensor.name!r}")
     try:
         return np.array(values, dtype=_DTYPES[tensor.datatype])
     except OverflowError as error:

@@ -79,10 +79,17 @@ class RawRequest:
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one request."""
+    """Of one request.
+
+    Attributes:
+        candidates: At most.
+        actions: At most.
+        ignore_unknown: Whether inputs that the version does not know are left out instead of refused.
+    """
 
     candidates: int = 2000
     actions: int = 20_000
+    ignore_unknown: bool = False
 
 
 class RequestContract:
@@ -127,7 +134,7 @@ class RequestContract:
         Raises:
             InputError: Naming the tensor, the value and what it must be.
         """
-        self._check_names(tensors)
+        self._check_names(tensors, limits)
         num_rows = {
             "user": 1,
             "candidates": self._count(tensors, "candidates", 1, limits.candidates),
@@ -160,13 +167,13 @@ class RequestContract:
         }
         return encode_dense(columns, self.features)
 
-    def _check_names(self, tensors: Mapping[str, np.ndarray]) -> None:
+    def _check_names(self, tensors: Mapping[str, np.ndarray], limits: Limits) -> None:
         nullable = {field.name for field in self.fields.values() if not field.required}
         for name in tensors:
             owner = name.removesuffix(VALID_SUFFIX)
             if name not in self.fields and owner in self.fields and owner not in nullable:
                 raise InputError(f"input {owner!r} must have a value in every row; it has {_first_gap(tensors[name])}")
-            if name not in self.fields and owner not in nullable:
+            if name not in self.fields and owner not in nullable and not limits.ignore_unknown:
                 raise InputError(f"input {name!r} is unknown; the version takes {sorted(self.fields)}")
         missing = [field for field in self.fields.values() if field.required and field.name not in tensors]
         for part in ("user", "candidates"):

@@ -38,13 +38,13 @@ class TableSource(Protocol):
         """
 
 
-def retrying(attempts: int = 5) -> str:
+def _retrying() -> str:
     """The service configuration of gRPC that tries again when a server cannot be reached, within the call's time-out.
 
     Look-ups and predictions change nothing, so a second try is always safe.
     """
     policy = {
-        "maxAttempts": attempts,
+        "maxAttempts": 5,
         "initialBackoff": "0.02s",
         "maxBackoff": "0.3s",
         "backoffMultiplier": 2,
@@ -58,7 +58,7 @@ def channel_options(max_message_bytes: int) -> list[tuple[str, object]]:
     return [
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
-        ("grpc.service_config", retrying()),
+        ("grpc.service_config", _retrying()),
         # A host that vanished closes no connection: unanswered pings find it out while calls wait.
         ("grpc.keepalive_time_ms", 10_000),
         ("grpc.keepalive_timeout_ms", 1_000),

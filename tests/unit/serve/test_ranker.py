@@ -19,7 +19,7 @@ from components.serve.config import EmbeddingTierConfig, RankerTierConfig
 from components.serve.deployment import Deployment, write_deployment
 from components.serve.embedding_server import EmbeddingServicer, EmbeddingTier
 from components.serve.ranker import RankerTier, route
-from components.serve.ranker_model import RankerModel
+from components.serve.ranker_model import RankerModel, _listed
 from components.serve.table_source import LocalTables, RemoteTables
 from components.serve.tensors import infer_response
 from components.serve.version import Version
@@ -181,6 +181,14 @@ def test_a_user_is_routed_alike_however_it_is_sent():
         kinds = [np.array([number], dtype=kind) for kind in (np.int64, np.int32, np.uint8)]
         assert len({route(routes, user) for user in kinds}) == 1
     assert len({route(routes, np.array([name], dtype=object)) for name in (b"u%d" % n for n in range(50))}) == 2
+
+
+def test_text_is_utf8_in_every_form():
+    expected = ["früh".encode()]
+    for data in (["früh"], ["früh".encode()]):
+        assert _listed(InferInput("x", [1], "BYTES", data=data)).tolist() == expected
+    with pytest.raises(InputError, match="none in Unicode"):
+        _listed(InferInput("x", [1], "BYTES", data=["\ud800"]))
 
 
 def test_users_stay_with_their_version_as_shares_grow():

@@ -132,6 +132,15 @@ def test_what_does_not_fit_is_named(change, message):
         CONTRACT.read(request_tensors(REQUEST) | change, Limits())
 
 
+def test_columns_of_another_version_may_be_ignored():
+    tensors = request_tensors(REQUEST)
+    more = tensors | {"color": np.array([1, 2]), "color.valid": np.array([True, False])}
+    with pytest.raises(InputError, match="'color' is unknown"):
+        CONTRACT.read(more, Limits())
+    read = [CONTRACT.read(found, Limits(ignore_unknown=True)) for found in (tensors, more)]
+    assert np.array_equal(*(CONTRACT.ids(request)[0] for request in read))
+
+
 VALUES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=4), st.lists(st.integers()))
 
 

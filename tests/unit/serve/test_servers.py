@@ -192,6 +192,17 @@ def test_health_and_metrics(published, servers, client):
             assert json.load(answer)["ready"] is True
 
 
+def test_typed_contents_are_taken_too(published, servers):
+    """The protocol's other form, without raw contents."""
+    tensors = next(tensors for tensors in published.tensors if "actions.action_type" in tensors)
+    raw, typed = infer_request("ranker", "", tensors), infer_request("ranker", "", tensors)
+    del typed.raw_input_contents[:]
+    for tensor in typed.inputs:
+        getattr(tensor.contents, f"{tensor.datatype.lower()}_contents").extend(tensors[tensor.name].tolist())
+    answers = [stub_of(servers[1]).ModelInfer(message, timeout=10) for message in (raw, typed)]
+    assert answers[0].raw_output_contents == answers[1].raw_output_contents != []
+
+
 def test_idle_connection_does_not_hold_up_health(servers):
     with socket.create_connection(("localhost", servers[0].http_port)):
         with urllib.request.urlopen(f"http://localhost:{servers[0].http_port}/live", timeout=5) as answer:
