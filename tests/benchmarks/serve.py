@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 
 import grpc
 import numpy as np
-import torch
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
 
@@ -37,17 +36,12 @@ from components.serve.table_source import channel_options
 from components.serve.tensors import infer_request, request_tensors
 from components.serve.version import Version
 from pipelines.requests import logged_requests
-from tests.benchmarks.serve_half import HalfTables
+from tests.benchmarks.serve_look_ups import look_ups, median_ms, say
 from tests.benchmarks.serve_version import FEATURES, NUM_ROWS, Requests, num_parameters, write_version
 from tests.serving import Load, Server
 
 BATCHES, CLIENTS = (1, 100, 500), (1, 4, 16)
 ROUNDS, SLICE_SECONDS, UTILISATION, ROLLOUTS = 3, 4.0, 0.5, 20
-
-
-def say(name: str, value: float, digits: int = 3) -> None:
-    """Print one figure."""
-    print(f"{name}: {value:.{digits}f}", flush=True)
 
 
 def interleaved(variants: dict[str, Callable[[], object]], seconds: float) -> dict[str, list[float]]:
@@ -63,53 +57,6 @@ def interleaved(variants: dict[str, Callable[[], object]], seconds: float) -> di
             variants[name]()
             times[name].append(time.perf_counter() - started)
     return times
-
-
-def median_ms(times: list[float]) -> float:
-    """In milliseconds."""
-    return statistics.median(times) * 1e3
-
-
-def look_ups(version: Version) -> None:
-    """One thread: packed rows against float16, and against torch's kernel, which decodes.
-
-    Ids are spread evenly, so that hardly any row is in a cache, or as in logs: Zipf with exponent 1.25.
-    """
-    packed, half = version.tables(), HalfTables(version)
-    packed.warm()
-    torch.set_num_threads(1)
-    tables = FEATURES.categorical_tables
-    content = torch.from_numpy(np.array(packed._rows[packed.layout]))
-    parts = [content[spec.first_byte // 20 :][:NUM_ROWS] for spec in version.details.tables[: len(tables)]]
-    draw, kernel = np.random.default_rng(1), torch.ops.quantized.embedding_bag_4bit_rowwise_offsets
-
-    def with_torch(ids: np.ndarray) -> None:
-        offsets = torch.arange(len(ids))
-        for number, column in enumerate(torch.from_numpy(np.ascontiguousarray(ids.T))):
-            kernel(parts[number], column, offsets)
-
-    variants: dict[str, Callable[[np.ndarray], object]] = {
-        "int4": lambda ids: packed.look_up(tables, ids),
-        "float16": lambda ids: half.look_up(tables, ids),
-        "torch": with_torch,
-    }
-    for spread in ("even", "zipf"):
-        for batch in (100, 500, 2000):
-            times: dict[str, list[float]] = {name: [] for name in variants}
-            for _ in range(150):
-                for name in sorted(variants, key=lambda _: draw.random()):
-                    uniform = draw.random((batch, len(tables)))
-                    rank = NUM_ROWS * uniform if spread == "even" else ((NUM_ROWS**-0.25 - 1) * uniform + 1) ** -4 - 1
-                    ids = rank.astype(np.int64)
-                    started = time.perf_counter()
-                    variants[name](ids)
-                    times[name].append(time.perf_counter() - started)
-            found = {name: median_ms(values) for name, values in times.items()}
-            say(f"serve.lookup.{spread}.int4_ms_b{batch}", found["int4"])
-            say(f"serve.lookup.{spread}.int4_ratio_b{batch}", found["int4"] / found["float16"])
-            say(f"serve.lookup.{spread}.int4_ratio_to_torch_b{batch}", found["int4"] / found["torch"])
-            if (spread, batch) == ("even", 500):
-                say("serve.lookup.int4_ratio", found["int4"] / found["float16"])
 
 
 def rpcs(version: Version, packed: Server, half: Server) -> None:
