@@ -9,10 +9,7 @@ import sys
 import time
 from typing import Annotated
 
-import grpc
 import typer
-from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
-from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
 
 from components.common.command import DEMO_STORE, DebugOption, StoreOption, clear_errors, say
 from components.common.errors import InputError
@@ -72,6 +69,7 @@ def ranker(
     debug: DebugOption = False,
 ) -> None:
     """Serve rankers: one process of the ranker tier."""
+    import components.serve.protocol  # noqa: F401  (KServe must first be imported through it)
     from components.serve.ranker_server import serve
 
     values = {"store_uri": store, "deployment": deployment, "grpc_port": grpc_port, "http_port": http_port}
@@ -122,6 +120,10 @@ def local(
 
 def _wait_ready(ranker: str, processes: list[subprocess.Popen[bytes]]) -> None:
     """Until the ranker is ready, or a process has ended."""
+    import grpc
+
+    from components.serve.protocol import pb, pb_grpc
+
     with grpc.insecure_channel(ranker) as channel:
         stub = pb_grpc.GRPCInferenceServiceStub(channel)
         while all(process.poll() is None for process in processes):

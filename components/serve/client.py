@@ -9,11 +9,10 @@ from typing import Any, Self
 
 import grpc
 import numpy as np
-from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
-from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
 
 from components.common.errors import InputError
 from components.serve.config import MAX_MESSAGE_BYTES
+from components.serve.protocol import pb, pb_grpc
 from components.serve.ranker import Ranking
 from components.serve.table_source import channel_options
 from components.serve.tensors import arrays_of, infer_request, request_tensors

@@ -18,8 +18,6 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import grpc
 import numpy as np
-from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
-from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
 from prometheus_client import make_wsgi_app
 
 from components.common.errors import InputError
@@ -28,6 +26,7 @@ from components.common.packed_tables import PackedTables
 from components.serve.config import EmbeddingTierConfig
 from components.serve.deployment import known_deployment, open_deployment
 from components.serve.observability import IN_FLIGHT, LOADED, REQUEST_SECONDS, REQUESTS, ROWS, log_as_json, log_event
+from components.serve.protocol import pb, pb_grpc
 from components.serve.tensors import arrays_of, infer_response, shortened
 from components.serve.version import Version
 

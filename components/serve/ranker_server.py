@@ -13,7 +13,6 @@ from grpc_interceptor import exceptions as grpc_errors
 from kserve import model_server
 from kserve.model_repository import ModelRepository
 from kserve.protocol.dataplane import DataPlane
-from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
 from kserve.protocol.grpc.interceptors import ExceptionToStatusInterceptor
 from kserve.protocol.grpc.server import GRPCServer
 from kserve.protocol.grpc.servicer import InferenceServicer
@@ -22,6 +21,7 @@ from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 from components.common.errors import InputError
 from components.serve.config import RankerTierConfig
 from components.serve.observability import log_as_json, log_event
+from components.serve.protocol import pb_grpc
 from components.serve.ranker import RankerTier
 from components.serve.ranker_model import RankerModel
 from components.serve.tensors import shortened

@@ -12,13 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import grpc
-from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
-from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
 
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.progress import log_line
 from components.serve.deployment import Deployment, known_deployment, write_deployment
+from components.serve.protocol import pb, pb_grpc
 from components.serve.version import Version
 
 _TABLES, _RANKER = "tables", "ranker"

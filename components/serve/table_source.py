@@ -9,12 +9,11 @@ from typing import Protocol
 
 import grpc
 import numpy as np
-from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
-from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
 
 from components.common.errors import InputError
 from components.common.packed_tables import PackedTables
 from components.serve.embedding_server import CATEGORICAL, MODEL, SEQUENCE
+from components.serve.protocol import pb, pb_grpc
 from components.serve.tensors import arrays_of, infer_request
 
 Rows = tuple[np.ndarray, np.ndarray]

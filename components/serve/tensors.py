@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
-from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
 from components.common.errors import InputError
+from components.serve.protocol import pb
 from components.serve.request import ACTION_PREFIX, VALID_SUFFIX
 
 _DTYPES = {

@@ -121,7 +121,8 @@ def test_servers_answer_a_request_from_the_logs(published, tmp_path):
         [*AFTERCLICK, "serve", "local", "-s", store.root, *flags], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     try:
-        # Waits until the servers are there: the client asks again while nobody answers.
+        assert process.stdout is not None
+        assert any(line.startswith(b"serve.embedding") for line in process.stdout), "the servers did not get ready"
         for version in (current, other, current):
             moved = afterclick("rollout", "-s", store.root, "--to", version[:12], *addresses)
             assert f"rollout.version: {version}" in moved
