@@ -141,3 +141,8 @@ class Load:
         self._stopping.set()
         for thread in self._threads:
             thread.join()
+
+
+def stub_of(server: Server) -> pb_grpc.GRPCInferenceServiceStub:
+    """To call a server as the protocol has it."""
+    return pb_grpc.GRPCInferenceServiceStub(grpc.insecure_channel(server.address))

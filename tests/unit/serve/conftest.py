@@ -18,11 +18,13 @@ from components.common.servable import version_digest
 from components.export.config import ExportConfig
 from components.export.run import export_releases
 from components.publish.registry import publish_releases
+from components.serve.client import RankerClient
 from components.serve.predictor import Predictor
 from components.serve.tensors import request_tensors
 from components.serve.version import Version
 from pipelines.requests import logged_requests
 from tests.conftest import Deployment
+from tests.serving import Server
 from tests.unit.export.test_export import blessing_of
 
 
@@ -79,3 +81,19 @@ def fresh_store(published: Published, tmp_path: Path) -> Store:
     registry = storage.join_uri(published.store.root, "registry")
     shutil.copytree(registry, tmp_path / "store" / "registry")
     return Store(str(tmp_path / "store"))
+
+
+@pytest.fixture(scope="session")
+def servers(published):
+    with Server("embedding", published.store.root) as embedding:
+        options = ("--embedding-address", embedding.address, "--set", "max_candidates=300")
+        with Server("ranker", published.store.root, *options) as ranker:
+            embedding.wait_ready()
+            ranker.wait_ready()
+            yield embedding, ranker
+
+
+@pytest.fixture(scope="session")
+def client(servers):
+    with RankerClient(servers[1].address) as found:
+        yield found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import signal
 import socket
 import subprocess
@@ -12,7 +11,6 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections import Counter
 from datetime import UTC, datetime
 
 import grpc
@@ -20,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
-from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
 
 from components.common import storage
 from components.common.errors import InputError
@@ -34,25 +31,9 @@ from components.serve.version import Version
 from components.train.checkpoint import load_checkpoint
 from components.train.dataset import tensors_of
 from pipelines.requests import logged_requests
-from tests.serving import Server, free_port
+from tests.serving import Server, free_port, stub_of
 
 NOON = "2026-01-05T12:00:00Z"
-
-
-@pytest.fixture(scope="module")
-def servers(published):
-    with Server("embedding", published.store.root) as embedding:
-        options = ("--embedding-address", embedding.address, "--set", "max_candidates=300")
-        with Server("ranker", published.store.root, *options) as ranker:
-            embedding.wait_ready()
-            ranker.wait_ready()
-            yield embedding, ranker
-
-
-@pytest.fixture(scope="module")
-def client(servers):
-    with RankerClient(servers[1].address) as found:
-        yield found
 
 
 def probabilities(ranking):
@@ -209,26 +190,11 @@ def test_idle_connection_does_not_hold_up_health(servers):
             assert answer.status == 200
 
 
-def test_contents_that_no_shape_asks_for_are_not_decoded(published, servers, client):
-    """Millions of empty texts under a shape of one: refused at once, and others do not wait."""
-    message = infer_request("ranker", "", {"actions.action_type": np.array([b"x", None], dtype=object)[:1]})
-    message.raw_input_contents[0] = bytes(12_000_000)
-    slow = stub_of(servers[1]).ModelInfer.future(message, timeout=20)
-    started = time.monotonic()
-    client.rank(published.requests[0])
-    assert time.monotonic() - started < 1.0
-    assert slow.code() == grpc.StatusCode.INVALID_ARGUMENT and "2 values, its shape [1] says 1" in slow.details()
-
-
 def test_logs_are_json_lines(servers):
     for server in servers:
         lines = [json.loads(line) for line in server.log.read_text().splitlines()]
         loaded = next(line for line in lines if line["message"].endswith("loaded"))
         assert loaded["version"] and datetime.fromisoformat(loaded["time"]).tzinfo == UTC
-
-
-def stub_of(server):
-    return pb_grpc.GRPCInferenceServiceStub(grpc.insecure_channel(server.address))
 
 
 def test_embedding_tier_refuses_what_it_cannot_answer(published, servers):
@@ -268,70 +234,6 @@ def test_oversized_messages_are_refused_and_the_servers_live_on(published, serve
         with pytest.raises(grpc.RpcError) as refused:
             stub_of(server).ModelInfer(infer_request(model, "", big), timeout=20)
         assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert client.rank(published.requests[0]).version == published.old
-
-
-def damage_bytes(content, draw):
-    damaged = bytearray(content)
-    for _ in range(draw.randint(1, 4)):
-        at = draw.randrange(len(damaged) + 1)
-        damaged[at : at + draw.choice((0, 1, 1, 1, 9))] = draw.randbytes(draw.choice((0, 1, 1, 1, 5)))
-    return bytes(damaged)
-
-
-def damage_tensors(good, draw):
-    """A message whose description of a tensor, or whose contents, are not what they were."""
-    message = pb.ModelInferRequest.FromString(good)
-    number = draw.randrange(len(message.inputs))
-    tensor = message.inputs[number]
-    kind = draw.randrange(9)
-    if kind == 0:
-        tensor.shape[:] = [draw.choice((-1, 0, 1, 2**40, -(2**62), 7)) for _ in range(draw.randrange(4))]
-    elif kind == 1:
-        tensor.datatype = draw.choice(("", "INT7", "BYTES", "FP32", "BOOL", "INT64", "UINT8", "FP16", "STRING"))
-    elif kind == 2:
-        message.raw_input_contents[number] = damage_bytes(message.raw_input_contents[number] + b"0", draw)
-    elif kind == 3:
-        del message.raw_input_contents[number]
-    elif kind == 4:
-        tensor.name = draw.choice(("", "x" * 50_000, message.inputs[0].name, "actions.item_id"))
-    elif kind == 5:
-        message.model_version = draw.choice(("", "x" * 5000, "0" * 64, "\x00"))
-    elif kind == 6:
-        tensor.shape[:] = [draw.choice((0, 2**31, 2**62))] * draw.choice((2, 65, 3000))
-    elif kind == 7:
-        message.inputs.append(tensor)
-        message.raw_input_contents.append(message.raw_input_contents[number])
-    else:
-        tensor.contents.int64_contents.append(4)
-    return message.SerializeToString()
-
-
-@pytest.mark.parametrize("damage", [damage_bytes, damage_tensors])
-@pytest.mark.parametrize("which", [0, 1])
-def test_servers_live_through_damaged_requests(published, servers, client, which, damage):
-    """A status and a message for each, and the next good request is answered."""
-    draw, codes = random.Random(5), Counter()
-    if which:
-        good = infer_request("ranker", "", published.tensors[3])
-    else:
-        good = infer_request("tables", published.old, {"categorical": np.zeros((3, 7), dtype=np.int64)})
-    content = good.SerializeToString()
-    with grpc.insecure_channel(servers[which].address) as channel:
-        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
-        for _ in range(400):
-            try:
-                call(damage(content, draw), timeout=10)
-                codes["OK"] += 1
-            except grpc.RpcError as error:
-                # What is no message of the protocol is refused by gRPC itself, in words of its own.
-                text = error.details() or ""
-                unreadable = "deserializ" in text.lower() or "DecodeError" in text
-                codes["UNREADABLE" if unreadable else error.code().name] += 1
-                assert text, error
-    allowed = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION"}
-    assert set(codes) <= (allowed | {"UNREADABLE"} if damage is damage_bytes else allowed), codes
-    assert codes["INVALID_ARGUMENT"] > 10, codes
     assert client.rank(published.requests[0]).version == published.old
 
 
