@@ -17,7 +17,7 @@ from components.common.events import ACTIONS, IMPRESSIONS
 from components.common.examples import EVALUATION, read_examples
 from components.common.layout import CLEAN_LOGS_KIND, Store
 from components.common.manifests import find_manifest
-from components.common.release import PRODUCTION_CHANNEL, read_pointer
+from components.common.release import known_pointer
 from components.serve.request import RequestContract
 from components.serve.version import Version
 from pipelines.inspection import open_store
@@ -87,9 +87,7 @@ def logged_request(store_uri: str, day: date | None, rank: int) -> dict[str, Any
         InputError: If nothing is published, or the day has no such moment.
     """
     store = open_store(store_uri)
-    pointer = read_pointer(store)
-    if pointer is None:
-        raise InputError(f"{store.pointer(PRODUCTION_CHANNEL)}: nothing is published yet; `afterclick show` says why")
+    pointer = known_pointer(store)
     chosen = day or max(store.ledger_days())
     found = logged_requests(store, chosen, Version.published(store, pointer.version).contract())
     request = next(islice(found, rank, None), None)

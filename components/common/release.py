@@ -8,6 +8,7 @@ from typing import Literal
 from components.common import storage
 from components.common.config import Config
 from components.common.digests import canonical_json
+from components.common.errors import InputError
 from components.common.layout import Store
 
 PRODUCTION_CHANNEL = "CURRENT"
@@ -122,6 +123,20 @@ def read_pointer(store: Store, channel: str = PRODUCTION_CHANNEL) -> Pointer | N
     """The version that a channel serves, or None before the first publication."""
     uri = store.pointer(channel)
     return Pointer.model_validate_json(storage.read_bytes(uri)) if storage.exists(uri) else None
+
+
+def known_pointer(store: Store, channel: str = PRODUCTION_CHANNEL) -> Pointer:
+    """The version that a channel serves.
+
+    Raises:
+        InputError: If nothing is published on the channel.
+    """
+    pointer = read_pointer(store, channel)
+    if pointer is None:
+        raise InputError(
+            f"{store.pointer(channel)}: nothing is published yet on this channel; `afterclick show` says why"
+        )
+    return pointer
 
 
 def read_blessing(store: Store, pipeline: str, event_date: date) -> Blessing | None:

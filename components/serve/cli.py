@@ -14,7 +14,7 @@ import typer
 from components.common.command import DEMO_STORE, DebugOption, StoreOption, clear_errors, say
 from components.common.errors import InputError
 from components.common.layout import Store
-from components.common.release import EXPERIMENT_CHANNEL, PRODUCTION_CHANNEL, read_pointer
+from components.common.release import EXPERIMENT_CHANNEL, PRODUCTION_CHANNEL, known_pointer
 from components.serve.config import EmbeddingTierConfig, RankerTierConfig
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Serve a published version in two tiers.")
@@ -122,13 +122,13 @@ def _wait_ready(ranker: str, processes: list[subprocess.Popen[bytes]]) -> None:
     """Until the ranker is ready, or a process has ended."""
     import grpc
 
-    from components.serve.protocol import pb, pb_grpc
+    from components.serve.protocol import RANKER_MODEL, pb, pb_grpc
 
     with grpc.insecure_channel(ranker) as channel:
         stub = pb_grpc.GRPCInferenceServiceStub(channel)
         while all(process.poll() is None for process in processes):
             try:
-                if stub.ModelReady(pb.ModelReadyRequest(name="ranker"), timeout=1).ready:
+                if stub.ModelReady(pb.ModelReadyRequest(name=RANKER_MODEL), timeout=1).ready:
                     return
             except grpc.RpcError:
                 pass
@@ -197,10 +197,7 @@ def find_version(store: Store, name: str) -> str:
         InputError: If there is none, or there are several.
     """
     if name in (PRODUCTION_CHANNEL, EXPERIMENT_CHANNEL):
-        pointer = read_pointer(store, name)
-        if pointer is None:
-            raise InputError(f"{store.pointer(name)}: nothing is published yet on this channel")
-        return pointer.version
+        return known_pointer(store, name).version
     found = [digest for digest in store.versions() if digest.startswith(name)]
     if len(found) != 1:
         raise InputError(f"--to {name}: {len(found)} of the versions {[v[:12] for v in store.versions()]} begin so")

@@ -12,12 +12,10 @@ import numpy as np
 
 from components.common.errors import InputError
 from components.serve.config import MAX_MESSAGE_BYTES
-from components.serve.protocol import pb, pb_grpc
-from components.serve.ranker import Ranking
-from components.serve.table_source import channel_options
+from components.serve.protocol import RANKER_MODEL, channel_options, pb, pb_grpc
+from components.serve.request import Ranking
 from components.serve.tensors import arrays_of, infer_request, request_tensors
 
-_RANKER = "ranker"
 _PAUSE_SECONDS = 0.05
 
 
@@ -61,7 +59,7 @@ class RankerClient:
 
     def rank_tensors(self, tensors: Mapping[str, np.ndarray], version: str = "") -> Ranking:
         """As `rank`, of a request's tensors."""
-        message = infer_request(_RANKER, version, tensors)
+        message = infer_request(RANKER_MODEL, version, tensors)
         try:
             response = self._send(message)
         except grpc.RpcError as error:

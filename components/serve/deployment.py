@@ -6,6 +6,8 @@ requests routed by version; the old version retired.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -14,7 +16,8 @@ from components.common import storage
 from components.common.config import Config
 from components.common.errors import InputError
 from components.common.layout import Store
-from components.common.release import PRODUCTION_CHANNEL, read_pointer, write_record
+from components.common.release import known_pointer, write_record
+from components.serve.observability import log_event
 
 Phase = Literal["steady", "ranker", "tables", "routing", "retiring"]
 
@@ -89,6 +92,21 @@ def known_deployment(store: Store, name: str) -> Deployment:
     return found
 
 
+def load_named(deployment: Deployment, versions: tuple[str, ...], load: Callable[[str], None]) -> None:
+    """Load versions before the first request; one that nobody is routed to may fail, and is logged.
+
+    Raises:
+        InputError: If one that users are routed to is absent or damaged.
+    """
+    for digest in versions:
+        try:
+            load(digest)
+        except (InputError, OSError) as error:
+            if digest in deployment.routes:
+                raise
+            log_event("version not loaded", logging.ERROR, version=digest, reason=str(error))
+
+
 def write_deployment(store: Store, name: str, deployment: Deployment) -> Deployment:
     """Write a deployment's record, atomically."""
     write_record(store.deployment(name), deployment)
@@ -104,7 +122,4 @@ def open_deployment(store: Store, name: str) -> Deployment:
     found = read_deployment(store, name)
     if found is not None:
         return found
-    pointer = read_pointer(store)
-    if pointer is None:
-        raise InputError(f"{store.pointer(PRODUCTION_CHANNEL)}: nothing is published yet; `afterclick show` says why")
-    return write_deployment(store, name, Deployment(current=pointer.version))
+    return write_deployment(store, name, Deployment(current=known_pointer(store).version))

@@ -24,14 +24,12 @@ from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.packed_tables import PackedTables
 from components.serve.config import EmbeddingTierConfig
-from components.serve.deployment import known_deployment, open_deployment
+from components.serve.deployment import known_deployment, load_named, open_deployment
 from components.serve.observability import IN_FLIGHT, LOADED, REQUEST_SECONDS, REQUESTS, ROWS, log_as_json, log_event
-from components.serve.protocol import pb, pb_grpc
+from components.serve.protocol import CATEGORICAL, SEQUENCE, TABLES_MODEL, pb, pb_grpc
 from components.serve.tensors import arrays_of, infer_response, shortened
 from components.serve.version import Version
 
-MODEL = "tables"
-CATEGORICAL, SEQUENCE = "categorical", "sequence"
 _TIER = "embedding"
 _UNKNOWN = "unknown"
 
@@ -63,13 +61,7 @@ class EmbeddingTier:
             InputError: If a version that users are routed to is absent or damaged.
         """
         deployment = open_deployment(self._store, self.config.deployment)
-        for digest in deployment.tables:
-            try:
-                self._load(digest)
-            except (InputError, OSError) as error:
-                if digest in deployment.routes:
-                    raise
-                log_event("tables not loaded", logging.ERROR, version=digest, reason=str(error))
+        load_named(deployment, deployment.tables, self._load)
         self.followed = True
 
     def follow(self) -> None:
@@ -166,14 +158,14 @@ class EmbeddingServicer(pb_grpc.GRPCInferenceServiceServicer):
 
     def ModelReady(self, request: pb.ModelReadyRequest, context: grpc.ServicerContext) -> pb.ModelReadyResponse:
         """Whether a version's tables are loaded and warm."""
-        return pb.ModelReadyResponse(ready=request.name == MODEL and request.version in self._tier.versions)
+        return pb.ModelReadyResponse(ready=request.name == TABLES_MODEL and request.version in self._tier.versions)
 
     def ModelMetadata(self, request: Any, context: grpc.ServicerContext) -> pb.ModelMetadataResponse:
         """Versions, inputs and outputs."""
         tensor = pb.ModelMetadataResponse.TensorMetadata
         shapes = {CATEGORICAL: [-1, -1], SEQUENCE: [-1, -1, -1]}
         return pb.ModelMetadataResponse(
-            name=MODEL,
+            name=TABLES_MODEL,
             versions=self._tier.versions,
             platform="afterclick_int4",
             inputs=[tensor(name=name, datatype="INT64", shape=shape) for name, shape in shapes.items()],
@@ -215,7 +207,7 @@ class EmbeddingServicer(pb_grpc.GRPCInferenceServiceServicer):
             except InputError as error:
                 REQUESTS.labels(_TIER, version, "INVALID_ARGUMENT").inc()
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, shortened(str(error)))
-            response = infer_response(MODEL, version, rows)
+            response = infer_response(TABLES_MODEL, version, rows)
         response.id = request.id
         ROWS.labels(version).inc(sum(values.size // values.shape[-1] for values in rows.values()))
         REQUESTS.labels(_TIER, version, "OK").inc()

@@ -15,7 +15,7 @@ from components.common.features import FeatureConfig, sequence_column
 from components.common.layout import Store
 from components.common.manifests import Manifest
 from components.common.packed_tables import PackedTable, PackedTables
-from components.common.release import PRODUCTION_CHANNEL, Pointer, read_pointer
+from components.common.release import PRODUCTION_CHANNEL, Pointer, known_pointer
 from components.common.servable import ONNX_INPUTS, ONNX_OUTPUT
 from components.serve.session import start_session
 from components.serve.version import Version
@@ -88,10 +88,6 @@ def load_served(store: Store, channel: str = PRODUCTION_CHANNEL) -> tuple[Predic
     Raises:
         InputError: If nothing is published on the channel.
     """
-    pointer = read_pointer(store, channel)
-    if pointer is None:
-        raise InputError(
-            f"{store.pointer(channel)}: nothing is published yet on this channel; `afterclick show` says why"
-        )
+    pointer = known_pointer(store, channel)
     predictor, manifest = Predictor.from_version(store.version(pointer.version))
     return predictor, manifest, pointer

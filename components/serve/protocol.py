@@ -1,4 +1,4 @@
-"""Messages and stubs of the Open Inference Protocol v2, as KServe has them."""
+"""The Open Inference Protocol v2: KServe's messages and stubs, and the names that both tiers and their clients use."""
 
 from __future__ import annotations
 
@@ -12,4 +12,22 @@ try:
 finally:
     sys.argv = _arguments
 
-__all__ = ["pb", "pb_grpc"]
+__all__ = ["CATEGORICAL", "RANKER_MODEL", "SEQUENCE", "TABLES_MODEL", "channel_options", "pb", "pb_grpc"]
+
+RANKER_MODEL, TABLES_MODEL = "ranker", "tables"
+# Inputs of the tables; an output adds `_rows`.
+CATEGORICAL, SEQUENCE = "categorical", "sequence"
+
+
+def channel_options(max_message_bytes: int) -> list[tuple[str, object]]:
+    """Of every client's channel."""
+    return [
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+        # A host that vanished closes no connection: unanswered pings find it out while calls wait.
+        ("grpc.keepalive_time_ms", 10_000),
+        ("grpc.keepalive_timeout_ms", 1_000),
+        ("grpc.initial_reconnect_backoff_ms", 50),
+        ("grpc.min_reconnect_backoff_ms", 50),
+        ("grpc.max_reconnect_backoff_ms", 500),
+    ]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TypeVar
 
 import grpc
@@ -17,7 +15,7 @@ import numpy as np
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.serve.config import RankerTierConfig
-from components.serve.deployment import known_deployment, open_deployment
+from components.serve.deployment import known_deployment, load_named, open_deployment
 from components.serve.observability import (
     CANDIDATES,
     LOADED,
@@ -27,7 +25,7 @@ from components.serve.observability import (
     log_event,
 )
 from components.serve.ranker_version import RankerVersion
-from components.serve.request import Field
+from components.serve.request import Field, Ranking
 from components.serve.table_source import LocalTables, RemoteTables, TableSource
 from components.serve.version import Version
 
@@ -37,19 +35,6 @@ _Found = TypeVar("_Found")
 
 class NotServed(InputError):
     """A version that this tier does not hold."""
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """An answer.
-
-    Attributes:
-        version: Whose tables and ranker made it.
-        probabilities: Of un-sampled impressions, by served objective, float32, shape (n,) each.
-    """
-
-    version: str
-    probabilities: dict[str, np.ndarray]
 
 
 class RankerTier:
@@ -95,13 +80,7 @@ class RankerTier:
             InputError: If a version that users are routed to is absent or damaged.
         """
         deployment = open_deployment(self._store, self.config.deployment)
-        for digest in deployment.rankers:
-            try:
-                self._load(digest)
-            except (InputError, OSError) as error:
-                if digest in deployment.routes:
-                    raise
-                log_event("ranker not loaded", logging.ERROR, version=digest, reason=str(error))
+        load_named(deployment, deployment.rankers, self._load)
         self._route(deployment.routes)
 
     async def follow(self) -> None:

@@ -17,12 +17,12 @@ from grpc_interceptor import exceptions as grpc_errors
 from components.common.errors import InputError
 from components.common.objectives import SERVED_OBJECTIVES
 from components.serve.observability import REQUEST_SECONDS, REQUESTS, log_event
-from components.serve.ranker import NotServed, RankerTier, Ranking
-from components.serve.request import VALID_SUFFIX
+from components.serve.protocol import RANKER_MODEL
+from components.serve.ranker import NotServed, RankerTier
+from components.serve.request import VALID_SUFFIX, Ranking
 from components.serve.table_source import VersionMismatch
 from components.serve.tensors import array_of, shortened, texts_array
 
-MODEL = "ranker"
 _TIER = "ranker"
 _JSON_TYPES = {
     "INT64": (int,),
@@ -39,7 +39,7 @@ class RankerModel(kserve.Model):
 
     def __init__(self, tier: RankerTier) -> None:
         """Answer for a tier that has loaded its versions."""
-        super().__init__(MODEL)
+        super().__init__(RANKER_MODEL)
         self.tier = tier
         self.ready = True
         self._answering = 0
@@ -184,4 +184,4 @@ def _response(payload: kserve.InferRequest, ranking: Ranking) -> kserve.InferRes
         output = kserve.InferOutput(name, [len(values)], "FP32")
         output.set_data_from_numpy(np.ascontiguousarray(values), binary_data=payload.from_grpc)
         outputs.append(output)
-    return kserve.InferResponse(payload.id or "", MODEL, outputs, model_version=ranking.version)
+    return kserve.InferResponse(payload.id or "", RANKER_MODEL, outputs, model_version=ranking.version)

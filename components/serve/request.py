@@ -78,6 +78,19 @@ class RawRequest:
 
 
 @dataclass(frozen=True)
+class Ranking:
+    """The answer to a request.
+
+    Attributes:
+        version: Whose tables and ranker made it.
+        probabilities: Of un-sampled impressions, by served objective, float32, shape (n,) each.
+    """
+
+    version: str
+    probabilities: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
 class Limits:
     """Of one request.
 

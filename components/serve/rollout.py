@@ -17,10 +17,9 @@ from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.progress import log_line
 from components.serve.deployment import Deployment, known_deployment, write_deployment
-from components.serve.protocol import pb, pb_grpc
+from components.serve.protocol import RANKER_MODEL, TABLES_MODEL, pb, pb_grpc
 from components.serve.version import Version
 
-_TABLES, _RANKER = "tables", "ranker"
 _PAUSE_SECONDS, _SAY_SECONDS, _LIVE_SECONDS = 0.2, 5.0, 10.0
 
 
@@ -171,8 +170,8 @@ class Rollout:
 
     def _follow(self, step: Deployment) -> None:
         """Have the servers follow the record: tables come before the rankers that ask them, and go after them."""
-        tables = [(address, _TABLES, step.tables) for address in self._plan.embedding_addresses]
-        rankers = [(address, _RANKER, step.rankers) for address in self._plan.ranker_addresses]
+        tables = [(address, TABLES_MODEL, step.tables) for address in self._plan.embedding_addresses]
+        rankers = [(address, RANKER_MODEL, step.rankers) for address in self._plan.ranker_addresses]
         for address, tier, versions in rankers + tables if step.phase == "steady" else tables + rankers:
             server = _Server(address)
             server.load(self._name, self._plan.step_seconds)
@@ -225,7 +224,7 @@ class _Server:
         """Whether it holds what the record says; if not, it reads another record."""
         with self._stub() as stub:
             for version in versions:
-                names = {"name": _TABLES, "version": version} if tier == _TABLES else {"name": version}
+                names = {"name": TABLES_MODEL, "version": version} if tier == TABLES_MODEL else {"name": version}
                 try:
                     held = stub.ModelReady(pb.ModelReadyRequest(**names), timeout=_LIVE_SECONDS).ready
                 except grpc.RpcError:

@@ -12,8 +12,7 @@ import numpy as np
 
 from components.common.errors import InputError
 from components.common.packed_tables import PackedTables
-from components.serve.embedding_server import CATEGORICAL, MODEL, SEQUENCE
-from components.serve.protocol import pb, pb_grpc
+from components.serve.protocol import CATEGORICAL, SEQUENCE, TABLES_MODEL, channel_options, pb, pb_grpc
 from components.serve.tensors import arrays_of, infer_request
 
 Rows = tuple[np.ndarray, np.ndarray]
@@ -40,7 +39,7 @@ class TableSource(Protocol):
 def _retrying() -> str:
     """The service configuration of gRPC that tries again when a server cannot be reached, within the call's time-out.
 
-    Look-ups and predictions change nothing, so a second try is always safe.
+    Look-ups change nothing, so a second try is always safe.
     """
     policy = {
         "maxAttempts": 5,
@@ -52,27 +51,13 @@ def _retrying() -> str:
     return json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": policy}]})
 
 
-def channel_options(max_message_bytes: int) -> list[tuple[str, object]]:
-    """Of every client's channel."""
-    return [
-        ("grpc.max_receive_message_length", max_message_bytes),
-        ("grpc.max_send_message_length", max_message_bytes),
-        ("grpc.service_config", _retrying()),
-        # A host that vanished closes no connection: unanswered pings find it out while calls wait.
-        ("grpc.keepalive_time_ms", 10_000),
-        ("grpc.keepalive_timeout_ms", 1_000),
-        ("grpc.initial_reconnect_backoff_ms", 50),
-        ("grpc.min_reconnect_backoff_ms", 50),
-        ("grpc.max_reconnect_backoff_ms", 500),
-    ]
-
-
 class RemoteTables:
     """Asks the embedding tier, and takes nothing but the version that it asked for."""
 
     def __init__(self, address: str, max_message_bytes: int, timeout_seconds: float) -> None:
         """Connect to `host:port` when first asked."""
-        self._address, self._options = address, channel_options(max_message_bytes)
+        self._address = address
+        self._options = [*channel_options(max_message_bytes), ("grpc.service_config", _retrying())]
         self._timeout_seconds = timeout_seconds
         self._stub: pb_grpc.GRPCInferenceServiceStub | None = None
 
@@ -88,7 +73,7 @@ class RemoteTables:
             grpc.RpcError: If the tier cannot be reached in time, or refuses.
             VersionMismatch: If it answers with other tables.
         """
-        request = infer_request(MODEL, version, {CATEGORICAL: categorical, SEQUENCE: sequence})
+        request = infer_request(TABLES_MODEL, version, {CATEGORICAL: categorical, SEQUENCE: sequence})
         # Not wait_for_ready: a tier that is down must fail the look-up before its time-out.
         response = await self._connected().ModelInfer(request, timeout=self._timeout_seconds)
         if response.model_version != version:
@@ -104,7 +89,7 @@ class RemoteTables:
 
     async def is_ready(self, version: str) -> bool:
         """See `TableSource`."""
-        request = pb.ModelReadyRequest(name=MODEL, version=version)
+        request = pb.ModelReadyRequest(name=TABLES_MODEL, version=version)
         return bool((await self._connected().ModelReady(request, timeout=self._timeout_seconds)).ready)
 
 

@@ -36,19 +36,21 @@ def shortened(text: str) -> str:
 def infer_request(model: str, version: str, arrays: Mapping[str, np.ndarray]) -> pb.ModelInferRequest:
     """A request with raw contents; arrays of objects hold bytes."""
     request = pb.ModelInferRequest(model_name=model, model_version=version)
-    for name, array in arrays.items():
-        request.inputs.add(name=name, datatype=_DATATYPES[array.dtype], shape=array.shape)
-        request.raw_input_contents.append(_bytes_of(array))
+    _add(request.inputs, request.raw_input_contents, arrays)
     return request
 
 
 def infer_response(model: str, version: str, arrays: Mapping[str, np.ndarray]) -> pb.ModelInferResponse:
     """An answer with raw contents."""
     response = pb.ModelInferResponse(model_name=model, model_version=version)
-    for name, array in arrays.items():
-        response.outputs.add(name=name, datatype=_DATATYPES[array.dtype], shape=array.shape)
-        response.raw_output_contents.append(_bytes_of(array))
+    _add(response.outputs, response.raw_output_contents, arrays)
     return response
+
+
+def _add(tensors: Any, contents: Any, arrays: Mapping[str, np.ndarray]) -> None:
+    for name, array in arrays.items():
+        tensors.add(name=name, datatype=_DATATYPES[array.dtype], shape=array.shape)
+        contents.append(_bytes_of(array))
 
 
 def arrays_of(tensors: Iterable[Any], contents: Sequence[bytes]) -> dict[str, np.ndarray]:

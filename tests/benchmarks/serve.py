@@ -31,8 +31,8 @@ from components.common.release import read_pointer
 from components.common.servable import RANKER_FILE
 from components.serve.deployment import Deployment, open_deployment
 from components.serve.predictor import Predictor
+from components.serve.protocol import channel_options
 from components.serve.rollout import Rollout, RolloutPlan, begin
-from components.serve.table_source import channel_options
 from components.serve.tensors import infer_request, request_tensors
 from components.serve.version import Version
 from pipelines.requests import logged_requests

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from datetime import timedelta
 from pathlib import Path
 
@@ -128,6 +129,11 @@ def test_servers_answer_a_request_from_the_logs(published, tmp_path):
             assert f"rollout.version: {version}" in moved
             answer = json.loads(afterclick("predict", str(request), "--server", ranker, "--json").splitlines()[0])
             assert answer["version"] == version and 0 < answer["checkout_given_view"] < 1
+        body = afterclick("request", "-s", store.root, "--rest").encode()
+        url = f"http://localhost:{ports[1]}/v2/models/ranker/infer"
+        posted = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(posted) as found:
+            assert json.load(found)["model_version"] == current
         assert "error: --to abc: 0 of the versions" in afterclick("rollout", "-s", store.root, "--to", "abc", expect=1)
         assert "INVALID_ARGUMENT" in _ask_without_a_user(request, tmp_path / "wrong.json", ranker)
     finally:
