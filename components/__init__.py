@@ -1,1 +1,1 @@
-"""The steps of Afterclick: each folder is one step, `common` is what they share."""
+"""What the pipelines are made of: a folder for each step, and below the steps what they share."""

@@ -66,7 +66,7 @@ class ValidationConfig(Config):
         for name in severities:
             if name not in known:
                 raise ValueError(f"{name!r} is no anomaly type of tensorflow-metadata, such as COMPARATOR_L_INFTY_HIGH")
-        return dict(sorted(severities.items()))
+        return severities
 
     def severity_of_types(self) -> dict[str, str]:
         """The severity of every anomaly type that is not simply an error."""

@@ -10,8 +10,7 @@ from typing import Any
 from kfp.compiler import Compiler
 
 from pipelines import resources
-from pipelines.batch_training import batch_training
-from pipelines.daily_training import daily_training
+from pipelines.training import batch_training, daily_training
 
 PIPELINES = {"batch_training": batch_training, "daily_training": daily_training}
 
@@ -21,7 +20,7 @@ def compile_pipelines(folder: Path, parameters: Mapping[str, Any] | None = None,
 
     Args:
         folder: Made if it is absent.
-        parameters: Defaults of pipeline parameters, so that a schedule need not repeat the configuration.
+        parameters: Defaults of `store_uri` and `config_uri`, so that a schedule need not repeat them.
         image_prefix: Put in front of the images of `resources.STEPS`, e.g. a registry's address and a slash.
 
     Returns:

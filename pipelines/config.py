@@ -10,20 +10,21 @@ from google.protobuf import text_format
 from pydantic import Field, model_validator
 
 from components.common import storage
-from components.common.config import Config, read_yaml
+from components.common.config import Config, ResolvedConfig, read_yaml
 from components.common.errors import InputError
-from components.common.events import ACTIONS, IMPRESSIONS, DatasetConfig
-from components.common.features import FeatureConfig
+from components.common.layout import Store
 from components.evaluate.config import EvaluationConfig
 from components.export.config import ExportConfig
+from components.features.events import ACTIONS, IMPRESSIONS, DatasetConfig
+from components.features.feature_list import FeatureConfig
 from components.gate.config import GateConfig
 from components.join.config import JoinConfig
 from components.make_logs.config import CompleteJourneySource, ParquetSource, SimulatorSource
+from components.ranker.presets import MODELS, with_preset
 from components.schedule.config import ScheduleConfig
 from components.train.config import TrainConfig
-from components.train.presets import MODELS, with_preset
 from data_validation.config import ValidationConfig
-from data_validation.schema import read_schema
+from data_validation.examples.schema import read_schema
 
 
 class ArmsConfig(Config):
@@ -67,11 +68,9 @@ class RunConfig(Config):
             )
         return self
 
-    def parameters(self) -> dict[str, Any]:
-        """The pipelines' parameters, except `store_uri` and `as_of`."""
-        sections = self.model_dump(mode="json", exclude_none=True)
-        arms = sections.pop("arms")
-        return {**sections, **arms, "history_days": self.features.history_days}
+    def write(self, store: Store) -> str:
+        """Write the resolved configuration into a store, for the steps to read; returns its address."""
+        return ResolvedConfig.write(store.configs(), self.model_dump(mode="json")).uri
 
 
 def load_config(name_or_uri: str, with_schema: bool = True) -> RunConfig:

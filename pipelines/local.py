@@ -20,16 +20,13 @@ from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 from components.common import storage
 from components.common.errors import InputError
 from components.common.layout import Store
-from components.common.progress import LINE_PREFIX, PROGRESS_PREFIX
-from components.common.release import BATCH, DAILY
+from components.common.progress import ERROR_PREFIX, LINE_PREFIX, PROGRESS_PREFIX, STEP_PREFIX
+from components.common.releases import BATCH, DAILY
 from components.make_logs.config import ParquetSource
 from components.schedule.run import pick_batch, pick_day
 from pipelines.config import RunConfig
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
-_EXECUTING = re.compile(r"Executing task '([^']+)'")
-_FINISHED = re.compile(r"Task '([^']+)' finished with status")
-_RAISED = re.compile(r"^\s*(?:[A-Za-z_][\w.]*\.)?([A-Z]\w*(?:Error|Exception|Interrupt)): (.*)$")
 
 
 class StepFailed(InputError):
@@ -72,20 +69,17 @@ class _LogSink:
         return False
 
     def _tell(self, line: str) -> None:
-        started, raised = _EXECUTING.search(line), _RAISED.match(line)
         if line.startswith(LINE_PREFIX):
             self.events.on_line(line.removeprefix(LINE_PREFIX))
         elif line.startswith(PROGRESS_PREFIX):
             name, share, note = line.removeprefix(PROGRESS_PREFIX).split(" | ")
             done, total = share.split("/")
             self.events.on_progress(name, int(done), int(total), note)
-        elif started:
-            self.step, self.error = started[1], ""
+        elif line.startswith(STEP_PREFIX):
+            self.step, self.error = line.removeprefix(STEP_PREFIX), ""
             self.events.on_step(self.step)
-        elif raised:
-            self.error = raised[2]
-        elif _FINISHED.search(line) and "SUCCESS" in line:
-            self.error = ""
+        elif line.startswith(ERROR_PREFIX):
+            self.error = line.removeprefix(ERROR_PREFIX)
 
 
 def run_pipeline(
@@ -109,19 +103,19 @@ def run_pipeline(
     os.environ.setdefault("AFTERCLICK_PROGRESS_SECONDS", "0.5")
     os.environ.setdefault("TQDM_DISABLE", "1")
     workspace = workspace_of(store_uri)
+    config_uri = config.write(Store(store_uri))
     sink = _LogSink(_log_path(workspace, pipeline, as_of), events or RunEvents())
     with _patched_print(), warnings.catch_warnings(), contextlib.redirect_stdout(sink):
         warnings.simplefilter("ignore")
         from kfp import local
 
-        from pipelines.batch_training import batch_training
-        from pipelines.daily_training import daily_training
+        from pipelines.training import batch_training, daily_training
 
         local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(workspace / "kfp"))
         chosen = {BATCH: batch_training, DAILY: daily_training}[pipeline]
         _without_retries(chosen.pipeline_spec)
         try:
-            finished = chosen(store_uri=store_uri, as_of=str(as_of), **config.parameters())
+            finished = chosen(store_uri=store_uri, config_uri=config_uri, as_of=str(as_of))
         except RuntimeError as error:
             reason = sink.error or str(error)
             raise StepFailed(f"{sink.step}: {reason} (log: {sink.log_path})") from error
@@ -154,11 +148,11 @@ def run_schedule(
     """
     store = Store(store_uri)
     with _exclusive(store_uri):
-        if not store.closed_days(BATCH):
+        if not store.finished_days(BATCH):
             scored = pick_batch(store, config.dataset, config.schedule, as_of).event_date
             on_run(BATCH, scored)
             yield BATCH, run_pipeline(BATCH, config, store_uri, _night(config, as_of, scored), events)
-        while max_days is None or len(store.closed_days(DAILY)) < max_days:
+        while max_days is None or len(store.finished_days(DAILY)) < max_days:
             due = pick_day(store, config.dataset, config.schedule, as_of)
             if not due.due:
                 return

@@ -34,7 +34,7 @@ def small_values() -> dict:
 
 def write_config(path: Path, values: dict) -> Path:
     """Write a configuration file."""
-    path.write_text(yaml.safe_dump(values))
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
     return path
 
 
@@ -60,7 +60,7 @@ def joined(small_config: RunConfig, tmp_path_factory: pytest.TempPathFactory) ->
     from components.join.assemble import JoinJob
     from components.join.run import join_days
     from components.make_logs.run import make_logs
-    from data_validation.logs import validate_logs
+    from data_validation.logs.validate import validate_logs
 
     config = small_config
     store = Store(str(tmp_path_factory.mktemp("joined")))

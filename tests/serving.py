@@ -19,7 +19,7 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
 
 from components.common.errors import InputError
-from components.common.objectives import SERVED_OBJECTIVES
+from components.features.objectives import SERVED_OBJECTIVES
 from components.serve.client import RankerClient
 
 
@@ -41,7 +41,7 @@ class Server:
             self._command = [*command, tier, store_uri, *ports, *options]
         else:
             flags = ["--store", store_uri, "--grpc-port", ports[0], "--http-port", ports[1]]
-            self._command = [sys.executable, "-m", "components.serve", tier, *flags, *options]
+            self._command = [sys.executable, "-m", "cli.serve", tier, *flags, *options]
         self.log = Path(store_uri, f"{tier}-{self.grpc_port}.log")
         self.process: subprocess.Popen | None = None
 

@@ -1,1 +1,1 @@
-"""Contracts and plumbing shared by every step. Imports nothing from the steps."""
+"""Plumbing and records that every step shares: configuration, storage, manifests, the store's layout, the ledger."""

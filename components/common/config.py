@@ -1,15 +1,22 @@
-"""The strict base of every configuration: unknown keys fail, values are bounded, digests are stable."""
+"""The strict base of every configuration, and the resolved configuration of a run.
+
+Unknown keys fail, values are bounded, digests are stable. A run's configuration is one file in the store, named by its
+digest; pipelines hand its address from step to step, and each step reads its own sections.
+"""
 
 from __future__ import annotations
 
+import json
+import posixpath
 from collections.abc import Mapping
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.common import storage
-from components.common.digests import digest_json
+from components.common.digests import digest_bytes, digest_json
 from components.common.errors import InputError
 
 
@@ -20,7 +27,7 @@ class Config(BaseModel):
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str) -> Self:
-        """Validate plain values (from YAML, or from a kfp parameter, where integers arrive as floats).
+        """Validate plain values, from YAML or JSON.
 
         Args:
             values: The keys and values.
@@ -37,6 +44,59 @@ class Config(BaseModel):
     def digest(self) -> str:
         """SHA-256 of the resolved values."""
         return digest_json(self.model_dump(mode="json"))
+
+
+C = TypeVar("C", bound=Config)
+
+
+@dataclass(frozen=True)
+class ResolvedConfig:
+    """The configuration of a run: plain values by section, in the order in which they were written.
+
+    Attributes:
+        uri: Its file, whose name is the SHA-256 of its bytes; so a file is never changed.
+        values: By section.
+    """
+
+    uri: str
+    values: dict[str, Any]
+
+    @classmethod
+    def write(cls, folder_uri: str, values: dict[str, Any]) -> ResolvedConfig:
+        """Write plain values to their file in a folder, unless it is there."""
+        # Not the canonical text: that would sort what is read in the order of writing.
+        content = json.dumps(values, indent=1, allow_nan=False).encode()
+        uri = storage.join_uri(folder_uri, f"{digest_bytes(content)}.json")
+        if not storage.exists(uri):
+            storage.write_bytes(uri, content)
+        return cls(uri, values)
+
+    @classmethod
+    def open(cls, uri: str) -> ResolvedConfig:
+        """Read a file, and compare it with its name.
+
+        Raises:
+            InputError: If it is absent, or its bytes are not those that it is named by.
+        """
+        if not storage.exists(uri):
+            raise InputError(f"{uri}: no such configuration; `afterclick compile --config` writes it to the store")
+        content = storage.read_bytes(uri)
+        if digest_bytes(content) != posixpath.basename(uri).removesuffix(".json"):
+            raise InputError(f"{uri}: its bytes are not those that it is named by; write the configuration again")
+        return cls(uri, json.loads(content))
+
+    def section(self, kind: type[C], *path: str) -> C:
+        """One section, validated, such as `gate`, or `arms`, `control`.
+
+        Raises:
+            InputError: If it is absent, or not one of this release.
+        """
+        values: Any = self.values
+        for name in path:
+            if not isinstance(values, dict) or name not in values:
+                raise InputError(f"{self.uri}: has no section {'.'.join(path)}")
+            values = values[name]
+        return kind.parse(values, f"{self.uri}: {'.'.join(path)}")
 
 
 _WORDING = {

@@ -6,21 +6,9 @@ import uuid
 from dataclasses import dataclass
 from datetime import date
 
-from components.common.storage import join_uri, list_names, remove
+from components.common.storage import finished_names, join_uri, list_names, remove
 
-# Kinds of finished directories, as their manifests name them.
-LOGS_KIND = "logs"
-CLEAN_LOGS_KIND = "clean_logs"
-QUARANTINE_KIND = "quarantine"
-LOG_VERDICT_KIND = "log_verdict"
-EXAMPLES_KIND = "examples"
-EXAMPLE_STATISTICS_KIND = "example_statistics"
-CHECKPOINT_KIND = "checkpoint"
-RESUME_POINT_KIND = "resume_point"
-VERSION_KIND = "version"
-
-# The one file of a day of logs or quarantine; delivered logs may have others beside it.
-LOG_FILE = "part-0.parquet"
+# Files of a checkpoint that people look at.
 LOSS_CURVE_FILE = "loss_curve.json"
 TEST_CURVE_FILE = "test_curve.json"
 
@@ -34,12 +22,16 @@ class Store:
 
     root: str
 
+    def configs(self) -> str:
+        """The folder of resolved configurations."""
+        return join_uri(self.root, "configs")
+
     def _day(self, *parts: str, day: date) -> str:
         return join_uri(self.root, *parts, f"{_DAY_PREFIX}{day}")
 
-    def delivered_logs(self, table: str, day: date) -> str:
+    def delivered_logs(self, log: str, day: date) -> str:
         """One day of a log as its source delivered it."""
-        return self._day("logs", table, day=day)
+        return self._day("logs", log, day=day)
 
     def logs_marker(self) -> str:
         """Manifest directory of the logs that a generating source made."""
@@ -49,17 +41,17 @@ class Store:
         """The simulator's true probabilities of one day."""
         return self._day("logs", "truth", day=day)
 
-    def clean_logs(self, table: str, day: date) -> str:
+    def clean_logs(self, log: str, day: date) -> str:
         """One day of a log after validation."""
-        return self._day("clean_logs", table, day=day)
+        return self._day("clean_logs", log, day=day)
 
     def clean_days(self) -> list[date]:
         """The days whose impressions have been validated."""
-        return _days(join_uri(self.root, "clean_logs", "impressions"), _DAY_PREFIX)
+        return _days(finished_names(join_uri(self.root, "clean_logs", "impressions")), _DAY_PREFIX)
 
-    def quarantine(self, table: str, day: date) -> str:
+    def quarantine(self, log: str, day: date) -> str:
         """Rejected rows of one day of a log, each with its reason."""
-        return self._day("quarantine", table, day=day)
+        return self._day("quarantine", log, day=day)
 
     def log_verdict(self, first: date, last: date) -> str:
         """The findings on the logs of a span of days."""
@@ -75,7 +67,7 @@ class Store:
 
     def example_days(self, split: str) -> list[date]:
         """The days that have examples of a split."""
-        return _days(join_uri(self.root, "examples", split), _DAY_PREFIX)
+        return _days(finished_names(join_uri(self.root, "examples", split)), _DAY_PREFIX)
 
     def scratch(self, name: str) -> str:
         """Intermediate files of one run of a step."""
@@ -98,7 +90,7 @@ class Store:
 
     def checkpoint_days(self, arm: str) -> list[date]:
         """The days after which the arm has a checkpoint."""
-        return _days(join_uri(self.root, "checkpoints", arm), _THROUGH_PREFIX)
+        return _days(finished_names(join_uri(self.root, "checkpoints", arm)), _THROUGH_PREFIX)
 
     def resume_points(self, arm: str, through: date) -> str:
         """Where a killed run of training goes on from; empty once it is finished."""
@@ -110,7 +102,7 @@ class Store:
 
     def ledger_days(self) -> list[date]:
         """The days that have records in the ledger."""
-        return _days(join_uri(self.root, "ledger"), _DAY_PREFIX)
+        return _days(list_names(join_uri(self.root, "ledger")), _DAY_PREFIX)
 
     def ledger_day(self, day: date) -> str:
         """The records of one day."""
@@ -126,7 +118,7 @@ class Store:
 
     def blessing_days(self, pipeline: str) -> list[date]:
         """The days on which a pipeline's run has a verdict."""
-        return _days(join_uri(self.root, "blessings", pipeline), _DAY_PREFIX)
+        return _days(list_names(join_uri(self.root, "blessings", pipeline)), _DAY_PREFIX)
 
     def staged_version(self, digest: str) -> str:
         """An exported version that has not been published."""
@@ -160,15 +152,15 @@ class Store:
         """The page of the latest run."""
         return join_uri(self.root, "report.html")
 
-    def closed_run(self, pipeline: str, day: date) -> str:
+    def finished_run(self, pipeline: str, day: date) -> str:
         """The marker that a pipeline's run for a day is finished."""
         return join_uri(self.root, "runs", pipeline, f"{_DAY_PREFIX}{day}.json")
 
-    def closed_days(self, pipeline: str) -> list[date]:
+    def finished_days(self, pipeline: str) -> list[date]:
         """The days whose run is finished."""
-        return _days(join_uri(self.root, "runs", pipeline), _DAY_PREFIX)
+        return _days(list_names(join_uri(self.root, "runs", pipeline)), _DAY_PREFIX)
 
 
-def _days(uri: str, prefix: str) -> list[date]:
-    names = (name.removesuffix(".json") for name in list_names(uri))
-    return [date.fromisoformat(name.removeprefix(prefix)) for name in names if name.startswith(prefix)]
+def _days(names: list[str], prefix: str) -> list[date]:
+    texts = (name.removesuffix(".json") for name in names)
+    return [date.fromisoformat(text.removeprefix(prefix)) for text in texts if text.startswith(prefix)]

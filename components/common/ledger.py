@@ -91,6 +91,6 @@ def read_ledger(store: Store, through: date | None = None) -> list[LedgerRow]:
     for day in store.ledger_days():
         if through is None or day <= through:
             names = storage.list_names(store.ledger_day(day))
-            found = (find_row(store, day, name.removesuffix(".json")) for name in names)
-            rows += [row for row in found if row is not None]
+            records = (find_row(store, day, name.removesuffix(".json")) for name in names)
+            rows += [row for row in records if row is not None]
     return rows

@@ -1,21 +1,21 @@
 """Manifests: what a directory holds, what it was made from, and whether that is still so.
 
 Between steps there are only files. A directory counts as existing when its manifest does, and a step whose manifest has
-the key that it would write again has nothing to do.
+the key that it would write again has nothing to do. Each kind of directory has a record class of its own.
 """
 
 from __future__ import annotations
 
+import json
 import posixpath
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self, TypeVar
 
 from components.common import storage
 from components.common.config import Config
 from components.common.digests import canonical_json, digest_json
 from components.common.errors import InputError
-
-SCHEMA_VERSION = 1
 
 
 class FileEntry(Config):
@@ -26,99 +26,164 @@ class FileEntry(Config):
     sha256: str
 
 
+class Origin(Config):
+    """What a directory was made from: equal keys mean that there is nothing to do.
+
+    Attributes:
+        step: The step that makes it.
+        step_version: Version of what the step makes.
+        inputs: Name to digest of everything that went in.
+        settings: The resolved configuration that decides the content, or digests of its sections.
+    """
+
+    step: str
+    step_version: int
+    inputs: dict[str, str] = {}
+    settings: dict[str, Any] = {}
+
+    @property
+    def key(self) -> str:
+        """Digest of all of it."""
+        return digest_json(self.model_dump(mode="json"))
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step, and the version of what it makes.
+
+    Raise the version when the same inputs and settings must give another output: everything that the step has made is
+    then made again when it is next asked for.
+    """
+
+    name: str
+    version: int = 1
+
+    def origin(self, inputs: dict[str, str] | None = None, settings: dict[str, Any] | None = None) -> Origin:
+        """The origin of a directory that the step makes from these."""
+        return Origin(step=self.name, step_version=self.version, inputs=inputs or {}, settings=settings or {})
+
+
 class Manifest(Config):
-    """The description of a finished directory.
+    """The description of a finished directory; subclasses add what readers of their kind need.
 
     Attributes:
         kind: What the directory is, e.g. `examples`.
-        schema_version: Version of the layout of this kind of directory.
-        inputs: Name to digest of everything that went in.
-        settings: The resolved configuration that made it.
-        counts: Rows and events, by name.
-        details: What else readers of this kind need.
+        schema_version: Version of the record's fields.
+        origin: What it was made from.
         files: The files beside the manifest, by name.
     """
 
-    kind: str
-    schema_version: int = SCHEMA_VERSION
-    inputs: dict[str, str] = {}
-    settings: dict[str, Any] = {}
-    counts: dict[str, int] = {}
-    details: dict[str, Any] = {}
-    files: list[FileEntry] = []
+    kind: ClassVar[str]
+    schema_version: ClassVar[int] = 1
+
+    origin: Origin
+    files: tuple[FileEntry, ...] = ()
+
+    @classmethod
+    def upgraded(cls, values: dict[str, Any], schema_version: int) -> dict[str, Any] | None:
+        """The fields of a record that another release wrote, in this release's form; None if it must be made again."""
+        return None
 
     @property
     def content_digest(self) -> str:
         """Digest of all files: equal digests mean equal bytes."""
         return digest_json([file.sha256 for file in self.files])
 
-    @property
-    def key(self) -> str:
-        """Digest of what the directory was made from: equal keys mean that there is nothing to do."""
-        return artifact_key(self.kind, self.inputs, self.settings)
+    def to_bytes(self) -> bytes:
+        """What its file holds."""
+        head = {"kind": self.kind, "schema_version": self.schema_version}
+        return canonical_json({**head, **self.model_dump(mode="json")})
+
+    @classmethod
+    def from_bytes(cls, content: bytes, path: str) -> Self | None:
+        """A record from its file; None if another release wrote it in a form that this one does not read.
+
+        Raises:
+            InputError: If it is no manifest, or one of another kind; `path` names the file.
+        """
+        try:
+            values = json.loads(content)
+            kind, schema_version = values.pop("kind"), int(values.pop("schema_version"))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InputError(f"{path}: not a manifest; {_remedy(path)}") from error
+        if kind != cls.kind:
+            raise InputError(f"{path}: describes {kind}, expected {cls.kind}; {_remedy(path)}")
+        if schema_version != cls.schema_version:
+            values = cls.upgraded(values, schema_version)
+        return None if values is None else cls.parse(values, path)
 
 
-def artifact_key(kind: str, inputs: dict[str, str], settings: dict[str, Any]) -> str:
-    """The key that an artifact made from these inputs under these settings has."""
-    return digest_json([kind, SCHEMA_VERSION, inputs, settings])
+M = TypeVar("M", bound=Manifest)
 
 
-def write_artifact(uri: str, manifest: Manifest, write_files: Callable[[str], dict[str, Any] | None]) -> Manifest:
+def _remedy(path: str) -> str:
+    return f"delete {posixpath.dirname(path)} and run the step again"
+
+
+def manifest_path(uri: str) -> str:
+    """The file that describes a directory."""
+    return storage.join_uri(uri, storage.MANIFEST_NAME)
+
+
+def write_artifact(uri: str, manifest: M, write_files: Callable[[str], None]) -> M:
     """Fill a directory and describe it: files first, read back for their digests, the manifest last.
 
     Args:
         uri: The directory.
-        manifest: What is known before writing.
-        write_files: Writes files into the directory that it is given; may return manifest fields to set.
+        manifest: Its description, without its files.
+        write_files: Writes files into the directory that it is given.
 
     Returns:
         The manifest as written.
     """
-    with storage.staged_directory(uri) as staged:
-        changes = write_files(staged) or {}
-        files = [_describe_file(staged, name) for name in storage.list_names(staged)]
-        manifest = Manifest(**{**manifest.model_dump(), **changes, "files": files})
-        storage.write_bytes(
-            storage.join_uri(staged, storage.MANIFEST_NAME), canonical_json(manifest.model_dump(mode="json"))
-        )
-    return manifest
+    with storage.new_directory(uri) as folder:
+        write_files(folder)
+        entries = [describe_file(folder, name) for name in storage.list_names(folder)]
+        return finish_directory(folder, manifest, entries)
 
 
-def _describe_file(directory: str, name: str) -> FileEntry:
+def finish_directory(uri: str, manifest: M, files: Sequence[FileEntry]) -> M:
+    """Describe a directory whose files are all there; from then on it exists for readers."""
+    described = manifest.model_copy(update={"files": tuple(files)})
+    storage.write_bytes(manifest_path(uri), described.to_bytes())
+    return described
+
+
+def describe_file(directory: str, name: str) -> FileEntry:
+    """Read a file back for its size and digest."""
     num_bytes, sha256 = storage.measure(storage.join_uri(directory, name))
     return FileEntry(name=name, num_bytes=num_bytes, sha256=sha256)
 
 
-def find_manifest(uri: str, kind: str) -> Manifest | None:
-    """The manifest of a finished directory, or None when there is none.
+def find_manifest(uri: str, kind: type[M]) -> M | None:
+    """The manifest of a finished directory; None when there is none, or another release wrote it.
 
     Raises:
-        InputError: If the manifest is not readable, or is of another kind or schema version.
+        InputError: If the manifest is not readable, or is of another kind.
     """
-    path = storage.join_uri(uri, storage.MANIFEST_NAME)
-    if not storage.exists(path):
-        return None
-    try:
-        manifest = Manifest.model_validate_json(storage.read_bytes(path))
-    except ValueError as error:
-        raise InputError(f"{path}: not a manifest; delete {uri} and run the step again") from error
-    if manifest.kind != kind or manifest.schema_version != SCHEMA_VERSION:
-        raise InputError(
-            f"{path}: holds {manifest.kind} version {manifest.schema_version}, expected {kind} version {SCHEMA_VERSION}"
-        )
-    return manifest
+    path = manifest_path(uri)
+    return kind.from_bytes(storage.read_bytes(path), path) if storage.exists(path) else None
 
 
-def read_manifest(uri: str, kind: str) -> Manifest:
+def read_manifest(uri: str, kind: type[M]) -> M:
     """The manifest of a directory that must be finished.
 
     Raises:
-        InputError: If there is none.
+        InputError: If there is none, or another release wrote it.
     """
     manifest = find_manifest(uri, kind)
     if manifest is None:
-        raise InputError(f"{uri}: no finished {kind} here; run the step that writes it")
+        known = "this release does not read" if storage.exists(manifest_path(uri)) else "no finished"
+        raise InputError(f"{uri}: {known} {kind.kind} here; run the step that writes it")
     return manifest
+
+
+def find_current(uri: str, kind: type[M], origin: Origin) -> M | None:
+    """The manifest of a finished directory that was made from exactly this origin and has its files; else None."""
+    manifest = find_manifest(uri, kind)
+    if manifest is None or manifest.origin.key != origin.key:
+        return None
+    return manifest if all(storage.exists(posixpath.join(uri, entry.name)) for entry in manifest.files) else None
 
 
 def verify_files(uri: str, manifest: Manifest, names: tuple[str, ...] = ()) -> None:
@@ -141,11 +206,3 @@ def verify_files(uri: str, manifest: Manifest, names: tuple[str, ...] = ()) -> N
                 f"{path}: {num_bytes} bytes that are not the {entry.num_bytes} bytes of the manifest; "
                 "make the directory again"
             )
-
-
-def is_current(uri: str, kind: str, inputs: dict[str, str], settings: dict[str, Any]) -> bool:
-    """Whether a finished directory was made from exactly these inputs and settings, and has its files."""
-    manifest = find_manifest(uri, kind)
-    if manifest is None or manifest.key != artifact_key(kind, inputs, settings):
-        return False
-    return all(storage.exists(posixpath.join(uri, entry.name)) for entry in manifest.files)

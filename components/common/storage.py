@@ -1,11 +1,13 @@
 """Reading and writing on any fsspec filesystem, so that nothing half-written is ever read.
 
-A file is written under a temporary name and renamed. A directory is complete when it holds `MANIFEST_NAME`: it is
-built beside its place, and the manifest arrives last.
+A file appears whole: object stores put it in one piece, elsewhere it is written under a temporary name and renamed. A
+directory is complete when it holds `MANIFEST_NAME`, which arrives last: on object stores it is filled in its place,
+elsewhere beside it, and renamed.
 """
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import posixpath
 import uuid
@@ -23,6 +25,8 @@ from components.common.errors import InputError
 
 MANIFEST_NAME = "manifest.json"
 _PARTIAL = ".partial"
+# A file appears there when all of it has arrived; a rename would be a copy.
+_OBJECT_STORES = frozenset(("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "memory"))
 
 
 def filesystem(uri: str) -> tuple[Any, str]:
@@ -35,6 +39,11 @@ def filesystem(uri: str) -> tuple[Any, str]:
         return fsspec.url_to_fs(uri)
     except (ImportError, ValueError) as error:
         raise InputError(f"{uri}: {error}; for s3:// install s3fs, for gs:// gcsfs") from error
+
+
+def _is_object_store(fs: Any) -> bool:
+    protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
+    return not _OBJECT_STORES.isdisjoint(protocols)
 
 
 def join_uri(base: str, *parts: str) -> str:
@@ -52,6 +61,15 @@ def is_file(uri: str) -> bool:
     """Whether a file, and no directory, is there."""
     fs, path = filesystem(uri)
     return bool(fs.isfile(path))
+
+
+def finished_names(uri: str) -> list[str]:
+    """Sorted names of the directories directly under a directory that hold a manifest."""
+    fs, path = filesystem(uri.rstrip("/"))
+    fs.invalidate_cache(path)
+    manifests = fs.glob(f"{glob.escape(path)}/*/{MANIFEST_NAME}")
+    names = (posixpath.basename(posixpath.dirname(name)) for name in manifests)
+    return sorted(name for name in names if not name.endswith(_PARTIAL))
 
 
 def list_names(uri: str) -> list[str]:
@@ -86,8 +104,11 @@ def map_bytes(uri: str) -> np.ndarray:
 
 
 def write_bytes(uri: str, content: bytes) -> None:
-    """Write a file under a temporary name, check it, and move it into place."""
+    """Write a file whole: in one piece on object stores, elsewhere under a temporary name that is checked and moved."""
     fs, path = filesystem(uri)
+    if _is_object_store(fs):
+        fs.pipe_file(path, content)
+        return
     fs.makedirs(posixpath.dirname(path), exist_ok=True)
     staged = _staged_name(path)
     fs.pipe_file(staged, content)
@@ -107,28 +128,27 @@ def remove(uri: str) -> None:
 
 
 @contextmanager
-def staged_directory(uri: str) -> Iterator[str]:
-    """A directory to fill, which becomes `uri` when the block ends without an error.
+def new_directory(uri: str) -> Iterator[str]:
+    """A directory to fill, which is `uri` when the block ends without an error; the block writes `MANIFEST_NAME` last.
 
-    What an earlier, killed attempt left behind is deleted first; should that attempt still be alive, it fails instead
-    of mixing its files with these. The block must write `MANIFEST_NAME`; on filesystems without an atomic rename that
-    file is moved last.
+    What was there, and what an earlier, killed attempt left behind, is deleted first. On filesystems that rename, the
+    block fills another directory; should the earlier attempt still be alive there, it fails instead of mixing its files
+    with these.
     """
-    _remove_staged(uri)
-    staged = _staged_name(uri.rstrip("/"))
-    fs, staged_path = filesystem(staged)
-    fs.makedirs(staged_path, exist_ok=True)
-    yield staged
-    assert fs.exists(posixpath.join(staged_path, MANIFEST_NAME)), f"{uri}: staged without a manifest"
-    remove(uri)
-    _, path = filesystem(uri)
-    if isinstance(fs, LocalFileSystem):
-        fs.mv(staged_path, path)
-        return
-    names = [name[len(staged_path) :].lstrip("/") for name in fs.find(staged_path)]
-    for name in sorted(names, key=lambda name: name == MANIFEST_NAME):
-        fs.copy(posixpath.join(staged_path, name), posixpath.join(path, name))
-    remove(staged)
+    fs, path = filesystem(uri.rstrip("/"))
+    if _is_object_store(fs):
+        remove(uri)
+        yield uri
+    else:
+        for name in fs.glob(f"{glob.escape(path)}.*{_PARTIAL}"):
+            fs.rm(name, recursive=True)
+        staged = _staged_name(uri.rstrip("/"))
+        _, staged_path = filesystem(staged)
+        fs.makedirs(staged_path, exist_ok=True)
+        yield staged
+        remove(uri)
+        fs.mv(staged_path, path, recursive=True)
+    assert fs.exists(posixpath.join(path, MANIFEST_NAME)), f"{uri}: filled without a manifest"
 
 
 def _staged_name(path: str) -> str:
@@ -138,13 +158,7 @@ def _staged_name(path: str) -> str:
 def remove_unfinished(uri: str) -> None:
     """Delete what killed writers left directly under a directory."""
     fs, path = filesystem(uri.rstrip("/"))
-    for name in fs.glob(f"{path}/*{_PARTIAL}"):
-        fs.rm(name, recursive=True)
-
-
-def _remove_staged(uri: str) -> None:
-    fs, path = filesystem(uri.rstrip("/"))
-    for name in fs.glob(f"{path}.*{_PARTIAL}"):
+    for name in fs.glob(f"{glob.escape(path)}/*{_PARTIAL}"):
         fs.rm(name, recursive=True)
 
 

@@ -7,9 +7,9 @@ from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
 from components.common.digests import digest_bytes
-from components.common.objectives import OBJECTIVE_NAMES, OBJECTIVES, negative_rate
-from components.train.dataset import ExampleSet
-from components.train.model.feature_processing import DenseNormalizer, Moments
+from components.features.objectives import OBJECTIVE_NAMES, OBJECTIVES, negative_rate
+from components.ranker.dataset import ExampleSet
+from components.ranker.feature_processing import DenseNormalizer, Moments
 
 
 class Yardstick:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
+from components.common.config import ResolvedConfig
 from components.common.errors import InputError
-from components.common.events import DatasetConfig
-from components.common.examples import EVALUATION, TRAINING, read_examples
 from components.common.layout import Store
 from components.common.ledger import (
     ARMS,
@@ -22,15 +19,17 @@ from components.common.ledger import (
     append_row,
     find_row,
 )
-from components.common.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
+from components.common.manifests import read_manifest
 from components.common.progress import Progress, log_line
-from components.common.release import Pointer, read_pointer, read_publication
+from components.common.releases import Pointer, read_pointer, read_publication
 from components.evaluate.config import EvaluationConfig
 from components.evaluate.logistic_regression import Yardstick
 from components.evaluate.metrics import score_objective
-from components.evaluate.score import predict
-from components.train.checkpoint import checkpoint_digest, find_checkpoint, load_checkpoint
-from components.train.dataset import ExampleSet, keep_rate, tensors_of
+from components.features.events import DatasetConfig
+from components.features.examples import EVALUATION, TRAINING, keep_rate, read_examples
+from components.features.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
+from components.ranker.checkpoint import CheckpointManifest, TrainedRanker, find_checkpoint
+from components.ranker.dataset import ExampleSet, tensors_of
 
 
 def evaluate_day(
@@ -77,11 +76,11 @@ def evaluate_day(
             )
         rows.append(row)
         progress.update(done, name)
-    found = {row.arm: {name: row.scores[name].auc for name in SERVED_OBJECTIVES if name in row.scores} for row in rows}
-    for arm, scores in found.items():
+    aucs = {row.arm: {name: row.scores[name].auc for name in SERVED_OBJECTIVES if name in row.scores} for row in rows}
+    for arm, scores in aucs.items():
         shown = ", ".join(f"{name} {auc:.4f}" if auc is not None else f"{name} -" for name, auc in scores.items())
         log_line("evaluate", f"{event_date}: {arm}: AUC {shown}")
-    return found
+    return aucs
 
 
 class _Scorer:
@@ -100,26 +99,25 @@ class _Scorer:
             assert pointer is not None
             arm, through = pointer.arm, pointer.trained_through
             published = find_checkpoint(self._store, arm, through)
-            if published is None or checkpoint_digest(published) != pointer.checkpoint_digest:
+            if published is None or published.checkpoint_digest != pointer.checkpoint_digest:
                 raise InputError(
                     f"{self._store.checkpoint(arm, through)}: not the checkpoint {pointer.checkpoint_digest[:12]} that "
                     "is served; restore it"
                 )
-        state, digest = load_checkpoint(self._store, arm, through)
-        torch.set_num_threads(state.config.num_threads)
-        examples = tensors_of(self._table, state.features, unsampled=True)
-        probabilities = predict(state, examples, self._config.batch_size)
+        ranker = TrainedRanker.load(self._store, arm, through)
+        examples = tensors_of(self._table, ranker.features, unsampled=True)
+        probabilities = ranker.predict(examples, self._config.batch_size)
         by_name = dict(zip(OBJECTIVE_NAMES, probabilities.T, strict=True))
-        return self._row(name, through, digest, examples, by_name)
+        return self._row(name, through, ranker.checkpoint.checkpoint_digest, examples, by_name)
 
     def score_yardstick(self, dataset: DatasetConfig, trained_through: date) -> LedgerRow:
         """Fit the logistic regression on the days that the control has seen, and score it."""
-        state, _ = load_checkpoint(self._store, ARMS[0], trained_through)
-        days = dataset.open_days(state.lineage.first_day, trained_through)
+        checkpoint = read_manifest(self._store.checkpoint(ARMS[0], trained_through), CheckpointManifest)
+        days = dataset.open_days(checkpoint.lineage.first_day, trained_through)
         read = [read_examples(self._store, TRAINING, day) for day in days]
-        training = tensors_of(pa.concat_tables([table for table, _ in read]), state.features, unsampled=False)
+        training = tensors_of(pa.concat_tables([table for table, _ in read]), checkpoint.features, unsampled=False)
         yardstick = Yardstick(training, keep_rate([manifest for _, manifest in read]), self._config.regression_c)
-        examples = tensors_of(self._table, state.features, unsampled=True)
+        examples = tensors_of(self._table, checkpoint.features, unsampled=True)
         digest = yardstick.digest()
         return self._row(LOGISTIC_REGRESSION, trained_through, digest, examples, yardstick.predict(examples))
 
@@ -147,18 +145,14 @@ class _Scorer:
 
 
 def main(
-    store_uri: str,
-    dataset: dict[str, Any],
-    evaluation: dict[str, Any],
-    pipeline: str,
-    event_date: str,
-    trained_through: str,
+    store_uri: str, config_uri: str, pipeline: str, event_date: str, trained_through: str
 ) -> dict[str, dict[str, float | None]]:
-    """`evaluate_day` from plain values."""
+    """`evaluate_day` under a run's configuration."""
+    config = ResolvedConfig.open(config_uri)
     return evaluate_day(
         store_uri,
-        DatasetConfig.parse(dataset, "dataset"),
-        EvaluationConfig.parse(evaluation, "evaluation"),
+        config.section(DatasetConfig, "dataset"),
+        config.section(EvaluationConfig, "evaluation"),
         pipeline,
         date.fromisoformat(event_date),
         date.fromisoformat(trained_through),

@@ -6,8 +6,11 @@ from components.common.step import step
 
 
 @step
-def export(store_uri: str, export: dict, pipeline: str, event_date: str, blessing: Input[Artifact]) -> list:
+def export(store_uri: str, config_uri: str, pipeline: str, event_date: str, blessing: Input[Artifact]) -> list:
     """Export what the gate released and check its parity with torch; returns the versions' digests."""
-    from components.export import run
+    from components.common.progress import reported
 
-    return run.main(store_uri, export, pipeline, event_date)
+    with reported("export"):
+        from components.export import run
+
+        return run.main(store_uri, config_uri, pipeline, event_date)

@@ -10,11 +10,11 @@ import warnings
 import torch
 from torch import nn
 
-from components.common.features import FeatureConfig
-from components.common.packed_tables import PackedTable, finest_of, look_up_rows
-from components.common.servable import ONNX_OUTPUT
 from components.export.config import ExportConfig
-from components.train.model.embeddings import Embeddings
+from components.features.feature_list import FeatureConfig
+from components.tables.embeddings import Embeddings
+from components.version.manifest import ONNX_OUTPUT
+from components.version.packed_tables import PackedTable, finest_of, look_up_rows
 
 _ROWS, _USERS = 3, 2
 

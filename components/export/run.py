@@ -4,35 +4,41 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from components.common import storage
+from components.common.config import ResolvedConfig
 from components.common.errors import InputError
-from components.common.events import TABLES
-from components.common.examples import EVALUATION, read_examples
-from components.common.features import FeatureConfig
-from components.common.int4 import finest_layout
-from components.common.layout import CLEAN_LOGS_KIND, VERSION_KIND, Store
-from components.common.manifests import Manifest, find_manifest, read_manifest, write_artifact
-from components.common.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
-from components.common.packed_tables import PackedTable, bytes_report, pack_tables
+from components.common.layout import Store
+from components.common.manifests import Step, find_current, read_manifest, write_artifact
 from components.common.progress import log_line
-from components.common.release import Blessing, Release, read_blessing
-from components.common.servable import ONNX_INPUTS, PREDICTOR_FILE, RANKER_FILE, TABLES_FILE, version_digest
+from components.common.releases import Blessing, Release, read_blessing
+from components.export.comparison import VECTOR_INPUTS, Reference, beyond_limits
 from components.export.config import ExportConfig
-from components.export.frequencies import count_look_ups, most_frequent
+from components.export.look_up_counts import count_look_ups, most_frequent
 from components.export.onnx_export import export_onnx, packed_inputs, vector_inputs
-from components.export.parity import VECTOR_INPUTS, Reference, beyond_limits
-from components.export.ranker import PackedRanker, ServedRanker
+from components.export.served_ranker import PackedRanker, ServedRanker
 from components.export.single_file import check_size, compare_single_file, export_single_file
-from components.serve.predictor import Predictor
-from components.train.checkpoint import TrainingState, load_checkpoint
+from components.features.events import LOG_NAMES
+from components.features.examples import EVALUATION, read_examples
+from components.features.feature_list import FeatureConfig
+from components.features.log_manifests import CleanLogManifest
+from components.features.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
+from components.ranker.checkpoint import TrainedRanker
+from components.version.int4 import finest_layout
+from components.version.manifest import ONNX_INPUTS, PREDICTOR_FILE, RANKER_FILE, TABLES_FILE, VersionManifest
+from components.version.packed_tables import PackedTable, bytes_of, pack_tables
+from components.version.parity import Parity, TableParity
+from components.version.predictor import Predictor
+
+STEP = Step("export")
+# Settings that decide what is in the files; the others only limit it.
+_OF_FILES = {"opset", "max_batch", "max_table_error", "single_file", "int8_share"}
 
 
-def export_releases(store_uri: str, config: ExportConfig, pipeline: str, event_date: date) -> list[Manifest]:
+def export_releases(store_uri: str, config: ExportConfig, pipeline: str, event_date: date) -> list[VersionManifest]:
     """Export what the blessing of a run allows to publish, and compare it with torch on that day's rows.
 
     The files go where no server looks; `publish` moves them.
@@ -53,37 +59,54 @@ def export_releases(store_uri: str, config: ExportConfig, pipeline: str, event_d
     return [_export(store, config, blessing, release) for release in blessing.releases]
 
 
-def _export(store: Store, config: ExportConfig, blessing: Blessing, release: Release) -> Manifest:
+def _export(store: Store, config: ExportConfig, blessing: Blessing, release: Release) -> VersionManifest:
     uri = store.staged_version(release.checkpoint_digest)
-    settings = config.model_dump(include={"opset", "max_batch", "max_table_error", "single_file", "int8_share"})
-    wanted = Manifest(kind=VERSION_KIND, inputs={"checkpoint": release.checkpoint_digest}, settings=settings)
-    found = find_manifest(uri, VERSION_KIND)
-    if found is not None and found.key == wanted.key:
-        return found
-    state, digest = load_checkpoint(store, release.arm, release.trained_through)
+    settings = config.model_dump(include=_OF_FILES)
+    origin = STEP.origin({"checkpoint": release.checkpoint_digest}, settings)
+    current = find_current(uri, VersionManifest, origin)
+    if current is not None:
+        return current
+    ranker = TrainedRanker.load(store, release.arm, release.trained_through)
+    digest = ranker.checkpoint.checkpoint_digest
     if digest != release.checkpoint_digest:
         raise InputError(
             f"{store.checkpoint(release.arm, release.trained_through)}: checkpoint {digest[:12]} is not the released "
             f"{release.checkpoint_digest[:12]}; restore it, or run the day again"
         )
-
     table, days = _parity_examples(store, config, blessing.event_date)
-    reference, hot = _reference(state, table, config), _hot_rows(store, state, config)
+    reference = _reference(ranker, table, config)
+    hot = _hot_rows(store, ranker, config)
+    files, parity, plain = _make_files_within_limits(ranker, config, hot, reference)
+    contents = {RANKER_FILE: files.onnx, TABLES_FILE: files.tables}
+    single_file_difference = None
+    if config.single_file:
+        packed, served = _packed_ranker(ranker, files.specs), files.predict(table)
+        single = export_single_file(packed, files.tables, files.specs, ranker.features, config)
+        single_file_difference = compare_single_file(single, table, ranker.features, served, config)
+        contents[PREDICTOR_FILE] = single
+    wanted = VersionManifest(
+        origin=origin,
+        checkpoint_digest=digest,
+        features=ranker.features,
+        objectives=OBJECTIVE_NAMES,
+        tables=tuple(files.specs),
+        identifiers=_identifier_types(store, days),
+        lineage=ranker.lineage,
+        parity=Parity(
+            **parity.model_dump(),
+            rows=table.num_rows,
+            days=tuple(days),
+            max_difference=reference.max_difference,
+            single_file_max_difference=single_file_difference,
+            plain_int4=plain,
+        ),
+        recipe=ranker.checkpoint.recipe,
+        blessing=blessing.model_dump(mode="json", exclude={"ledger_digest"}),
+    )
 
-    def write(staged: str) -> dict[str, Any]:
-        files, parity = _make_files_within_limits(state, config, hot, reference)
-        parity |= {"rows": table.num_rows, "days": [str(day) for day in days]}
-        parity["max_difference"] = reference.max_difference
-        contents = {RANKER_FILE: files.onnx, TABLES_FILE: files.tables}
-        if config.single_file:
-            ranker, served = _packed_ranker(state, files.specs), files.predict(table)
-            single = export_single_file(ranker, files.tables, files.specs, state.features, config)
-            parity["single_file_max_difference"] = compare_single_file(single, table, state.features, served, config)
-            contents[PREDICTOR_FILE] = single
+    def write(folder: str) -> None:
         for name, content in contents.items():
-            storage.write_bytes(storage.join_uri(staged, name), content)
-        identifiers = _identifier_types(store, days)
-        return {"details": _details(state, blessing, files.specs, parity) | {"identifiers": identifiers}}
+            storage.write_bytes(storage.join_uri(folder, name), content)
 
     manifest = write_artifact(uri, wanted, write)
     _say(manifest)
@@ -104,108 +127,101 @@ class _Files:
 
 
 def _make_files_within_limits(
-    state: TrainingState, config: ExportConfig, hot: dict[str, np.ndarray], reference: Reference
-) -> tuple[_Files, dict[str, Any]]:
-    """Files that change no served objective too much, and how they compare; with the finest tables, if need be."""
+    ranker: TrainedRanker, config: ExportConfig, hot: dict[str, np.ndarray], reference: Reference
+) -> tuple[_Files, TableParity, TableParity | None]:
+    """Files that change no served objective too much, and how they compare; with the finest tables, if need be.
+
+    With hot rows, also how files without any would compare.
+    """
     for max_error in (config.max_table_error, 0.0):
-        files = _make_files(state, config, max_error, hot)
+        files = _make_files(ranker, config, max_error, hot)
         parity = _compare(files, reference)
-        beyond = "; ".join(beyond_limits(parity["objectives"], config))
+        beyond = "; ".join(beyond_limits(parity.objectives, config))
         if not beyond or all(spec.layout == finest_layout(spec.dim) for spec in files.specs):
             break
         log_line("export", f"{beyond}: once more, with the finest tables")
     if beyond:
         raise InputError(f"{beyond}; nothing is exported")
-    if hot:
-        parity["plain_int4"] = _compare(_make_files(state, config, max_error, {}), reference)
-    return files, parity
+    return files, parity, _compare(_make_files(ranker, config, max_error, {}), reference) if hot else None
 
 
-def _compare(files: _Files, reference: Reference) -> dict[str, Any]:
-    return reference.compare(files.predict(reference.table)) | {"table_bytes": bytes_report(files.specs)}
+def _compare(files: _Files, reference: Reference) -> TableParity:
+    return reference.compare(files.predict(reference.table), bytes_of(files.specs))
 
 
-def _make_files(state: TrainingState, config: ExportConfig, max_error: float, hot: dict[str, np.ndarray]) -> _Files:
-    weights = {name: table.numpy() for name, table in state.model.embeddings.tables().items()}
+def _make_files(ranker: TrainedRanker, config: ExportConfig, max_error: float, hot: dict[str, np.ndarray]) -> _Files:
+    weights = {name: table.numpy() for name, table in ranker.model.embeddings.tables().items()}
     tables, specs = pack_tables(weights, max_error, hot)
-    onnx = export_onnx(_packed_ranker(state, specs), packed_inputs(state.features, specs), ONNX_INPUTS, config)
+    onnx = export_onnx(_packed_ranker(ranker, specs), packed_inputs(ranker.features, specs), ONNX_INPUTS, config)
     if config.single_file:
         check_size(specs, len(onnx))
-    return _Files(onnx, tables, specs, state.features)
+    return _Files(onnx, tables, specs, ranker.features)
 
 
-def _packed_ranker(state: TrainingState, specs: list[PackedTable]) -> PackedRanker:
-    return PackedRanker(ServedRanker(state.model.net, state.lineage.negative_keep_rate), state.features, specs)
+def _packed_ranker(ranker: TrainedRanker, specs: list[PackedTable]) -> PackedRanker:
+    return PackedRanker(_served_ranker(ranker), ranker.features, specs)
 
 
-def _hot_rows(store: Store, state: TrainingState, config: ExportConfig) -> dict[str, np.ndarray]:
+def _served_ranker(ranker: TrainedRanker) -> ServedRanker:
+    return ServedRanker(ranker.model.net, ranker.lineage.negative_keep_rate)
+
+
+def _hot_rows(store: Store, ranker: TrainedRanker, config: ExportConfig) -> dict[str, np.ndarray]:
     """The rows that keep 8 bits, by table; none by default."""
     if not config.int8_share:
         return {}
-    frequencies = count_look_ups(store, state.lineage, state.features)
+    frequencies = count_look_ups(store, ranker.lineage, ranker.features)
     return {table: most_frequent(counts, config.int8_share) for table, counts in frequencies.items()}
 
 
-def _details(
-    state: TrainingState, blessing: Blessing, specs: list[PackedTable], parity: dict[str, Any]
-) -> dict[str, Any]:
-    return {
-        "features": state.features.model_dump(mode="json"),
-        "objectives": list(OBJECTIVE_NAMES),
-        "lineage": state.lineage.model_dump(mode="json"),
-        "train": state.config.recipe(),
-        "blessing": blessing.model_dump(mode="json", exclude={"ledger_digest"}),
-        "tables": [spec.model_dump(mode="json") for spec in specs],
-        "parity": parity,
-    }
-
-
 def _identifier_types(store: Store, days: list[date]) -> dict[str, dict[str, str]]:
-    """Whether each identifier of each log is an integer or a string, which decides its hash."""
-    found: dict[str, dict[str, str]] = {table: {} for table in TABLES}
-    for table in TABLES:
+    """Whether each identifier of each log is an integer or a string."""
+    types: dict[str, dict[str, str]] = {name: {} for name in LOG_NAMES}
+    for name in LOG_NAMES:
         for day in days:
-            kinds = read_manifest(store.clean_logs(table, day), CLEAN_LOGS_KIND).details["identifiers"]
-            found[table] |= {name: kind for name, kind in kinds.items() if kind != "null"}
-    return found
+            manifest = read_manifest(store.clean_logs(name, day), CleanLogManifest)
+            types[name] |= {column: kind for column, kind in manifest.identifiers.items() if kind != "null"}
+    return types
 
 
 def _parity_examples(store: Store, config: ExportConfig, event_date: date) -> tuple[pa.Table, list[date]]:
     """Evaluation rows of the newest scored days: a single day's few conversions would leave AUC to chance."""
-    known = [day for day in store.ledger_days() if day <= event_date and day in store.example_days(EVALUATION)]
+    with_examples = set(store.example_days(EVALUATION))
+    known = [day for day in store.ledger_days() if day <= event_date and day in with_examples]
     days = sorted({*known, event_date})[-config.parity_days :]
     table = pa.concat_tables([read_examples(store, EVALUATION, day)[0] for day in days])
     return table.slice(max(table.num_rows - config.parity_rows, 0)), days
 
 
-def _reference(state: TrainingState, table: pa.Table, config: ExportConfig) -> Reference:
+def _reference(ranker: TrainedRanker, table: pa.Table, config: ExportConfig) -> Reference:
     """What torch predicts, after a check of the export on float32 vectors against it."""
-    ranker = ServedRanker(state.model.net, state.lineage.negative_keep_rate)
-    arguments = vector_inputs(state.model.embeddings, len(state.features.dense_names))
-    of_vectors = export_onnx(ranker, arguments, VECTOR_INPUTS, config)
-    return Reference.of(state, table, of_vectors, config)
+    arguments = vector_inputs(ranker.model.embeddings, len(ranker.features.dense_names))
+    of_vectors = export_onnx(_served_ranker(ranker), arguments, VECTOR_INPUTS, config)
+    return Reference.of(ranker, table, of_vectors, config)
 
 
-def _say(manifest: Manifest) -> None:
-    parity = manifest.details["parity"]
-    named = {"INT4 tables": parity}
-    if "plain_int4" in parity:
-        named = {"INT4 tables with frequent rows in INT8": parity, "plain INT4 tables": parity["plain_int4"]}
+def _say(manifest: VersionManifest) -> None:
+    parity = manifest.parity
+    named: dict[str, TableParity] = {"INT4 tables": parity}
+    if parity.plain_int4 is not None:
+        named = {"INT4 tables with frequent rows in INT8": parity, "plain INT4 tables": parity.plain_int4}
     log_line(
         "export",
-        f"{version_digest(manifest)[:12]}: {parity['rows']} rows, ONNX against torch {parity['max_difference']:.1e}, "
-        + "; ".join(_comparison(name, found) for name, found in named.items()),
+        f"{manifest.version_digest[:12]}: {parity.rows} rows, ONNX against torch {parity.max_difference:.1e}, "
+        + "; ".join(_comparison(name, tables) for name, tables in named.items()),
     )
 
 
-def _comparison(name: str, found: dict[str, Any]) -> str:
-    changes = (found["objectives"][objective]["auc_change_percent"] for objective in SERVED_OBJECTIVES)
+def _comparison(name: str, parity: TableParity) -> str:
+    changes = (parity.objectives[objective].auc_change_percent for objective in SERVED_OBJECTIVES)
     shown = " and ".join("none" if change is None else f"{change:+.3f}%" for change in changes)
-    return f"AUC by {name} {shown}, their bytes {found['table_bytes']['ratio']:.3f} of float16"
+    return f"AUC by {name} {shown}, their bytes {parity.table_bytes.ratio:.3f} of float16"
 
 
-def main(store_uri: str, export: dict[str, Any], pipeline: str, event_date: str) -> list[str]:
-    """`export_releases` from plain values; returns the versions' digests."""
-    config = ExportConfig.parse(export, "export")
-    manifests = export_releases(store_uri, config, pipeline, date.fromisoformat(event_date))
-    return [version_digest(manifest) for manifest in manifests]
+def main(store_uri: str, config_uri: str, pipeline: str, event_date: str) -> list[str]:
+    """`export_releases` under a run's configuration; returns the versions' digests."""
+    config = ResolvedConfig.open(config_uri).section(ExportConfig, "export")
+    return [
+        manifest.version_digest
+        for manifest in export_releases(store_uri, config, pipeline, date.fromisoformat(event_date))
+    ]

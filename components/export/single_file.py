@@ -8,16 +8,16 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from components.common.binary_code import BinaryCode
-from components.common.encoding import encode
 from components.common.errors import InputError
-from components.common.features import FeatureConfig
-from components.common.int4 import Int4Layout, widen
-from components.common.packed_tables import PackedTable, bytes_report, finest_of
-from components.common.servable import ONNX_OUTPUT, PREDICTOR_INPUTS
 from components.export.config import ExportConfig
 from components.export.onnx_export import export_onnx
-from components.export.ranker import PackedRanker
+from components.export.served_ranker import PackedRanker
+from components.features.binary_code import BinaryCode
+from components.features.encoding import encode
+from components.features.feature_list import FeatureConfig
+from components.version.int4 import Int4Layout, widen
+from components.version.manifest import ONNX_OUTPUT, PREDICTOR_INPUTS
+from components.version.packed_tables import PackedTable, bytes_of, finest_of
 
 # A protobuf message ends before 2 GiB; the rest is for what is in neither the tables' file nor the ranker's.
 _MAX_BYTES = 2**31 - 2**24
@@ -85,8 +85,8 @@ class _PackedRows(nn.Module):
         rows = torch.where(((ids >= 0) & (ids < self.num_ids))[..., None], rows, len(self.packed))
         if self.num_hot:
             rows = torch.cat([rows, self.num_rows + self._ranks(rows)], dim=-1)
-        found = nn.functional.embedding(rows, self.packed)
-        return found if self.is_wide else found.index_select(-1, self.bytes_)
+        packed = nn.functional.embedding(rows, self.packed)
+        return packed if self.is_wide else packed.index_select(-1, self.bytes_)
 
     def _ranks(self, rows: Tensor) -> Tensor:
         """Which of the hot rows each row is, or how many these are, if it is none; ONNX has no binary search."""
@@ -128,7 +128,7 @@ def check_size(specs: list[PackedTable], ranker_bytes: int) -> None:
     Raises:
         InputError: If they are too large.
     """
-    table_bytes = bytes_report(specs)["int4"]
+    table_bytes = bytes_of(specs).int4
     if table_bytes + ranker_bytes > _MAX_BYTES:
         raise InputError(
             f"export.single_file: tables of {table_bytes} bytes and a ranker of {ranker_bytes} do not fit one "

@@ -8,13 +8,16 @@ from components.common.step import step
 
 
 @step
-def gate(store_uri: str, gate: dict, pipeline: str, event_date: str, blessing: Output[Artifact]) -> NamedTuple(
-    "Verdict", [("blessed", bool), ("publish", bool), ("reasons", list)]
+def gate(store_uri: str, config_uri: str, pipeline: str, event_date: str, blessing: Output[Artifact]) -> NamedTuple(
+    "Verdict", [("publish", bool)]
 ):
     """Judge the candidate and choose what to publish; fails closed."""
-    from components.gate import run
+    from components.common.progress import reported
 
-    verdict = run.main(store_uri, gate, pipeline, event_date)
-    with open(blessing.path, "w") as stream:
-        stream.write(verdict.model_dump_json(indent=2))
-    return (verdict.blessed, bool(verdict.releases), [*verdict.reasons, *verdict.withheld])
+    with reported("gate"):
+        from components.gate import run
+
+        verdict = run.main(store_uri, config_uri, pipeline, event_date)
+        with open(blessing.path, "w") as stream:
+            stream.write(verdict.model_dump_json(indent=2))
+        return (bool(verdict.releases),)

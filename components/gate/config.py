@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from components.common.config import Config
-from components.common.release import MIN_GAIN_PERCENT
+from components.common.releases import MIN_GAIN_PERCENT
 
 
 class GateConfig(Config):

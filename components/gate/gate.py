@@ -9,8 +9,8 @@ from datetime import date
 import numpy as np
 
 from components.common.ledger import CANDIDATE, CONTROL, LedgerRow
-from components.common.objectives import SERVED_OBJECTIVES
-from components.common.release import Gain
+from components.common.releases import Gain
+from components.features.objectives import SERVED_OBJECTIVES
 from components.gate.config import GateConfig
 
 
@@ -122,22 +122,22 @@ def _aucs(row: LedgerRow, objectives: tuple[str, ...]) -> list[float | None]:
 def _shortcomings(
     control: list[LedgerRow], candidate: list[LedgerRow], event_date: date, config: GateConfig
 ) -> list[str]:
-    found = []
+    shortcomings = []
     if len(control) < config.num_days:
-        found.append(f"{len(control)} of {config.num_days} days are scored by both arms")
+        shortcomings.append(f"{len(control)} of {config.num_days} days are scored by both arms")
     if not control or control[-1].event_date != event_date:
-        found.append(f"{event_date} is not scored by both arms")
+        shortcomings.append(f"{event_date} is not scored by both arms")
     for ours, theirs in zip(control, candidate, strict=True):
         if not ours.trained_through == theirs.trained_through < ours.event_date:
-            found.append(
+            shortcomings.append(
                 f"on {ours.event_date} the control had seen days through {ours.trained_through}, the candidate through "
                 f"{theirs.trained_through}; both must end before it, on the same day"
             )
     for row in control + candidate:
         for name, auc in zip(SERVED_OBJECTIVES, _aucs(row, SERVED_OBJECTIVES), strict=True):
             if auc is None:
-                found.append(f"{row.arm} has no AUC of {name} on {row.event_date}: only one class occurs")
-    return found + positives_problems(candidate, config)
+                shortcomings.append(f"{row.arm} has no AUC of {name} on {row.event_date}: only one class occurs")
+    return shortcomings + positives_problems(candidate, config)
 
 
 def positives_problems(rows: list[LedgerRow], config: GateConfig) -> list[str]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Any
 
+from components.common.config import ResolvedConfig
 from components.common.layout import Store
 from components.common.ledger import read_ledger
 from components.common.progress import log_line
-from components.common.release import Blessing, read_blessing, read_pointer, read_publication, write_record
+from components.common.releases import Blessing, read_blessing, read_pointer, read_publication, write_record
 from components.gate.config import GateConfig
-from components.gate.release import decide_release, inputs_digest
+from components.gate.release_rules import decide_release, inputs_digest
 
 
 def judge_day(store_uri: str, config: GateConfig, pipeline: str, event_date: date) -> Blessing:
@@ -34,6 +34,7 @@ def judge_day(store_uri: str, config: GateConfig, pipeline: str, event_date: dat
     return blessing
 
 
-def main(store_uri: str, gate: dict[str, Any], pipeline: str, event_date: str) -> Blessing:
-    """`judge_day` from plain values."""
-    return judge_day(store_uri, GateConfig.parse(gate, "gate"), pipeline, date.fromisoformat(event_date))
+def main(store_uri: str, config_uri: str, pipeline: str, event_date: str) -> Blessing:
+    """`judge_day` under a run's configuration."""
+    config = ResolvedConfig.open(config_uri).section(GateConfig, "gate")
+    return judge_day(store_uri, config, pipeline, date.fromisoformat(event_date))

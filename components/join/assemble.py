@@ -9,20 +9,20 @@ import numpy as np
 import pyarrow as pa
 
 from components.common.days import MICROSECONDS_PER_DAY, microseconds
-from components.common.events import IMPRESSIONS, DatasetConfig
-from components.common.example_columns import (
+from components.features.engagement import engagement_columns
+from components.features.events import IMPRESSIONS, DatasetConfig
+from components.features.example_columns import (
     categorical_columns,
     count_columns,
     number_columns,
     sequence_columns,
 )
-from components.common.examples import EVALUATION, NEGATIVE_KEPT, TRAINING, USER_HASH, example_schema, labelled_schema
-from components.common.features import FeatureConfig
-from components.common.hashing import feature_ids
-from components.common.log_events import Events
+from components.features.examples import EVALUATION, NEGATIVE_KEPT, TRAINING, USER_HASH, example_schema, labelled_schema
+from components.features.feature_list import FeatureConfig
+from components.features.hashing import feature_ids
+from components.features.log_events import Events
 from components.join.attribution import attribute, label
 from components.join.config import JoinConfig
-from components.join.engagement import engagement_columns
 from components.join.sampling import kept_as_negative
 
 
@@ -70,7 +70,7 @@ class Seen:
     repeated_actions: int = 0
 
     def __add__(self, other: Seen) -> Seen:
-        """Both together."""
+        """The counts of both together."""
         return Seen(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 

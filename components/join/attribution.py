@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from components.common.days import MICROSECONDS_PER_DAY
-from components.common.events import DatasetConfig
-from components.common.hashing import combine_hashes, hash_identifiers, positions_in
-from components.common.history import EventIndex
-from components.common.log_events import Events
+from components.features.events import DatasetConfig
+from components.features.hashing import combine_hashes, hash_identifiers, positions_in
+from components.features.history import EventIndex
+from components.features.log_events import Events
 
 UNATTRIBUTED = -1
 
@@ -82,9 +82,9 @@ def _named_impression(impressions: Events, actions: Events) -> np.ndarray:
     rows = np.flatnonzero(shown.is_valid().to_numpy())
     row_of = np.full(len(wanted.dictionary), UNATTRIBUTED)
     row_of[shown.take(pa.array(rows)).to_numpy()] = rows
-    found = row_of[wanted.indices.to_numpy()]
-    same_user = (found >= 0) & (impressions.users[found] == actions.users[onsite])
-    named[onsite[same_user]] = found[same_user]
+    shown_row = row_of[wanted.indices.to_numpy()]
+    same_user = (shown_row >= 0) & (impressions.users[shown_row] == actions.users[onsite])
+    named[onsite[same_user]] = shown_row[same_user]
     return named
 
 

@@ -23,15 +23,14 @@ from components.common import storage
 from components.common.days import MICROSECONDS_PER_DAY, microseconds
 from components.common.digests import digest_bytes
 from components.common.errors import InputError
-from components.common.events import ACTIONS, IMPRESSIONS, arrow_type
-from components.common.examples import EVALUATION, LABELS, NEGATIVE_KEPT
-from components.common.hashing import hash_identifiers
-from components.common.layout import EXAMPLES_KIND, Store
-from components.common.log_events import Events
-from components.common.manifests import Manifest, write_artifact
+from components.common.manifests import describe_file, finish_directory
+from components.features.engagement import SCHEMA, count_engagement, merge_engagement
+from components.features.events import ACTIONS, IMPRESSIONS, arrow_type
+from components.features.examples import EVALUATION, LABELS, NEGATIVE_KEPT, ExamplesManifest
+from components.features.hashing import hash_identifiers
+from components.features.log_events import Events
 from components.join import shards
 from components.join.assemble import Seen, join_shard
-from components.join.engagement import SCHEMA, count_engagement, merge_engagement
 from components.join.plan import ExamplesFile, JoinPlan, LogFile, Piece
 
 METRICS_NAMESPACE = "afterclick.join"
@@ -47,16 +46,16 @@ class SplitFile(beam.DoFn):
         self._plan = plan
 
     def process(self, log_file: LogFile) -> Iterator[Any]:
-        """Yield (shard, (table, path)) and, tagged, the file's engagement counts."""
+        """Yield (shard, (log, path)) and, tagged, the file's engagement counts."""
         job, name = self._plan.job, digest_bytes(log_file.uri.encode())[:16]
         for part, table in enumerate(storage.read_parquet_batches(log_file.uri, job.config.rows_per_shard)):
             if job.features is not None:
-                counted = count_engagement(log_file.table, Events.of(table), job.features.engagement.entities)
+                counted = count_engagement(log_file.log_name, Events.of(table), job.features.engagement.entities)
                 yield TaggedOutput(_ENGAGEMENT, counted)
             for number, rows in shards.split_by_user(table, self._plan.num_shards):
-                uri = self._plan.scratch(f"shard-{number:04d}", f"{log_file.table}-{name}-{part:04d}.arrow")
+                uri = self._plan.scratch(f"shard-{number:04d}", f"{log_file.log_name}-{name}-{part:04d}.arrow")
                 shards.write_groups(uri, rows, np.zeros(len(rows), dtype=np.int64))
-                yield number, (log_file.table, uri)
+                yield number, (log_file.log_name, uri)
 
 
 class MergeEngagement(beam.CombineFn):
@@ -104,8 +103,8 @@ class JoinShard(beam.DoFn):
         """Yield ((day, file), Piece) for the job's days, and, tagged, how many rows were received."""
         number, files = element
         job, paths = self._plan.job, sorted(files)
-        impressions = [shards.read_arrow(path) for table, path in paths if table == IMPRESSIONS]
-        actions = [shards.read_arrow(path) for table, path in paths if table == ACTIONS]
+        impressions = [shards.read_arrow(path) for log_name, path in paths if log_name == IMPRESSIONS]
+        actions = [shards.read_arrow(path) for log_name, path in paths if log_name == ACTIONS]
         result = join_shard(
             self._concatenate(impressions, IMPRESSIONS),
             self._concatenate(actions, ACTIONS),
@@ -143,7 +142,10 @@ class JoinShard(beam.DoFn):
 
 
 class WriteExamples(beam.DoFn):
-    """Gathers one file of a day's examples from all shards, in the order of the impressions' hashes."""
+    """Gathers one file of a day's examples from all shards, in the order of the impressions' hashes.
+
+    Files are written in their place, where nobody sees them before the day's manifest names them.
+    """
 
     def __init__(self, plan: JoinPlan) -> None:
         """Follow `plan`."""
@@ -158,10 +160,10 @@ class WriteExamples(beam.DoFn):
         seen = sum((piece.seen for piece in pieces), Seen())
         for split in self._plan.job.splits(date.fromisoformat(day)):
             rows = table if split == EVALUATION else table.filter(pa.array(_kept(table)))
-            uri = self._plan.scratch(f"{split}-{day}", f"{number:05d}.parquet")
-            storage.write_parquet(uri, rows)
-            counts = {"rows": rows.num_rows} | {name: int((rows[name].to_numpy() > 0).sum()) for name in LABELS}
-            yield day, ExamplesFile(split, number, uri, counts, seen)
+            folder, name = self._plan.examples(split, date.fromisoformat(day)), f"part-{number:05d}.parquet"
+            storage.write_parquet(storage.join_uri(folder, name), rows)
+            positives = {label: int((rows[label].to_numpy() > 0).sum()) for label in LABELS}
+            yield day, ExamplesFile(split, describe_file(folder, name), rows.num_rows, positives, seen)
 
 
 def _kept(table: pa.Table) -> np.ndarray:
@@ -173,20 +175,20 @@ def _kept(table: pa.Table) -> np.ndarray:
 
 
 class FinishDay(beam.DoFn):
-    """Checks that a day is whole and moves its files into place; the manifest comes last."""
+    """Checks that a day is whole, and writes its manifests."""
 
     def __init__(self, plan: JoinPlan) -> None:
         """Follow `plan`."""
         self._plan = plan
 
     def process(self, element: tuple[str, Iterable[ExamplesFile]], received: tuple[int, int]) -> Iterator[str]:
-        """Yield the day when its examples are in place.
+        """Yield the day when its examples are there for readers.
 
         Raises:
-            RuntimeError: If the runner lost or repeated rows; nothing is written then.
+            RuntimeError: If the runner lost or repeated rows; the day has no examples then.
             InputError: If too many of the day's impression ids were used before.
         """
-        day, files = date.fromisoformat(element[0]), sorted(element[1], key=lambda file: (file.split, file.number))
+        day, files = date.fromisoformat(element[0]), sorted(element[1], key=lambda file: (file.split, file.entry.name))
         if received != self._plan.expected:
             raise RuntimeError(
                 f"join: {received} impressions and actions reached the join, {self._plan.expected} were read; use "
@@ -195,7 +197,7 @@ class FinishDay(beam.DoFn):
         splits = self._plan.job.splits(day)
         self._check_seen(day, sum((file.seen for file in files if file.split == splits[-1]), Seen()))
         for split in splits:
-            self._write(split, day, [file for file in files if file.split == split])
+            self._finish(split, day, [file for file in files if file.split == split])
         yield str(day)
 
     def _check_seen(self, day: date, seen: Seen) -> None:
@@ -214,19 +216,14 @@ class FinishDay(beam.DoFn):
                     f"join.max_duplicate_share = {limit}; make ids unique over days"
                 )
 
-    def _write(self, split: str, day: date, files: list[ExamplesFile]) -> None:
-        def copy_files(staged: str) -> None:
-            # Copied, not moved: a runner may call this again after a failure.
-            for file in files:
-                storage.copy(file.uri, storage.join_uri(staged, f"part-{file.number:05d}.parquet"))
-
-        output = self._plan.outputs[day]
-        counts = {name: sum(file.counts[name] for file in files) for name in ("rows", *LABELS)}
-        write_artifact(
-            Store(self._plan.store_root).examples(split, day),
-            Manifest(kind=EXAMPLES_KIND, inputs=output.inputs, settings=output.settings, counts=counts),
-            copy_files,
+    def _finish(self, split: str, day: date, files: list[ExamplesFile]) -> None:
+        manifest = ExamplesManifest(
+            origin=self._plan.outputs[day].origin,
+            rows=sum(file.rows for file in files),
+            positives={label: sum(file.positives[label] for file in files) for label in LABELS},
+            negative_keep_rate=self._plan.job.config.negative_keep_rate,
         )
+        finish_directory(self._plan.examples(split, day), manifest, [file.entry for file in files])
 
 
 @dataclass

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
 
 import pyarrow as pa
 
 from components.common import storage
+from components.common.layout import Store
+from components.common.manifests import FileEntry, Origin
 from components.join.assemble import JoinJob, Seen
 
 
@@ -16,7 +17,7 @@ from components.join.assemble import JoinJob, Seen
 class LogFile:
     """One clean Parquet file."""
 
-    table: str
+    log_name: str
     uri: str
 
 
@@ -25,15 +26,13 @@ class DayOutput:
     """What the examples of one day are made from.
 
     Attributes:
-        inputs: Digests for the manifest.
-        settings: Settings for the manifest.
+        origin: Of the manifest.
         num_impressions: Clean impressions of the day, each of which must be accounted for.
         num_actions: Clean actions of the day, likewise.
         num_files: Files per split.
     """
 
-    inputs: dict[str, str]
-    settings: dict[str, Any]
+    origin: Origin
     num_impressions: int
     num_actions: int
     num_files: int
@@ -61,6 +60,10 @@ class JoinPlan:
     num_shards: int
     identifiers: dict[str, dict[str, pa.DataType]]
 
+    def examples(self, split: str, day: date) -> str:
+        """The directory of a day's examples."""
+        return Store(self.store_root).examples(split, day)
+
     def scratch(self, *parts: str) -> str:
         """A file between the stages."""
         return storage.join_uri(self.scratch_uri, *parts)
@@ -77,10 +80,18 @@ class Piece:
 
 @dataclass(frozen=True)
 class ExamplesFile:
-    """One finished file of examples, not yet in its place."""
+    """One finished file of a day's examples, which its manifest does not name yet.
+
+    Attributes:
+        split: Whose file.
+        entry: Its name, size and digest.
+        rows: Examples.
+        positives: Examples with a positive label, by label.
+        seen: What all shards saw that day, with the day's first file.
+    """
 
     split: str
-    number: int
-    uri: str
-    counts: dict[str, int]
+    entry: FileEntry
+    rows: int
+    positives: dict[str, int]
     seen: Seen

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from datetime import date, timedelta
-from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
@@ -13,18 +12,22 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineState
 
 from components.common import storage
+from components.common.config import ResolvedConfig
 from components.common.digests import digest_json
 from components.common.errors import InputError
-from components.common.events import ACTIONS, IMPRESSIONS, TABLES, DatasetConfig
-from components.common.examples import EARLY
-from components.common.features import FeatureConfig
-from components.common.layout import CLEAN_LOGS_KIND, EXAMPLES_KIND, Store
-from components.common.manifests import Manifest, is_current, read_manifest
+from components.common.layout import Store
+from components.common.manifests import Step, find_current, read_manifest
 from components.common.progress import log_line
+from components.features.events import ACTIONS, IMPRESSIONS, LOG_NAMES, DatasetConfig
+from components.features.examples import EARLY, ExamplesManifest
+from components.features.feature_list import FeatureConfig
+from components.features.log_manifests import CleanLogManifest
 from components.join.assemble import JoinJob
 from components.join.beam_join import METRICS_NAMESPACE, JoinExamples
 from components.join.config import JoinConfig
 from components.join.plan import DayOutput, JoinPlan, LogFile
+
+STEP = Step("join")
 
 
 def join_days(store_uri: str, job: JoinJob) -> dict[str, int]:
@@ -61,9 +64,9 @@ def join_days(store_uri: str, job: JoinJob) -> dict[str, int]:
     if not counts:
         log_line("join", f"{first}..{last}: written; this Beam runner reports no counters")
         return {}
-    for table in TABLES:
-        counts[f"{table}_quarantined"] = sum(
-            clean[day][table].counts.get("quarantined", 0) for day in job.dataset.open_days(first, last)
+    for name in LOG_NAMES:
+        counts[f"{name}_quarantined"] = sum(
+            clean[day][name].num_quarantined for day in job.dataset.open_days(first, last)
         )
     log_line("join", f"{first}..{last}: {_reconciled(counts)}")
     return counts
@@ -76,63 +79,59 @@ def _reconciled(counts: dict[str, int]) -> str:
         RuntimeError: If the parts do not add up.
     """
     texts = []
-    for table, parts in (
+    for name, parts in (
         (IMPRESSIONS, ("kept", "sampled_out", "duplicate", "quarantined")),
         (ACTIONS, ("attributed", "unattributed", "duplicate", "quarantined")),
     ):
-        total = counts[table] + counts[f"{table}_quarantined"]
-        if total != sum(counts[f"{table}_{part}"] for part in parts):
-            raise RuntimeError(f"join: {table} do not reconcile: {counts}; use another Beam runner")
-        listed = " + ".join(f"{counts[f'{table}_{part}']} {part.replace('_', ' ')}" for part in parts)
-        texts.append(f"{total} {table} = {listed}")
+        total = counts[name] + counts[f"{name}_quarantined"]
+        if total != sum(counts[f"{name}_{part}"] for part in parts):
+            raise RuntimeError(f"join: {name} do not reconcile: {counts}; use another Beam runner")
+        listed = " + ".join(f"{counts[f'{name}_{part}']} {part.replace('_', ' ')}" for part in parts)
+        texts.append(f"{total} {name} = {listed}")
     return ", ".join(texts)
 
 
-def _clean_manifests(store: Store, job: JoinJob) -> dict[date, dict[str, Manifest]]:
+def _clean_manifests(store: Store, job: JoinJob) -> dict[date, dict[str, CleanLogManifest]]:
     days = job.dataset.days_read(job.first_day, job.last_day, job.history_days)
     return {
-        day: {table: read_manifest(store.clean_logs(table, day), CLEAN_LOGS_KIND) for table in TABLES}
+        day: {name: read_manifest(store.clean_logs(name, day), CleanLogManifest) for name in LOG_NAMES}
         for day in days
         if day < job.as_of
     }
 
 
-def _day_output(job: JoinJob, clean: dict[date, dict[str, Manifest]], day: date) -> DayOutput:
+def _day_output(job: JoinJob, clean: dict[date, dict[str, CleanLogManifest]], day: date) -> DayOutput:
     read = [read_day for read_day in job.dataset.days_read(day, day, job.history_days) if read_day < job.as_of]
-    digests = [[table, str(d), clean[d][table].content_digest] for d in read for table in TABLES]
-    num_impressions, num_actions = (clean[day][table].counts["rows"] for table in (IMPRESSIONS, ACTIONS))
+    digests = [[name, str(d), clean[d][name].content_digest] for d in read for name in LOG_NAMES]
+    num_impressions, num_actions = (clean[day][name].rows for name in (IMPRESSIONS, ACTIONS))
     settings = {
         "dataset": job.dataset.model_dump(mode="json"),
         "features": job.features.model_dump(mode="json") if job.features else None,
         "sampling": job.config.model_dump(mode="json", include={"negative_keep_rate", "salt", "rows_per_file"}),
     }
     num_files = max(1, math.ceil(num_impressions / job.config.rows_per_file))
-    return DayOutput({"clean_logs": digest_json(digests)}, settings, num_impressions, num_actions, num_files)
+    origin = STEP.origin({"clean_logs": digest_json(digests)}, settings)
+    return DayOutput(origin, num_impressions, num_actions, num_files)
 
 
 def _is_done(store: Store, job: JoinJob, day: date, output: DayOutput) -> bool:
-    return all(
-        is_current(store.examples(split, day), EXAMPLES_KIND, output.inputs, output.settings)
-        for split in job.splits(day)
-    )
+    return all(find_current(store.examples(split, day), ExamplesManifest, output.origin) for split in job.splits(day))
 
 
-def _identifiers(manifests: dict[tuple[str, date], Manifest]) -> dict[str, dict[str, pa.DataType]]:
+def _identifiers(manifests: dict[tuple[str, date], CleanLogManifest]) -> dict[str, dict[str, pa.DataType]]:
     """The types of each log's identifiers; days without any value of a column say nothing of it."""
-    found: dict[str, dict[str, pa.DataType]] = {table: {} for table in TABLES}
-    for (table, _), manifest in manifests.items():
-        for name, kind in manifest.details["identifiers"].items():
-            if kind != "null":
-                found[table][name] = pa.type_for_alias(kind)
-    return found
+    types: dict[str, dict[str, pa.DataType]] = {name: {} for name in LOG_NAMES}
+    for (name, _), manifest in manifests.items():
+        types[name] |= manifest.identifier_types
+    return types
 
 
 def _run_pipeline(
-    store: Store, job: JoinJob, clean: dict[date, dict[str, Manifest]], outputs: dict[date, DayOutput]
+    store: Store, job: JoinJob, clean: dict[date, dict[str, CleanLogManifest]], outputs: dict[date, DayOutput]
 ) -> dict[str, int]:
     read = job.dataset.days_read(job.first_day, job.last_day, job.history_days)
-    manifests = {(table, day): clean[day][table] for day in read if day in clean for table in TABLES}
-    rows = {name: sum(m.counts["rows"] for (table, _), m in manifests.items() if table == name) for name in TABLES}
+    manifests = {(name, day): clean[day][name] for day in read if day in clean for name in LOG_NAMES}
+    rows = {name: sum(m.rows for (log_name, _), m in manifests.items() if log_name == name) for name in LOG_NAMES}
     plan = JoinPlan(
         job=job,
         store_root=store.root,
@@ -143,10 +142,13 @@ def _run_pipeline(
         identifiers=_identifiers(manifests),
     )
     files = [
-        LogFile(table, storage.join_uri(store.clean_logs(table, day), entry.name))
-        for (table, day), manifest in manifests.items()
+        LogFile(name, storage.join_uri(store.clean_logs(name, day), entry.name))
+        for (name, day), manifest in manifests.items()
         for entry in manifest.files
     ]
+    for day in plan.outputs:
+        for split in job.splits(day):
+            storage.remove(store.examples(split, day))
     pipeline = beam.Pipeline(options=PipelineOptions(list(job.config.beam_options)))
     done = pipeline | beam.Create(files) | JoinExamples(plan)
     _ = done | beam.Map(lambda day: log_line("join", f"{day}: examples written"))
@@ -155,9 +157,9 @@ def _run_pipeline(
     if state != PipelineState.DONE:
         raise RuntimeError(f"join: the Beam runner ended in state {state}; see its own log")
     storage.remove(plan.scratch_uri)
-    found = result.metrics().query(beam.metrics.MetricsFilter().with_namespace(METRICS_NAMESPACE))["counters"]
+    counters = result.metrics().query(beam.metrics.MetricsFilter().with_namespace(METRICS_NAMESPACE))["counters"]
     # Runners fill in one of the two; `result` would turn a committed 0 into None.
-    values = {c.key.metric.name: c.attempted if c.committed is None else c.committed for c in found}
+    values = {c.key.metric.name: c.attempted if c.committed is None else c.committed for c in counters}
     return {name: int(values[name]) for name in sorted(values)}
 
 
@@ -172,27 +174,20 @@ def join_early(store_uri: str, job: JoinJob, days: list[date]) -> None:
 
 
 def main(
-    store_uri: str,
-    dataset: dict[str, Any],
-    features: dict[str, Any],
-    join: dict[str, Any],
-    days: tuple[str, str],
-    as_of: str,
-    evaluate_from: str,
-    early_days: list[str],
+    store_uri: str, config_uri: str, days: tuple[str, str], as_of: str, evaluate_from: str, early_days: list[str]
 ) -> dict[str, int]:
-    """`join_days` from plain values, where `days` is the first and the last; and `join_early` of `early_days`."""
-    feature_list = FeatureConfig.parse(features, "features")
+    """`join_days` under a run's configuration, where `days` is the first and the last; and `join_early`."""
+    config = ResolvedConfig.open(config_uri)
+    first, last, known_on, evaluated = map(date.fromisoformat, (*days, as_of, evaluate_from))
     job = JoinJob(
-        dataset=DatasetConfig.parse(dataset, "dataset"),
-        features=feature_list,
-        config=JoinConfig.parse(join, "join"),
-        first_day=date.fromisoformat(days[0]),
-        last_day=date.fromisoformat(days[1]),
-        as_of=date.fromisoformat(as_of),
-        evaluate_from=date.fromisoformat(evaluate_from),
+        dataset=config.section(DatasetConfig, "dataset"),
+        features=config.section(FeatureConfig, "features"),
+        config=config.section(JoinConfig, "join"),
+        first_day=first,
+        last_day=last,
+        as_of=known_on,
+        evaluate_from=evaluated,
     )
-    feature_list.check_against(job.dataset)
     counts = join_days(store_uri, job)
     join_early(store_uri, job, [date.fromisoformat(day) for day in early_days])
     return counts

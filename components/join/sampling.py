@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from components.common.hashing import splitmix64, uniform_from_hash
+from components.features.hashing import splitmix64, uniform_from_hash
 
 
 def kept_as_negative(impression_hashes: np.ndarray, keep_rate: float, salt: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from components.common import storage
-from components.common.hashing import hash_identifiers
+from components.features.hashing import hash_identifiers
 
 
 def write_groups(uri: str, table: pa.Table, groups: np.ndarray) -> list[tuple[int, int]]:

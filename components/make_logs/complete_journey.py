@@ -20,7 +20,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from components.common.errors import InputError
-from components.common.events import TIMESTAMP
+from components.features.events import TIMESTAMP
 
 FIRST_DAY, LAST_DAY = date(2017, 1, 1), date(2018, 1, 1)
 

@@ -4,8 +4,11 @@ from components.common.step import step
 
 
 @step
-def make_logs(store_uri: str, dataset: dict, source: dict, first_day: str, last_day: str, history_days: int) -> dict:
+def make_logs(store_uri: str, config_uri: str, first_day: str, last_day: str) -> dict:
     """Write the logs that the examples of `first_day`..`last_day` depend on; returns rows written per log."""
-    from components.make_logs import run
+    from components.common.progress import reported
 
-    return run.main(store_uri, dataset, source, first_day, last_day, history_days)
+    with reported("make-logs"):
+        from components.make_logs import run
+
+        return run.main(store_uri, config_uri, first_day, last_day)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import date
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 from components.common import storage
+from components.common.config import ResolvedConfig
 from components.common.days import MICROSECONDS_PER_DAY
 from components.common.errors import InputError
-from components.common.events import ACTIONS, IMPRESSIONS, TABLES, DatasetConfig
-from components.common.layout import LOG_FILE, LOGS_KIND, Store
-from components.common.manifests import Manifest, is_current, write_artifact
+from components.common.layout import Store
+from components.common.manifests import Manifest, Origin, Step, find_current, write_artifact
 from components.common.progress import log_line
+from components.features.events import ACTIONS, IMPRESSIONS, LOG_NAMES, DatasetConfig
+from components.features.feature_list import FeatureConfig
+from components.features.log_manifests import LOG_FILE, DeliveredLogManifest
 from components.make_logs import complete_journey, simulator
 from components.make_logs.config import (
     CompleteJourneySource,
@@ -23,6 +27,20 @@ from components.make_logs.config import (
     SimulatorSource,
     parse_source,
 )
+
+STEP = Step("make_logs")
+
+
+class GeneratedLogsManifest(Manifest):
+    """All logs of a source that makes its days at once.
+
+    Attributes:
+        rows: By log.
+    """
+
+    kind: ClassVar[str] = "generated_logs"
+
+    rows: dict[str, int]
 
 
 def make_logs(store_uri: str, dataset: DatasetConfig, source_values: dict, days: list[date]) -> dict[str, int]:
@@ -44,8 +62,9 @@ def make_logs(store_uri: str, dataset: DatasetConfig, source_values: dict, days:
 
 def _generate(store: Store, dataset: DatasetConfig, source: CompleteJourneySource | SimulatorSource) -> dict[str, int]:
     settings = {"source": source.model_dump(mode="json"), "dataset": dataset.model_dump(mode="json")}
-    written = dict.fromkeys(TABLES, 0)
-    if is_current(store.logs_marker(), LOGS_KIND, {}, settings):
+    written = dict.fromkeys(LOG_NAMES, 0)
+    origin = STEP.origin(settings=settings)
+    if find_current(store.logs_marker(), GeneratedLogsManifest, origin):
         return written
     if isinstance(source, CompleteJourneySource):
         impressions, actions = complete_journey.read_logs(source.last_day)
@@ -56,14 +75,12 @@ def _generate(store: Store, dataset: DatasetConfig, source: CompleteJourneySourc
     tables = {IMPRESSIONS: impressions, ACTIONS: actions}
     for name, table in tables.items():
         for day, part in _split_days(simulator.simulator_days(table, dataset.first_day, source.last_day)):
-            _write_day(store.delivered_logs(name, day), part, {"source": source.digest()}, {})
+            _write_day(store.delivered_logs(name, day), part, origin)
             written[name] += part.num_rows
     if truth is not None:
         for day, part in _split_days(truth):
-            _write_day(store.truth(day), part, {"source": source.digest()}, {})
-    write_artifact(
-        store.logs_marker(), Manifest(kind=LOGS_KIND, settings=settings, counts=written), lambda staged: None
-    )
+            _write_day(store.truth(day), part, origin)
+    write_artifact(store.logs_marker(), GeneratedLogsManifest(origin=origin, rows=written), lambda folder: None)
     return written
 
 
@@ -77,65 +94,64 @@ def _split_days(table: pa.Table) -> Iterator[tuple[date, pa.Table]]:
         yield date(1970, 1, 1).fromordinal(719163 + int(ordinals[start])), table.slice(start, stop - start)
 
 
-def _write_day(uri: str, table: pa.Table, inputs: dict[str, str], settings: dict) -> None:
-    manifest = Manifest(kind=LOGS_KIND, inputs=inputs, settings=settings, counts={"rows": table.num_rows})
-    write_artifact(uri, manifest, lambda staged: storage.write_parquet(storage.join_uri(staged, LOG_FILE), table))
+def _write_day(uri: str, table: pa.Table, origin: Origin) -> None:
+    manifest = DeliveredLogManifest(origin=origin, rows=table.num_rows)
+    write_artifact(uri, manifest, lambda folder: storage.write_parquet(storage.join_uri(folder, LOG_FILE), table))
 
 
 def _copy_parquet(store: Store, dataset: DatasetConfig, source: ParquetSource, days: list[date]) -> dict[str, int]:
-    written = dict.fromkeys(TABLES, 0)
-    for table_name, table_source in ((IMPRESSIONS, source.impressions), (ACTIONS, source.actions)):
+    written = dict.fromkeys(LOG_NAMES, 0)
+    for log_name, table_source in ((IMPRESSIONS, source.impressions), (ACTIONS, source.actions)):
         for day in days:
-            written[table_name] += _copy_day(store, dataset, table_name, table_source, day)
+            written[log_name] += _copy_day(store, dataset, log_name, table_source, day)
     return written
 
 
-def _copy_day(store: Store, dataset: DatasetConfig, table_name: str, source: ParquetTable, day: date) -> int:
+def _copy_day(store: Store, dataset: DatasetConfig, log_name: str, source: ParquetTable, day: date) -> int:
     folder = storage.join_uri(source.uri, f"event_date={day}")
     names = [name for name in storage.list_names(folder) if name.endswith(".parquet")]
     if not names:
         raise InputError(
-            f"{folder}: no Parquet files; deliver the {table_name} of {day}, or list the day in dataset.closed_days"
+            f"{folder}: no Parquet files; deliver the {log_name} of {day}, or list the day in dataset.closed_days"
         )
     fs, path = storage.filesystem(folder)
     inputs = {name: str(fs.checksum(storage.join_uri(path, name))) for name in names}
-    settings = source.model_dump(mode="json")
-    uri = store.delivered_logs(table_name, day)
-    if is_current(uri, LOGS_KIND, inputs, settings):
+    origin = STEP.origin(inputs, source.model_dump(mode="json"))
+    uri = store.delivered_logs(log_name, day)
+    if find_current(uri, DeliveredLogManifest, origin):
         return 0
-    tables = [_rename(storage.join_uri(folder, name), dataset, table_name, source) for name in names]
+    tables = [_rename(storage.join_uri(folder, name), dataset, log_name, source) for name in names]
     rows = sum(table.num_rows for table in tables)
 
-    def write(staged: str) -> None:
+    def write(folder: str) -> None:
         for name, table in zip(names, tables, strict=True):
-            storage.write_parquet(storage.join_uri(staged, name), table)
+            storage.write_parquet(storage.join_uri(folder, name), table)
 
-    write_artifact(uri, Manifest(kind=LOGS_KIND, inputs=inputs, settings=settings, counts={"rows": rows}), write)
+    write_artifact(uri, DeliveredLogManifest(origin=origin, rows=rows), write)
     return rows
 
 
-def _rename(uri: str, dataset: DatasetConfig, table_name: str, source: ParquetTable) -> pa.Table:
+def _rename(uri: str, dataset: DatasetConfig, log_name: str, source: ParquetTable) -> pa.Table:
     """Read one delivered file and give its columns their contract names; columns outside the contract are left out."""
     table = storage.read_parquet(uri)
     if len(set(table.column_names)) < len(table.column_names):
         raise InputError(f"{uri}: has several columns of one name: {table.column_names}; rename them at the source")
     arrays = {}
-    for column in dataset.columns(table_name):
+    for column in dataset.columns(log_name):
         name = source.columns.get(column.name, column.name)
         if name in table.column_names:
             arrays[column.name] = table[name]
         elif column.required or column.delivered or column.name in source.columns:
             raise InputError(
                 f"{uri}: no column {name!r} for {column.name!r}; it has {table.column_names}; "
-                f"name the right one under source.{table_name}.columns"
+                f"name the right one under source.{log_name}.columns"
             )
     return pa.table(arrays)
 
 
-def main(
-    store_uri: str, dataset: dict, source: dict, first_day: str, last_day: str, history_days: int
-) -> dict[str, int]:
-    """`make_logs` from plain values."""
-    config = DatasetConfig.parse(dataset, "dataset")
-    days = config.days_read(date.fromisoformat(first_day), date.fromisoformat(last_day), history_days)
-    return make_logs(store_uri, config, source, days)
+def main(store_uri: str, config_uri: str, first_day: str, last_day: str) -> dict[str, int]:
+    """`make_logs` under a run's configuration, of the days that the examples of `first_day`..`last_day` depend on."""
+    config = ResolvedConfig.open(config_uri)
+    dataset, features = config.section(DatasetConfig, "dataset"), config.section(FeatureConfig, "features")
+    days = dataset.days_read(date.fromisoformat(first_day), date.fromisoformat(last_day), features.history_days)
+    return make_logs(store_uri, dataset, config.values["source"], days)

@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from components.common.days import MICROSECONDS_PER_DAY, microseconds
 from components.common.errors import InputError
-from components.common.events import TIMESTAMP, DatasetConfig
-from components.common.objectives import OBJECTIVE_NAMES
+from components.features.events import TIMESTAMP, DatasetConfig
+from components.features.objectives import OBJECTIVE_NAMES
 from components.make_logs.config import SimulatorSource
 
 NUM_SURFACES = 6
@@ -150,7 +150,7 @@ def _act(
     amount = np.where(good, threshold * (1 + generator.random(size)), threshold * 0.99 * generator.random(size))
     chosen = [(np.flatnonzero(clicked), click_moment[clicked], "click", amount[clicked])]
     within_window = {}
-    for action_type, rule in dataset.attribution.items():
+    for action_type, rule in sorted(dataset.attribution.items()):
         for state, given, touch, window_days in (
             ("click", clicked, click_moment, rule.click_through_days),
             ("view", ~clicked, moment, rule.view_through_days),

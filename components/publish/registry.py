@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from components.common import storage
 from components.common.errors import InputError
-from components.common.layout import VERSION_KIND, Store
-from components.common.manifests import find_manifest, read_manifest, verify_files
-from components.common.release import Blessing, Pointer, Publication, PublishedVersion, Release, write_record
-from components.common.servable import version_digest
+from components.common.layout import Store
+from components.common.manifests import find_manifest, verify_files
+from components.common.releases import Blessing, Pointer, Publication, PublishedVersion, Release, write_record
+from components.version.manifest import VersionManifest
+from components.version.version import Version
 
 
 def publish_releases(store: Store, blessing: Blessing, digests: list[str]) -> Publication:
@@ -51,20 +52,18 @@ def publish_releases(store: Store, blessing: Blessing, digests: list[str]) -> Pu
 
 
 def _copy_version(store: Store, release: Release, digest: str) -> None:
-    exported_uri = store.staged_version(release.checkpoint_digest)
-    exported = read_manifest(exported_uri, VERSION_KIND)
-    if exported.inputs.get("checkpoint") != release.checkpoint_digest or version_digest(exported) != digest:
+    exported = Version.open(store.staged_version(release.checkpoint_digest))
+    if exported.manifest.checkpoint_digest != release.checkpoint_digest or exported.digest != digest:
         raise InputError(
-            f"{exported_uri}: holds version {version_digest(exported)[:12]} of checkpoint "
-            f"{exported.inputs.get('checkpoint', '')[:12]}, but version {digest[:12]} of the released "
+            f"{exported.uri}: holds version {exported.digest[:12]} of checkpoint "
+            f"{exported.manifest.checkpoint_digest[:12]}, but version {digest[:12]} of the released "
             f"{release.checkpoint_digest[:12]} is to be published; export it again"
         )
-    verify_files(exported_uri, exported)
+    verify_files(exported.uri, exported.manifest)
     uri = store.version(digest)
-    if find_manifest(uri, VERSION_KIND) is None:
-        with storage.staged_directory(uri) as staged:
-            for name in [*(entry.name for entry in exported.files), storage.MANIFEST_NAME]:
-                content = storage.read_bytes(storage.join_uri(exported_uri, name))
-                storage.write_bytes(storage.join_uri(staged, name), content)
-            verify_files(staged, exported)
-    verify_files(uri, exported)
+    if find_manifest(uri, VersionManifest) is None:
+        with storage.new_directory(uri) as folder:
+            for name in [*(entry.name for entry in exported.manifest.files), storage.MANIFEST_NAME]:
+                storage.copy(storage.join_uri(exported.uri, name), storage.join_uri(folder, name))
+            verify_files(folder, exported.manifest)
+    verify_files(uri, exported.manifest)

@@ -7,7 +7,7 @@ from datetime import date
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.progress import log_line
-from components.common.release import Publication, read_blessing
+from components.common.releases import Publication, read_blessing
 from components.publish.registry import publish_releases
 
 

@@ -1,5 +1,7 @@
 """The kfp component that writes the report and closes the run."""
 
+from typing import NamedTuple
+
 from kfp.dsl import HTML, Output
 
 from components.common.step import step
@@ -7,19 +9,15 @@ from components.common.step import step
 
 @step
 def report(
-    store_uri: str,
-    pipeline: str,
-    dataset: dict,
-    gate: dict,
-    event_date: str,
-    published: str,
-    promoted: bool,
-    page: Output[HTML],
-):
-    """Write the run's page, then mark the run as finished; `published` and `promoted` order it after the release."""
-    from components.common.release import MIN_GAIN_PERCENT
-    from components.report import run
+    store_uri: str, config_uri: str, pipeline: str, event_date: str, published: str, page: Output[HTML]
+) -> NamedTuple("Outcome", [("blessed", bool), ("published", str), ("promoted", bool), ("reasons", list)]):
+    """Write the run's page, and mark the run as finished; `published` orders it after the release."""
+    from components.common.progress import reported
 
-    threshold = gate.get("min_gain_percent", MIN_GAIN_PERCENT)
-    with open(page.path, "w") as stream:
-        stream.write(run.main(store_uri, pipeline, dataset, threshold, event_date))
+    with reported("report"):
+        from components.report import run
+
+        html, outcome = run.main(store_uri, config_uri, pipeline, event_date)
+        with open(page.path, "w") as stream:
+            stream.write(html)
+        return (outcome.blessed, outcome.published, outcome.promoted, [*outcome.reasons])

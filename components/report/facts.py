@@ -8,20 +8,10 @@ from datetime import date
 from typing import Any
 
 from components.common import storage
-from components.common.events import TABLES, DatasetConfig
-from components.common.examples import EARLY, EVALUATION, LABELS, TRAINING
-from components.common.layout import (
-    CLEAN_LOGS_KIND,
-    EXAMPLE_STATISTICS_KIND,
-    EXAMPLES_KIND,
-    LOSS_CURVE_FILE,
-    TEST_CURVE_FILE,
-    VERSION_KIND,
-    Store,
-)
+from components.common.layout import LOSS_CURVE_FILE, TEST_CURVE_FILE, Store
 from components.common.ledger import ARMS, LedgerRow, read_ledger
 from components.common.manifests import find_manifest
-from components.common.release import (
+from components.common.releases import (
     PRODUCTION_CHANNEL,
     Blessing,
     Pointer,
@@ -30,6 +20,17 @@ from components.common.release import (
     read_pointer,
     read_publication,
 )
+from components.features.events import ACTIONS, IMPRESSIONS, LOG_NAMES, DatasetConfig
+from components.features.examples import (
+    EARLY,
+    EVALUATION,
+    LABELS,
+    TRAINING,
+    ExamplesManifest,
+    ExampleStatisticsManifest,
+)
+from components.features.log_manifests import CleanLogManifest
+from components.version.manifest import VersionManifest
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class ReportFacts:
         blessing: The run's verdict.
         publication: What the run published, or None.
         pointer: What is in production.
-        version: Details of the version in production.
+        version: The version in production, or None.
         history: Verdicts of the daily runs so far.
     """
 
@@ -86,7 +87,7 @@ class ReportFacts:
     blessing: Blessing
     publication: Publication | None
     pointer: Pointer | None
-    version: dict[str, Any] = field(default_factory=dict)
+    version: VersionManifest | None = None
     history: list[Blessing] = field(default_factory=list)
 
 
@@ -95,7 +96,7 @@ def collect(store: Store, dataset: DatasetConfig, pipeline: str, event_date: dat
     blessing = read_blessing(store, pipeline, event_date)
     assert blessing is not None, "the gate runs before the report"
     pointer = read_pointer(store, PRODUCTION_CHANNEL)
-    version = find_manifest(store.version(pointer.version), VERSION_KIND) if pointer else None
+    version = find_manifest(store.version(pointer.version), VersionManifest) if pointer else None
     verdicts = (read_blessing(store, "daily", day) for day in store.blessing_days("daily") if day <= event_date)
     return ReportFacts(
         dataset=dataset.name,
@@ -108,37 +109,35 @@ def collect(store: Store, dataset: DatasetConfig, pipeline: str, event_date: dat
         blessing=blessing,
         publication=read_publication(store, pipeline, event_date),
         pointer=pointer,
-        version=version.details if version else {},
+        version=version,
         history=[verdict for verdict in verdicts if verdict is not None],
     )
 
 
 def _volume(store: Store, day: date) -> DayVolume:
-    clean = {table: find_manifest(store.clean_logs(table, day), CLEAN_LOGS_KIND) for table in TABLES}
-    quarantined: dict[str, int] = {}
-    for table, manifest in clean.items():
-        for name, count in (manifest.counts if manifest else {}).items():
-            if name.startswith("quarantined_"):
-                quarantined[f"{table}: {name.removeprefix('quarantined_')}"] = count
-    rows = {table: manifest.counts["rows"] if manifest else 0 for table, manifest in clean.items()}
-    evaluation = find_manifest(store.examples(EVALUATION, day), EXAMPLES_KIND)
-    examples = evaluation or find_manifest(store.examples(TRAINING, day), EXAMPLES_KIND)
-    counts = examples.counts if examples else {}
-    # Positives are never sampled out, so a density over all impressions can be had from training examples too.
-    labels = {name: count / max(rows["impressions"], 1) for name, count in counts.items() if name != "rows"}
-    early = find_manifest(store.examples(EARLY, day), EXAMPLES_KIND)
-    final = find_manifest(store.examples(TRAINING, day), EXAMPLES_KIND)
-    moved = {name: (early.counts[name], final.counts[name]) for name in LABELS} if early and final else {}
-    statistics = find_manifest(store.example_statistics(day), EXAMPLE_STATISTICS_KIND)
+    clean = {name: find_manifest(store.clean_logs(name, day), CleanLogManifest) for name in LOG_NAMES}
+    rows = {name: manifest.rows if manifest else 0 for name, manifest in clean.items()}
+    quarantined = {
+        f"{name}: {reason}": count
+        for name, manifest in clean.items()
+        for reason, count in (manifest.quarantined if manifest else {}).items()
+    }
+    early, final, evaluation = (
+        find_manifest(store.examples(split, day), ExamplesManifest) for split in (EARLY, TRAINING, EVALUATION)
+    )
+    examples = evaluation or final
+    positives = examples.positives if examples else {}
+    statistics = find_manifest(store.example_statistics(day), ExampleStatisticsManifest)
     return DayVolume(
         day=day,
-        impressions=rows["impressions"],
-        actions=rows["actions"],
+        impressions=rows[IMPRESSIONS],
+        actions=rows[ACTIONS],
         quarantined=quarantined,
-        examples=counts.get("rows"),
-        labels=labels,
-        warnings=statistics.details["warnings"] if statistics else [],
-        moved=moved,
+        examples=examples.rows if examples else None,
+        # Positives are never sampled out, so a density over all impressions can be had from training examples too.
+        labels={name: count / max(rows[IMPRESSIONS], 1) for name, count in positives.items()},
+        warnings=list(statistics.warnings) if statistics else [],
+        moved={name: (early.positives[name], final.positives[name]) for name in LABELS} if early and final else {},
     )
 
 

@@ -8,9 +8,9 @@ import jinja2
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from components.common.examples import LABELS
 from components.common.ledger import ARMS, LOGISTIC_REGRESSION, SERVED, LedgerRow
-from components.common.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
+from components.features.examples import LABELS
+from components.features.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
 from components.report.facts import ReportFacts
 from components.report.plots import gain_figure, ledger_figure, loss_figure, volumes_figure
 
@@ -20,20 +20,20 @@ _ENVIRONMENT = jinja2.Environment(
 )
 
 
-def render(facts: ReportFacts, threshold: float) -> str:
+def render(facts: ReportFacts) -> str:
     """The whole page as HTML, with everything that it needs inside."""
     figures = {
         "volumes": volumes_figure(facts.volumes),
         "losses": loss_figure(facts.curves, facts.tests),
         "ledger": ledger_figure(facts.ledger),
-        "gain": gain_figure(facts.history or [facts.blessing], threshold),
+        "gain": gain_figure(facts.history or [facts.blessing], facts.blessing.min_gain_percent),
     }
     quarantined: Counter[str] = Counter()
     for volume in facts.volumes:
         quarantined.update(volume.quarantined)
     return _ENVIRONMENT.get_template("report.html.jinja").render(
         facts=facts,
-        threshold=threshold,
+        threshold=facts.blessing.min_gain_percent,
         plotly_js=get_plotlyjs(),
         figures={name: _embed(figure, name) for name, figure in figures.items()},
         served_objectives=SERVED_OBJECTIVES,

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from components.common.examples import LABELS
 from components.common.ledger import ARMS, CANDIDATE, CONTROL, LOGISTIC_REGRESSION, SERVED, LedgerRow
-from components.common.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
-from components.common.release import Blessing
+from components.common.releases import Blessing
+from components.features.examples import LABELS
+from components.features.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
 from components.report.facts import DayVolume
 
 COLORS = {

@@ -6,7 +6,7 @@ from components.common.step import step
 
 
 @step
-def pick_days(store_uri: str, pipeline: str, dataset: dict, schedule: dict, as_of: str) -> NamedTuple(
+def pick_days(store_uri: str, config_uri: str, pipeline: str, as_of: str) -> NamedTuple(
     "Assignment",
     [
         ("due", bool),
@@ -19,11 +19,14 @@ def pick_days(store_uri: str, pipeline: str, dataset: dict, schedule: dict, as_o
     ],
 ):
     """Choose the days of this run: the batch, or the next day that no run has finished."""
-    from components.schedule import run
+    from components.common.progress import reported
 
-    chosen = run.main_pick(store_uri, pipeline, dataset, schedule, as_of)
-    days = (chosen.first_day, chosen.trained_through, chosen.event_date, chosen.as_of)
-    return (chosen.due, *map(str, days), [*map(str, chosen.train_days)], [*map(str, chosen.early_days)])
+    with reported("pick-days"):
+        from components.schedule import run
+
+        chosen = run.main_pick(store_uri, config_uri, pipeline, as_of)
+        days = (chosen.first_day, chosen.trained_through, chosen.event_date, chosen.as_of)
+        return (chosen.due, *map(str, days), [*map(str, chosen.train_days)], [*map(str, chosen.early_days)])
 
 
 @step

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any
 
+from components.common.config import ResolvedConfig
 from components.common.days import parse_day, utc_today
 from components.common.errors import InputError
-from components.common.events import DatasetConfig
-from components.common.examples import EARLY, TRAINING
 from components.common.layout import Store
 from components.common.ledger import ARMS
 from components.common.progress import log_line
-from components.common.release import BATCH, DAILY
+from components.common.releases import BATCH, DAILY
+from components.features.events import DatasetConfig
+from components.features.examples import EARLY, TRAINING
 from components.schedule.config import ScheduleConfig
 
 
@@ -53,7 +53,7 @@ def pick_batch(store: Store, dataset: DatasetConfig, schedule: ScheduleConfig, a
     """
     last = dataset.open_day(schedule.first_day, schedule.num_batch_days - 1)
     scored = dataset.open_day(last, 1)
-    due = scored not in store.closed_days(BATCH)
+    due = scored not in store.finished_days(BATCH)
     if due and as_of <= dataset.mature_on(scored):
         raise InputError(
             f"as_of = {as_of}: the batch is scored on {scored}, whose labels are final after "
@@ -73,10 +73,10 @@ def pick_day(store: Store, dataset: DatasetConfig, schedule: ScheduleConfig, as_
     Raises:
         InputError: If no batch run is finished.
     """
-    batches = store.closed_days(BATCH)
+    batches = store.finished_days(BATCH)
     if not batches:
         raise InputError(f"{store.root}: no finished batch run; run batch_training first")
-    finished = store.closed_days(DAILY)
+    finished = store.finished_days(DAILY)
     event_date = dataset.open_day(max(finished), 1) if finished else max(batches)
     before = dataset.open_day(event_date, -1)
     due = as_of > dataset.mature_on(event_date)
@@ -88,13 +88,12 @@ def pick_day(store: Store, dataset: DatasetConfig, schedule: ScheduleConfig, as_
     return Assignment(due, event_date, before, event_date, as_of, ahead, EARLY)
 
 
-def main_pick(
-    store_uri: str, pipeline: str, dataset: dict[str, Any], schedule: dict[str, Any], as_of: str
-) -> Assignment:
-    """Pick from plain values; an empty `as_of` means today."""
-    contract = DatasetConfig.parse(dataset, "dataset")
+def main_pick(store_uri: str, config_uri: str, pipeline: str, as_of: str) -> Assignment:
+    """Pick under a run's configuration; an empty `as_of` means today."""
+    config = ResolvedConfig.open(config_uri)
+    dataset, schedule = config.section(DatasetConfig, "dataset"), config.section(ScheduleConfig, "schedule")
     known_on = parse_day(as_of, "as_of") if as_of else utc_today()
     pick = pick_batch if pipeline == BATCH else pick_day
-    chosen = pick(Store(store_uri), contract, ScheduleConfig.parse(schedule, "schedule"), known_on)
+    chosen = pick(Store(store_uri), dataset, schedule, known_on)
     log_line(pipeline, f"{chosen.event_date}: {'due' if chosen.due else 'nothing is due'} as of {known_on}")
     return chosen

@@ -13,8 +13,8 @@ import numpy as np
 from components.common.errors import InputError
 from components.serve.config import MAX_MESSAGE_BYTES
 from components.serve.protocol import RANKER_MODEL, channel_options, pb, pb_grpc
-from components.serve.request import Ranking
 from components.serve.tensors import arrays_of, infer_request, request_tensors
+from components.version.request import Ranking
 
 _PAUSE_SECONDS = 0.05
 
@@ -27,7 +27,7 @@ class ServerError(InputError):
     """
 
     def __init__(self, address: str, error: grpc.RpcError) -> None:
-        """Of a server's answer."""
+        """Take what a server at an address answered."""
         super().__init__(f"{address}: {error.code().name}: {error.details()}")
         self.code = str(error.code().name)
 
@@ -58,7 +58,7 @@ class RankerClient:
         return self.rank_tensors(request_tensors(request), version)
 
     def rank_tensors(self, tensors: Mapping[str, np.ndarray], version: str = "") -> Ranking:
-        """As `rank`, of a request's tensors."""
+        """Ask as `rank` does, with a request's tensors."""
         message = infer_request(RANKER_MODEL, version, tensors)
         try:
             response = self._send(message)

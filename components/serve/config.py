@@ -8,13 +8,13 @@ from pydantic import Field
 
 from components.common.config import Config
 from components.common.errors import InputError
-from components.serve.request import Limits
+from components.version.request import Limits
 
 MAX_MESSAGE_BYTES = 16 * 2**20
 
 
 class TierConfig(Config):
-    """What both have."""
+    """Settings that both tiers share."""
 
     store_uri: str = Field(description="the store whose registry holds the versions")
     deployment: str = Field("local", pattern=r"^[a-z0-9][a-z0-9-]*$", description="whose versions to serve")
@@ -47,7 +47,7 @@ class TierConfig(Config):
 
 
 class EmbeddingTierConfig(TierConfig):
-    """Of the servers that hold tables."""
+    """Settings of the servers that hold tables."""
 
     grpc_port: int = Field(9000, ge=0, le=65535)
     http_port: int = Field(9080, ge=0, le=65535)
@@ -56,7 +56,7 @@ class EmbeddingTierConfig(TierConfig):
 
 
 class RankerTierConfig(TierConfig):
-    """Of the servers that run rankers."""
+    """Settings of the servers that run rankers."""
 
     grpc_port: int = Field(8081, ge=0, le=65535)
     http_port: int = Field(8080, ge=0, le=65535)
@@ -74,5 +74,5 @@ class RankerTierConfig(TierConfig):
 
     @property
     def limits(self) -> Limits:
-        """Of one request."""
+        """The limits of one request."""
         return Limits(self.max_candidates, self.max_actions, self.ignore_unknown_inputs)

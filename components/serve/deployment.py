@@ -16,7 +16,7 @@ from components.common import storage
 from components.common.config import Config
 from components.common.errors import InputError
 from components.common.layout import Store
-from components.common.release import known_pointer, write_record
+from components.common.releases import known_pointer, write_record
 from components.serve.observability import log_event
 
 Phase = Literal["steady", "ranker", "tables", "routing", "retiring"]
@@ -86,10 +86,10 @@ def known_deployment(store: Store, name: str) -> Deployment:
     Raises:
         InputError: If there is none.
     """
-    found = read_deployment(store, name)
-    if found is None:
+    deployment = read_deployment(store, name)
+    if deployment is None:
         raise InputError(f"{store.deployment(name)}: no such deployment; it begins when its servers first start")
-    return found
+    return deployment
 
 
 def load_named(deployment: Deployment, versions: tuple[str, ...], load: Callable[[str], None]) -> None:
@@ -119,7 +119,7 @@ def open_deployment(store: Store, name: str) -> Deployment:
     Raises:
         InputError: If nothing is published yet.
     """
-    found = read_deployment(store, name)
-    if found is not None:
-        return found
+    deployment = read_deployment(store, name)
+    if deployment is not None:
+        return deployment
     return write_deployment(store, name, Deployment(current=known_pointer(store).version))

@@ -22,13 +22,13 @@ from prometheus_client import make_wsgi_app
 
 from components.common.errors import InputError
 from components.common.layout import Store
-from components.common.packed_tables import PackedTables
 from components.serve.config import EmbeddingTierConfig
 from components.serve.deployment import known_deployment, load_named, open_deployment
 from components.serve.observability import IN_FLIGHT, LOADED, REQUEST_SECONDS, REQUESTS, ROWS, log_as_json, log_event
 from components.serve.protocol import CATEGORICAL, SEQUENCE, TABLES_MODEL, pb, pb_grpc
 from components.serve.tensors import arrays_of, infer_response, shortened
-from components.serve.version import Version
+from components.version.packed_tables import PackedTables
+from components.version.version import Version
 
 _TIER = "embedding"
 _UNKNOWN = "unknown"
@@ -51,7 +51,7 @@ class EmbeddingTier:
 
     @property
     def versions(self) -> list[str]:
-        """Those that are ready."""
+        """Digests of the versions that are ready, sorted."""
         return sorted(self._tables)
 
     def load(self) -> None:

@@ -20,7 +20,7 @@ CATEGORICAL, SEQUENCE = "categorical", "sequence"
 
 
 def channel_options(max_message_bytes: int) -> list[tuple[str, object]]:
-    """Of every client's channel."""
+    """Options of every client's gRPC channel."""
     return [
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),

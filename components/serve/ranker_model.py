@@ -15,13 +15,13 @@ import numpy as np
 from grpc_interceptor import exceptions as grpc_errors
 
 from components.common.errors import InputError
-from components.common.objectives import SERVED_OBJECTIVES
+from components.features.objectives import SERVED_OBJECTIVES
 from components.serve.observability import REQUEST_SECONDS, REQUESTS, log_event
 from components.serve.protocol import RANKER_MODEL
-from components.serve.ranker import NotServed, RankerTier
-from components.serve.request import VALID_SUFFIX, Ranking
+from components.serve.ranker_tier import NotServed, RankerTier
 from components.serve.table_source import VersionMismatch
 from components.serve.tensors import array_of, shortened, texts_array
+from components.version.request import VALID_SUFFIX, Ranking
 
 _TIER = "ranker"
 _JSON_TYPES = {

@@ -22,8 +22,8 @@ from components.common.errors import InputError
 from components.serve.config import RankerTierConfig
 from components.serve.observability import log_as_json, log_event
 from components.serve.protocol import pb_grpc
-from components.serve.ranker import RankerTier
 from components.serve.ranker_model import RankerModel
+from components.serve.ranker_tier import RankerTier
 from components.serve.tensors import shortened
 
 _HTTP_STATUS = {

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from components.common.errors import InputError
-from components.common.objectives import SERVED_OBJECTIVES
-from components.common.packed_tables import finest_of, look_up_rows
-from components.common.servable import ONNX_INPUTS, ONNX_OUTPUT
+from components.features.objectives import SERVED_OBJECTIVES
 from components.serve.observability import IN_FLIGHT
-from components.serve.request import RequestContract
-from components.serve.session import start_session
-from components.serve.version import Version
+from components.version.manifest import ONNX_INPUTS, ONNX_OUTPUT
+from components.version.packed_tables import finest_of, look_up_rows
+from components.version.request import RequestContract
+from components.version.session import start_session
+from components.version.version import Version
 
 _TIER = "ranker"
 
@@ -53,14 +53,16 @@ class RankerVersion:
         def run(inputs: tuple[np.ndarray, ...]) -> np.ndarray:
             return np.asarray(session.run([ONNX_OUTPUT], dict(zip(ONNX_INPUTS, inputs, strict=True)))[0])
 
-        objectives = version.details.objectives
+        objectives = version.manifest.objectives
         try:
-            found = run(_empty_inputs(version))
+            probabilities = run(_empty_inputs(version))
         except Exception as error:
             # ONNX Runtime's exceptions have no base of their own.
             raise InputError(f"{version.uri}: its ranker does not run ({str(error).splitlines()[0]})") from error
-        if found.shape != (2, len(objectives)) or not set(SERVED_OBJECTIVES) <= set(objectives):
-            raise InputError(f"{version.uri}: answers {found.shape} for objectives {list(objectives)}; export it again")
+        if probabilities.shape != (2, len(objectives)) or not set(SERVED_OBJECTIVES) <= set(objectives):
+            raise InputError(
+                f"{version.uri}: answers {probabilities.shape} for objectives {list(objectives)}; export it again"
+            )
         columns = {name: objectives.index(name) for name in SERVED_OBJECTIVES}
         return cls(version.digest, version.contract(), run, columns)
 
@@ -91,7 +93,7 @@ class RankerVersion:
 
 def _empty_inputs(version: Version) -> tuple[np.ndarray, ...]:
     """Rows of zeros of two candidates."""
-    features, specs = version.details.features, list(version.details.tables)
+    features, specs = version.manifest.features, list(version.manifest.tables)
     row_bytes = finest_of(specs).row_bytes
     look_ups = [
         len(look_up_rows(tables, specs, features)) for tables in (features.categorical_tables, features.sequence_tables)

@@ -18,7 +18,7 @@ from components.common.layout import Store
 from components.common.progress import log_line
 from components.serve.deployment import Deployment, known_deployment, write_deployment
 from components.serve.protocol import RANKER_MODEL, TABLES_MODEL, pb, pb_grpc
-from components.serve.version import Version
+from components.version.version import Version
 
 _PAUSE_SECONDS, _SAY_SECONDS, _LIVE_SECONDS = 0.2, 5.0, 10.0
 
@@ -104,7 +104,7 @@ class Rollout:
     """One deployment's servers and record."""
 
     def __init__(self, store: Store, name: str, plan: RolloutPlan) -> None:
-        """Of a deployment of a store."""
+        """Move a deployment of a store along a plan."""
         self._store, self._name, self._plan = store, name, plan
 
     def to(self, target: str) -> Deployment:

@@ -11,9 +11,9 @@ import grpc
 import numpy as np
 
 from components.common.errors import InputError
-from components.common.packed_tables import PackedTables
 from components.serve.protocol import CATEGORICAL, SEQUENCE, TABLES_MODEL, channel_options, pb, pb_grpc
 from components.serve.tensors import arrays_of, infer_request
+from components.version.packed_tables import PackedTables
 
 Rows = tuple[np.ndarray, np.ndarray]
 
@@ -80,12 +80,12 @@ class RemoteTables:
             raise VersionMismatch(f"rows of version {response.model_version[:64]!r} came for {version[:12]}")
         try:
             rows = arrays_of(response.outputs, response.raw_output_contents)
-            found = rows[f"{CATEGORICAL}_rows"], rows[f"{SEQUENCE}_rows"]
+            packed = rows[f"{CATEGORICAL}_rows"], rows[f"{SEQUENCE}_rows"]
         except (InputError, KeyError) as error:
             raise VersionMismatch(f"the embedding tier's answer is not readable: {error}") from error
-        if len(found[0]) != len(categorical) or found[1].shape[:2] != sequence.shape[:2]:
-            raise VersionMismatch(f"{found[0].shape} and {found[1].shape} rows came for {categorical.shape} ids")
-        return found
+        if len(packed[0]) != len(categorical) or packed[1].shape[:2] != sequence.shape[:2]:
+            raise VersionMismatch(f"{packed[0].shape} and {packed[1].shape} rows came for {categorical.shape} ids")
+        return packed
 
     async def is_ready(self, version: str) -> bool:
         """See `TableSource`."""

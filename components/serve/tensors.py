@@ -12,7 +12,7 @@ import numpy as np
 
 from components.common.errors import InputError
 from components.serve.protocol import pb
-from components.serve.request import ACTION_PREFIX, VALID_SUFFIX
+from components.version.request import ACTION_PREFIX, VALID_SUFFIX
 
 _DTYPES = {
     "BOOL": np.dtype(np.bool_),
@@ -84,7 +84,7 @@ def array_of(name: str, datatype: str, shape: list[int], content: bytes) -> np.n
     expected = math.prod(shape)
     if datatype == "BYTES":
         texts = np.array([*_texts(name, content, expected), None], dtype=object)[:-1]
-        found = len(texts)
+        num_values = len(texts)
     else:
         dtype = _DTYPES.get(datatype)
         if dtype is None:
@@ -94,26 +94,26 @@ def array_of(name: str, datatype: str, shape: list[int], content: bytes) -> np.n
                 f"tensor {name!r} has {len(content)} bytes, no multiple of the {dtype.itemsize} of {datatype}"
             )
         texts = np.frombuffer(content, dtype)
-        found = len(texts)
-    if found != expected:
-        raise InputError(f"tensor {name!r} has {found} values, its shape {shape} says {expected}")
+        num_values = len(texts)
+    if num_values != expected:
+        raise InputError(f"tensor {name!r} has {num_values} values, its shape {shape} says {expected}")
     # A size of 0 beside large ones is more than NumPy takes.
-    return texts.reshape(shape) if found else np.empty([min(size, 1) for size in shape], dtype=texts.dtype)
+    return texts.reshape(shape) if num_values else np.empty([min(size, 1) for size in shape], dtype=texts.dtype)
 
 
 def _texts(name: str, content: bytes, expected: int) -> list[bytes]:
     """Of BYTES: each is its length, four bytes, and its bytes; one more than expected ends it."""
-    found: list[bytes] = []
+    texts: list[bytes] = []
     place = 0
-    while place < len(content) and len(found) <= expected:
+    while place < len(content) and len(texts) <= expected:
         end = place + 4
         if end <= len(content):
             end += struct.unpack_from("<I", content, place)[0]
         if end > len(content) or end < place + 4:
             raise InputError(f"tensor {name!r} ends within a value; BYTES are a length of four bytes and as many bytes")
-        found.append(content[place + 4 : end])
+        texts.append(content[place + 4 : end])
         place = end
-    return found
+    return texts
 
 
 def _bytes_of(array: np.ndarray) -> bytes:
@@ -132,9 +132,9 @@ def request_tensors(request: Mapping[str, Any]) -> dict[str, np.ndarray]:
     Raises:
         InputError: Naming the part, the column and the value.
     """
-    found = list(request) if isinstance(request, Mapping) else type(request).__name__
+    given = list(request) if isinstance(request, Mapping) else type(request).__name__
     if not isinstance(request, Mapping) or not set(request) <= set(_PARTS) or "user" not in request:
-        raise InputError(f"a request is an object of {list(_PARTS)}, found {found}")
+        raise InputError(f"a request is an object of {list(_PARTS)}, found {given}")
     tensors: dict[str, np.ndarray] = {}
     for part in _PARTS:
         rows = request.get(part, [])

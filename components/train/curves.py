@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from components.common.objectives import OBJECTIVE_NAMES
-from components.train.batch import Batch
-from components.train.dataset import ExampleSet
-from components.train.model.ranker import objective_losses
+from components.features.objectives import OBJECTIVE_NAMES
+from components.ranker.batch import Batch
+from components.ranker.dataset import ExampleSet
+from components.ranker.ranker import objective_losses
 
 _TEST_BATCH = 8192
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from components.common.objectives import OBJECTIVE_NAMES
+from components.features.objectives import OBJECTIVE_NAMES
 
 
 class EventLog:

@@ -16,12 +16,12 @@ import pyarrow as pa
 import torch
 
 from components.common import storage
-from components.common.examples import read_examples_manifest
-from components.common.features import FeatureConfig
 from components.common.layout import Store
-from components.common.manifests import Manifest
-from components.train.batch import Batch
-from components.train.dataset import ExampleSet, concatenate, tensors_of
+from components.features.examples import ExamplesManifest, read_examples_manifest
+from components.features.feature_list import FeatureConfig
+from components.ranker.batch import Batch
+from components.ranker.dataset import ExampleSet, concatenate, tensors_of
+from components.tables.processes import Share
 
 _Item = TypeVar("_Item")
 _BATCHES_AHEAD = 8
@@ -34,24 +34,6 @@ class RowGroup:
     uri: str
     number: int
     num_rows: int
-
-
-@dataclass(frozen=True)
-class Share:
-    """Which part of every batch a process takes: the `rank`-th of `world_size`."""
-
-    rank: int = 0
-    world_size: int = 1
-
-    def of(self, start: int, stop: int) -> tuple[int, int, bool]:
-        """The process's part of the positions `start`..`stop`, and whether it counts.
-
-        Of fewer positions than processes, those that have none take the first without counting it: a net cannot do
-        without rows.
-        """
-        size = stop - start
-        low, high = (start + number * size // self.world_size for number in (self.rank, self.rank + 1))
-        return (low, high, True) if low < high else (start, start + 1, False)
 
 
 class ExampleStream:
@@ -153,7 +135,7 @@ class ExampleStream:
 
 def open_stream(
     store: Store, split: str, days: list[date], features: FeatureConfig, pool_rows: int, share: Share | None = None
-) -> tuple[ExampleStream, list[Manifest]]:
+) -> tuple[ExampleStream, list[ExamplesManifest]]:
     """The examples of some days, and each day's manifest.
 
     Raises:

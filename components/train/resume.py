@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from components.common import storage
 from components.common.digests import canonical_json
 from components.common.errors import InputError
-from components.common.layout import RESUME_POINT_KIND, Store
-from components.common.manifests import Manifest, artifact_key, find_manifest, verify_files, write_artifact
+from components.common.layout import Store
+from components.common.manifests import Manifest, Origin, find_manifest, verify_files, write_artifact
 from components.common.progress import log_line
-from components.train.checkpoint import TrainingState, read_tensors, write_tensors
-from components.train.processes import Process
+from components.tables.processes import Process
 from components.train.trainer import Trainer
+from components.train.training_state import TrainingState, read_tensors, write_tensors
 
 _PROGRESS_FILE = "progress.json"
 _STEPS_BETWEEN_AGREEMENTS = 20
@@ -42,15 +42,25 @@ class Position:
     stopped: bool = False
 
 
+class ResumePointManifest(Manifest):
+    """A point of a run.
+
+    Attributes:
+        best: Whether its test loss was the lowest so far.
+    """
+
+    kind: ClassVar[str] = "resume_point"
+
+    best: bool
+
+
 class ResumePoints:
     """The points of one run: weights, optimizer, loss curves and position in the data."""
 
-    def __init__(
-        self, store: Store, state: TrainingState, inputs: dict[str, str], settings: dict[str, Any], process: Process
-    ) -> None:
-        """Points of a run that goes from these inputs under these settings."""
+    def __init__(self, store: Store, state: TrainingState, origin: Origin, process: Process) -> None:
+        """Points of a run whose checkpoint will have this origin."""
         self._state, self._config, self._process = state, state.config.execution, process
-        self._inputs, self._settings = inputs, settings
+        self._origin = origin
         self._root = store.resume_points(state.lineage.arm, state.lineage.trained_through)
         self._saved_at, self._steps = time.monotonic(), 0
 
@@ -72,14 +82,12 @@ class ResumePoints:
         progress = {"position": vars(position), "step": trainer.step}
         progress |= {"points": curve.points, "num_batches": curve.num_batches, "sums": curve.sums.tolist()}
 
-        def write(staged: str) -> None:
-            write_tensors(staged, *tensors)
-            storage.write_bytes(storage.join_uri(staged, _PROGRESS_FILE), canonical_json(progress))
+        def write(folder: str) -> None:
+            write_tensors(folder, *tensors)
+            storage.write_bytes(storage.join_uri(folder, _PROGRESS_FILE), canonical_json(progress))
 
-        details = {"best": best}
-        manifest = Manifest(kind=RESUME_POINT_KIND, inputs=self._inputs, settings=self._settings, details=details)
         uri = storage.join_uri(self._root, f"step={trainer.step:09d}")
-        write_artifact(uri, manifest, write)
+        write_artifact(uri, ResumePointManifest(origin=self._origin, best=best), write)
         self._prune(uri)
 
     def load(self, trainer: Trainer) -> Position | None:
@@ -99,14 +107,14 @@ class ResumePoints:
             raise InputError(f"{self._root}: the best point so far is damaged or gone; run the training again")
         position = self._take_over(uri, trainer)
         if self._process.is_first:
-            for later, _ in self._found():
+            for later, _ in self._points():
                 if later > uri:
                     storage.remove(later)
         return position
 
     def _newest(self, best: bool = False) -> str | None:
-        for uri, manifest in reversed(self._found()):
-            if best and not manifest.details["best"]:
+        for uri, manifest in reversed(self._points()):
+            if best and not manifest.best:
                 continue
             try:
                 verify_files(uri, manifest)
@@ -129,26 +137,26 @@ class ResumePoints:
         if self._process.is_first:
             storage.remove(self._root)
 
-    def _found(self) -> list[tuple[str, Manifest]]:
+    def _points(self) -> list[tuple[str, ResumePointManifest]]:
         """This run's points, oldest first; those of other inputs or settings are of no use, and deleted."""
-        found = []
+        points = []
         for name in storage.list_names(self._root):
             uri = storage.join_uri(self._root, name)
             try:
-                manifest = find_manifest(uri, RESUME_POINT_KIND)
+                manifest = find_manifest(uri, ResumePointManifest)
             except InputError as error:
                 log_line("train", f"{error}; going on from the point before it")
                 manifest = None
-            if manifest is None or manifest.key != artifact_key(RESUME_POINT_KIND, self._inputs, self._settings):
+            if manifest is None or manifest.origin.key != self._origin.key:
                 storage.remove(uri)
             else:
-                found.append((uri, manifest))
-        return found
+                points.append((uri, manifest))
+        return points
 
     def _prune(self, newest: str) -> None:
-        found = [pair for pair in self._found() if pair[0] <= newest]
-        kept = {uri for uri, _ in found[-self._config.keep_resume_points :]}
-        kept |= {uri for uri, manifest in [pair for pair in found if pair[1].details["best"]][-1:]}
+        points = [point for point in self._points() if point[0] <= newest]
+        kept = {uri for uri, _ in points[-self._config.keep_resume_points :]}
+        kept |= {uri for uri, manifest in [point for point in points if point[1].best][-1:]}
         for name in storage.list_names(self._root):
             uri = storage.join_uri(self._root, name)
             if uri not in kept:

@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Any
 
 import torch
 
 from components.common import storage
+from components.common.config import ResolvedConfig
 from components.common.digests import digest_json
 from components.common.errors import InputError
-from components.common.events import DatasetConfig
-from components.common.examples import EARLY, TRAINING
-from components.common.features import FeatureConfig
-from components.common.layout import CHECKPOINT_KIND, LOSS_CURVE_FILE, TEST_CURVE_FILE, Store
-from components.common.manifests import Manifest, is_current
+from components.common.layout import LOSS_CURVE_FILE, TEST_CURVE_FILE, Store
+from components.common.lineage import Lineage
+from components.common.manifests import Origin, Step, find_current
 from components.common.progress import log_line
-from components.train import memory
-from components.train.checkpoint import (
-    Lineage,
-    TrainingState,
-    checkpoint_digest,
-    find_checkpoint,
-    load_checkpoint,
-    new_state,
-    prune_checkpoints,
-    write_checkpoint,
-)
+from components.features.events import DatasetConfig
+from components.features.examples import EARLY, TRAINING, ExamplesManifest, keep_rate
+from components.features.feature_list import FeatureConfig
+from components.ranker.checkpoint import CheckpointManifest, find_checkpoint
+from components.ranker.dataset import concatenate
+from components.tables import memory
+from components.tables.processes import Process, joined_processes
 from components.train.config import TrainConfig
-from components.train.dataset import concatenate, keep_rate
 from components.train.event_log import EventLog
 from components.train.loader import ExampleStream, open_stream
-from components.train.processes import Process, joined_processes
+from components.train.pruning import prune_checkpoints
 from components.train.resume import ResumePoints
 from components.train.training_run import Phase, TrainingRun
+from components.train.training_state import TrainingState, load_state, new_state, write_checkpoint
+
+STEP = Step("train")
 
 
 def train_batch(store_uri: str, arm: str, features: FeatureConfig, config: TrainConfig, days: list[date]) -> str:
@@ -62,7 +58,8 @@ def train_batch(store_uri: str, arm: str, features: FeatureConfig, config: Train
             step=0,
             negative_keep_rate=keep_rate(manifests + more),
         )
-        done = _finished(store, arm, days[-1], inputs, features, config)
+        origin = _origin(inputs, features, config)
+        done = _finished(store, arm, days[-1], origin)
         if done:
             return done
         torch.set_num_threads(config.num_threads)
@@ -71,7 +68,7 @@ def train_batch(store_uri: str, arm: str, features: FeatureConfig, config: Train
         phases = [Phase(stream, config.epochs)]
         if more:
             phases = [Phase(stream, config.epochs, concatenate([*last.parts()])), Phase(last, 1)]
-        return _train(store, state, phases, inputs, process)
+        return _train(store, state, phases, origin, process)
 
 
 def train_day(
@@ -97,16 +94,18 @@ def train_day(
         raise InputError(f"{store.checkpoint(arm, before)}: no checkpoint to start {day} from; train {before} first")
     with joined_processes(config.execution.device) as process:
         stream, manifests = _open(store, features, config, [day], process, split)
-        inputs = {"examples": manifests[0].content_digest, "parent": checkpoint_digest(parent)}
-        done = _finished(store, arm, day, inputs, features, config)
+        origin = _origin(
+            {"examples": manifests[0].content_digest, "parent": parent.checkpoint_digest}, features, config
+        )
+        done = _finished(store, arm, day, origin)
         if done:
             return done
         torch.set_num_threads(config.num_threads)
-        state, digest = load_checkpoint(store, arm, before)
+        state, digest = load_state(store, arm, before)
         _check_warm_start(state, features, config, keep_rate(manifests), store.checkpoint(arm, before))
         state.config = config
         state.lineage = Lineage(**{**state.lineage.model_dump(), "parent": digest, "trained_through": day})
-        return _train(store, state, [Phase(stream, 1)], inputs, process)
+        return _train(store, state, [Phase(stream, 1)], origin, process)
 
 
 def _open(
@@ -116,24 +115,21 @@ def _open(
     days: list[date],
     process: Process,
     split: str = TRAINING,
-) -> tuple[ExampleStream, list[Manifest]]:
+) -> tuple[ExampleStream, list[ExamplesManifest]]:
     return open_stream(store, split, days, features, config.pool_rows, process.share)
 
 
-def _settings(features: FeatureConfig, config: TrainConfig) -> dict[str, Any]:
-    return {"features": features.model_dump(mode="json"), "train": config.recipe()}
+def _origin(inputs: dict[str, str], features: FeatureConfig, config: TrainConfig) -> Origin:
+    return STEP.origin(inputs, {"features": features.digest(), "recipe": digest_json(config.recipe())})
 
 
-def _finished(
-    store: Store, arm: str, through: date, inputs: dict[str, str], features: FeatureConfig, config: TrainConfig
-) -> str | None:
-    if not is_current(store.checkpoint(arm, through), CHECKPOINT_KIND, inputs, _settings(features, config)):
+def _finished(store: Store, arm: str, through: date, origin: Origin) -> str | None:
+    checkpoint = find_current(store.checkpoint(arm, through), CheckpointManifest, origin)
+    if checkpoint is None:
         return None
     log_line("train", f"{arm} {through}: checkpoint is there, nothing to do")
     storage.remove(store.resume_points(arm, through))
-    manifest = find_checkpoint(store, arm, through)
-    assert manifest is not None
-    return checkpoint_digest(manifest)
+    return checkpoint.checkpoint_digest
 
 
 def _check_warm_start(
@@ -153,12 +149,11 @@ def _check_warm_start(
             raise InputError(f"{uri}: trained under another {name}; restore that configuration, or train a new batch")
 
 
-def _train(store: Store, state: TrainingState, phases: list[Phase], inputs: dict[str, str], process: Process) -> str:
+def _train(store: Store, state: TrainingState, phases: list[Phase], origin: Origin, process: Process) -> str:
     config, lineage = state.config, state.lineage
     memory.reuse_buffers()
     state.spread(process)
-    settings = _settings(state.features, config)
-    points = ResumePoints(store, state, inputs, settings, process)
+    points = ResumePoints(store, state, origin, process)
     shown = config.execution.tensorboard and process.is_first
     events = EventLog(store.tensorboard(lineage.arm, lineage.trained_through) if shown else None)
     run = TrainingRun(state, phases, points, events, process)
@@ -167,9 +162,9 @@ def _train(store: Store, state: TrainingState, phases: list[Phase], inputs: dict
     curves = {LOSS_CURVE_FILE: run.trainer.curve.points}
     if run.position.tests:
         curves[TEST_CURVE_FILE] = run.position.tests
-    manifest = write_checkpoint(store, state, inputs, settings, curves, run.summary())
+    checkpoint = write_checkpoint(store, state, origin, curves, run.test_summary())
     points.clear()
-    digest = process.agreed(checkpoint_digest(manifest) if manifest else None)
+    digest = process.agreed(checkpoint.checkpoint_digest if checkpoint else None)
     if not process.is_first:
         return digest
     prune_checkpoints(store, lineage.arm, lineage.trained_through, config.execution.keep_days)
@@ -184,36 +179,26 @@ def _train(store: Store, state: TrainingState, phases: list[Phase], inputs: dict
     return digest
 
 
-def main_batch(
-    store_uri: str,
-    arm: str,
-    dataset: dict[str, Any],
-    features: dict[str, Any],
-    train: dict[str, Any],
-    days: tuple[str, str],
-) -> str:
-    """`train_batch` from plain values; `days` is the first and the last."""
-    first, last = (date.fromisoformat(day) for day in days)
-    contract = DatasetConfig.parse(dataset, "dataset")
-    feature_list, config = FeatureConfig.parse(features, "features"), TrainConfig.parse(train, f"arms.{arm}")
-    return train_batch(store_uri, arm, feature_list, config, contract.open_days(first, last))
+def main_batch(store_uri: str, config_uri: str, arm: str, first_day: str, last_day: str) -> str:
+    """`train_batch` of an arm of a run's configuration, on the open days `first_day`..`last_day`."""
+    config = ResolvedConfig.open(config_uri)
+    days = config.section(DatasetConfig, "dataset").open_days(
+        date.fromisoformat(first_day), date.fromisoformat(last_day)
+    )
+    return train_batch(store_uri, arm, *_sections(config, arm), days)
 
 
-def main_days(
-    store_uri: str,
-    arm: str,
-    dataset: dict[str, Any],
-    features: dict[str, Any],
-    train: dict[str, Any],
-    days: list[str],
-    early_days: list[str],
-) -> str:
-    """`train_day` from plain values, day after day; on `early_days` with the labels that were known when they ended."""
-    contract = DatasetConfig.parse(dataset, "dataset")
-    feature_list, config = FeatureConfig.parse(features, "features"), TrainConfig.parse(train, f"arms.{arm}")
+def main_days(store_uri: str, config_uri: str, arm: str, days: list[str], early_days: list[str]) -> str:
+    """`train_day` likewise, day after day; on `early_days` with the labels that were known when they ended."""
+    config = ResolvedConfig.open(config_uri)
+    dataset, (features, recipe) = config.section(DatasetConfig, "dataset"), _sections(config, arm)
     digest = ""
-    with joined_processes(config.execution.device):
+    with joined_processes(recipe.execution.device):
         for day in map(date.fromisoformat, days):
             split = EARLY if str(day) in early_days else TRAINING
-            digest = train_day(store_uri, arm, feature_list, config, day, contract.open_day(day, -1), split)
+            digest = train_day(store_uri, arm, features, recipe, day, dataset.open_day(day, -1), split)
     return digest
+
+
+def _sections(config: ResolvedConfig, arm: str) -> tuple[FeatureConfig, TrainConfig]:
+    return config.section(FeatureConfig, "features"), config.section(TrainConfig, "arms", arm)

@@ -7,18 +7,17 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 from torchrec.distributed import DistributedModelParallel
 
-from components.common.objectives import OBJECTIVE_NAMES
 from components.common.progress import Progress
-from components.train.batch import Batch
+from components.features.objectives import OBJECTIVE_NAMES
+from components.ranker.batch import Batch
+from components.ranker.dataset import ExampleSet
+from components.ranker.ranker import Ranker, objective_losses
+from components.tables.optimizer import ModelOptimizer
 from components.train.config import TrainConfig
 from components.train.curves import LossCurve
-from components.train.dataset import ExampleSet
-from components.train.model.ranker import Ranker
-from components.train.optimizer import RankerOptimizer
-from components.train.sharded_training import sharded_loss
 
 
 class Trainer:
@@ -38,7 +37,7 @@ class Trainer:
     def __init__(
         self,
         model: Ranker,
-        optimizer: RankerOptimizer,
+        optimizer: ModelOptimizer,
         config: TrainConfig,
         name: str,
         step: int = 0,
@@ -67,15 +66,15 @@ class Trainer:
         self.optimizer.zero_grad()
         if self._drops_out:
             # By step and process: a run that goes on draws what it would have drawn, and processes differ.
-            torch.manual_seed((self._config.seed * 1_000_003 + self.step) * 65_536 + self._rank)
+            torch.manual_seed(((self._config.seed * 1_000_003 + self.step) * 65_536 + self._rank) % 2**63)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._config.precision == "bfloat16"):
             total, losses = self._loss(batch.to(self.device), self._weights)
         # Of the whole batch: over several processes, all stop or none.
         if not torch.isfinite(losses).all():
-            found = dict(zip(OBJECTIVE_NAMES, losses.tolist(), strict=True))
+            by_objective = dict(zip(OBJECTIVE_NAMES, losses.tolist(), strict=True))
             raise FloatingPointError(
-                f"{self._name}: the loss at step {self.step} is not finite: {found}; lower optimizer.learning_rate "
-                "or set optimizer.max_gradient_norm"
+                f"{self._name}: the loss at step {self.step} is not finite: {by_objective}; lower "
+                "optimizer.learning_rate or set optimizer.max_gradient_norm"
             )
         total.backward()
         self.optimizer.clip_gradients(f"{self._name} at step {self.step}")
@@ -130,3 +129,23 @@ class Trainer:
             batch = next(coming, None)
             self.waited_seconds += time.monotonic() - asked
         self.seconds += time.monotonic() - started
+
+
+def sharded_loss(parallel: DistributedModelParallel, batch: Batch, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """`Ranker.loss` of a batch of which each process has a part; all processes at once.
+
+    Args:
+        parallel: The sharded ranker.
+        batch: This process's rows.
+        weights: Of the objectives, shape (objectives,).
+
+    Returns:
+        What to differentiate here: its gradients, averaged over the processes, are those of the whole batch's total.
+        And each objective's mean over the whole batch's rows that take part, shape (objectives,), equal everywhere.
+    """
+    taking_part = batch.masks.sum(dim=0)
+    distributed.all_reduce(taking_part)
+    shares = objective_losses(parallel(batch), batch, taking_part)
+    means = shares.detach().clone()
+    distributed.all_reduce(means)
+    return (shares * weights).sum() * distributed.get_world_size(), means

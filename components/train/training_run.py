@@ -7,16 +7,16 @@ from typing import Any
 
 import torch
 
-from components.common.objectives import OBJECTIVE_NAMES
 from components.common.progress import log_line
-from components.train.checkpoint import TrainingState
+from components.features.objectives import OBJECTIVE_NAMES
+from components.ranker.dataset import ExampleSet
+from components.tables.processes import Process
 from components.train.curves import boundary_jumps, unseen_losses
-from components.train.dataset import ExampleSet
 from components.train.event_log import EventLog
 from components.train.loader import ExampleStream
-from components.train.processes import Process
 from components.train.resume import Position, ResumePoints
 from components.train.trainer import Trainer
+from components.train.training_state import TrainingState
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class TrainingRun:
 
     def run(self) -> None:
         """Train to the end, from the newest resume point if there is one."""
-        found = self._points.load(self.trainer)
-        if found is not None:
-            self.position = found
+        resumed = self._points.load(self.trainer)
+        if resumed is not None:
+            self.position = resumed
             log_line("train", f"{self._title}: goes on after step {self.trainer.step}")
         self._events.start(self.trainer.step)
         try:
@@ -73,7 +73,7 @@ class TrainingRun:
             if epoch > self.position.epoch:
                 self.position.epoch, self.position.batch = epoch, 0
             first = self.position.batch
-            seed = self._config.seed * 1_000_003 + self.trainer.step - first
+            seed = (self._config.seed * 1_000_003 + self.trainer.step - first) % 2**63
             self.trainer.train_epoch(
                 phase.stream.shuffled(batch_size, seed, first),
                 len(phase.stream),
@@ -117,9 +117,9 @@ class TrainingRun:
         # One judgement for all processes, whatever the last bits of each.
         losses = self._process.agreed(losses)
         if not torch.isfinite(losses).all():
-            found = dict(zip(OBJECTIVE_NAMES, losses.tolist(), strict=True))
+            by_objective = dict(zip(OBJECTIVE_NAMES, losses.tolist(), strict=True))
             raise FloatingPointError(
-                f"{self._title}: the test loss after step {self.trainer.step} is not finite: {found}; lower "
+                f"{self._title}: the test loss after step {self.trainer.step} is not finite: {by_objective}; lower "
                 "optimizer.learning_rate"
             )
         point: dict[str, Any] = {"step": self.trainer.step, "epoch": self.position.epoch}
@@ -145,7 +145,7 @@ class TrainingRun:
         )
         self.position = Position(best.phase, best.epoch, best.batch, tests, self.position.stopped)
 
-    def summary(self) -> dict[str, Any]:
+    def test_summary(self) -> dict[str, Any]:
         """What a checkpoint's manifest says of the tests: jumps at epoch boundaries in percent, and the end."""
         if not self.position.tests:
             return {}

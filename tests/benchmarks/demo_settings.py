@@ -12,17 +12,18 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from components.common.examples import read_examples
 from components.common.layout import Store
-from components.common.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
-from components.common.release import DAILY
+from components.common.lineage import Lineage
+from components.common.releases import DAILY
 from components.evaluate.logistic_regression import Yardstick
-from components.evaluate.metrics import weighted_auc
-from components.evaluate.score import predict
-from components.train.checkpoint import Lineage, new_state
+from components.features.examples import read_examples
+from components.features.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
+from components.ranker.auc import weighted_auc
+from components.ranker.dataset import ExampleSet, tensors_of
+from components.ranker.prediction import predict
 from components.train.config import TrainConfig
-from components.train.dataset import ExampleSet, tensors_of
 from components.train.trainer import Trainer
+from components.train.training_state import new_state
 from pipelines.config import RunConfig, load_config
 
 SETTINGS: dict[str, dict] = {
@@ -79,7 +80,18 @@ def train_and_score(
     found = []
     for day in continual:
         unseen = tensors_of(tables[f"evaluation/{day}"], config.features, unsampled=True)
-        found.append(day_aucs(unseen, dict(zip(OBJECTIVE_NAMES, predict(state, unseen, 4096).T, strict=True))))
+        found.append(
+            day_aucs(
+                unseen,
+                dict(
+                    zip(
+                        OBJECTIVE_NAMES,
+                        predict(state.model, rate, unseen, 4096).T,
+                        strict=True,
+                    )
+                ),
+            )
+        )
         training = tensors_of(tables[f"training/{day}"], config.features, unsampled=False)
         seed = recipe.seed * 1_000_003 + trainer.step
         trainer.train_epoch(training.shuffled(recipe.batch_size, seed), len(training), 0)
@@ -89,13 +101,13 @@ def train_and_score(
 def main(store_uri: str = "runs/demo") -> None:
     """Print every setting's figures."""
     config, store = load_config("complete_journey"), Store(store_uri)
-    continual = store.closed_days(DAILY)
+    continual = store.finished_days(DAILY)
     if not continual:
         sys.exit(f"{store_uri}: run `make demo` first")
     first = config.schedule.first_day
     batch_days = [date.fromordinal(d) for d in range(first.toordinal(), continual[0].toordinal())]
     read = {day: read_examples(store, "training", day) for day in batch_days + continual}
-    rate = float(read[first][1].settings["sampling"]["negative_keep_rate"])
+    rate = read[first][1].negative_keep_rate
     tables = {"batch": pa.concat_tables([read[day][0] for day in batch_days])}
     for day in continual:
         tables[f"training/{day}"] = read[day][0]

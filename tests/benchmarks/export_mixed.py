@@ -12,10 +12,10 @@ import time
 import numpy as np
 import torch
 
-from components.common.features import FeatureConfig
-from components.common.packed_tables import PackedTables, bytes_report, pack_tables
-from components.export.frequencies import most_frequent
-from components.export.ranker import RowsToVectors
+from components.export.look_up_counts import most_frequent
+from components.export.served_ranker import RowsToVectors
+from components.features.feature_list import FeatureConfig
+from components.version.packed_tables import PackedTables, bytes_of, pack_tables
 
 NUM_ROWS, DIM, NUM_LOOK_UPS, EXPONENT = 200_000, 32, 5_000_000, 1.0
 SHARES = (0.01, 0.1, 0.3)
@@ -39,7 +39,7 @@ def look_ups(generator: np.random.Generator) -> np.ndarray:
 def pack(tables: dict[str, np.ndarray], max_error: float, hot: dict[str, np.ndarray]) -> tuple[PackedTables, float]:
     """Tables, and their bytes over those of float16."""
     content, specs = pack_tables(tables, max_error, hot)
-    return PackedTables(np.frombuffer(content, np.uint8), specs, FEATURES), bytes_report(specs)["ratio"]
+    return PackedTables(np.frombuffer(content, np.uint8), specs, FEATURES), bytes_of(specs)["ratio"]
 
 
 def weighted_error(packed: PackedTables, rows: np.ndarray, counts: np.ndarray) -> float:

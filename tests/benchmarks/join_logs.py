@@ -9,10 +9,11 @@ import pyarrow as pa
 
 from components.common import storage
 from components.common.days import MICROSECONDS_PER_DAY, microseconds
-from components.common.events import ACTIONS, IMPRESSIONS, TIMESTAMP, DatasetConfig
-from components.common.features import FeatureConfig
-from components.common.layout import CLEAN_LOGS_KIND, LOG_FILE, Store
-from components.common.manifests import Manifest, find_manifest, write_artifact
+from components.common.layout import Store
+from components.common.manifests import Step, find_manifest, write_artifact
+from components.features.events import ACTIONS, IMPRESSIONS, TIMESTAMP, DatasetConfig
+from components.features.feature_list import FeatureConfig
+from components.features.log_manifests import LOG_FILE, CleanLogManifest
 from components.make_logs.simulator import zipf_ranks
 
 NUM_DAYS, KEEP_RATE = 10, 0.1
@@ -91,7 +92,7 @@ def _actions(shown: dict[str, np.ndarray], generator: np.random.Generator) -> di
     return {name: values[order] for name, values in actions.items()}
 
 
-def _write_days(store: Store, table_name: str, columns: dict[str, np.ndarray]) -> None:
+def _write_days(store: Store, log_name: str, columns: dict[str, np.ndarray]) -> None:
     days = columns["timestamp"] // MICROSECONDS_PER_DAY
     for day in DATASET.days_read(FIRST, LAST, FEATURES.history_days):
         start, stop = np.searchsorted(days, [ordinal(day), ordinal(day) + 1])
@@ -101,10 +102,16 @@ def _write_days(store: Store, table_name: str, columns: dict[str, np.ndarray]) -
             arrays[name] = pa.array(np.asarray(values[start:stop]), mask=mask)
         arrays["timestamp"] = arrays["timestamp"].cast(TIMESTAMP)
         table = pa.table(arrays)
-        if find_manifest(store.clean_logs(table_name, day), CLEAN_LOGS_KIND) is None:
+        if find_manifest(store.clean_logs(log_name, day), CleanLogManifest) is None:
             write_artifact(
-                store.clean_logs(table_name, day),
-                Manifest(kind=CLEAN_LOGS_KIND, counts={"rows": table.num_rows}, details={"identifiers": _IDENTIFIERS}),
+                store.clean_logs(log_name, day),
+                CleanLogManifest(
+                    origin=Step("benchmark").origin(),
+                    rows=table.num_rows,
+                    delivered=table.num_rows,
+                    quarantined={},
+                    identifiers=_IDENTIFIERS,
+                ),
                 lambda staged, table=table: storage.write_parquet(storage.join_uri(staged, LOG_FILE), table),
             )
 

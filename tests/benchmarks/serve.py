@@ -22,20 +22,20 @@ import numpy as np
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
 
+from cli.logged_requests import logged_requests
 from components.common import storage
-from components.common.examples import EVALUATION, read_examples
 from components.common.layout import Store
-from components.common.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
-from components.common.packed_tables import bytes_report
-from components.common.release import read_pointer
-from components.common.servable import RANKER_FILE
+from components.common.releases import read_pointer
+from components.features.examples import EVALUATION, read_examples
+from components.features.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
 from components.serve.deployment import Deployment, open_deployment
-from components.serve.predictor import Predictor
 from components.serve.protocol import channel_options
 from components.serve.rollout import Rollout, RolloutPlan, begin
 from components.serve.tensors import infer_request, request_tensors
-from components.serve.version import Version
-from pipelines.requests import logged_requests
+from components.version.manifest import RANKER_FILE
+from components.version.packed_tables import bytes_of
+from components.version.predictor import Predictor
+from components.version.version import Version
 from tests.benchmarks.serve_look_ups import look_ups, median_ms, say
 from tests.benchmarks.serve_version import FEATURES, NUM_ROWS, Requests, num_parameters, write_version
 from tests.serving import Load, Server
@@ -191,7 +191,7 @@ def rollouts(demo: Store, root: str) -> None:
     columns = [OBJECTIVE_NAMES.index(name) for name in SERVED_OBJECTIVES]
     expected = {}
     for version in (old, new):
-        found = Predictor.from_version(demo.version(version))[0].predict(table)[:, columns]
+        found = Predictor.from_version(Version.published(demo, version)).predict(table)[:, columns]
         expected[version] = [found[one.rows].T for one in logged]
     tensors = [request_tensors(one.request) for one in logged]
     with ExitStack() as stack:
@@ -221,7 +221,7 @@ def demo_version(demo: Store) -> None:
     pointer = read_pointer(demo)
     if pointer is None:
         sys.exit(f"error: {demo.root}: nothing is published there; run `make demo` first")
-    parity = Version.published(demo, pointer.version).manifest.details["parity"]
+    parity = Version.published(demo, pointer.version).manifest.parity
     changes = [parity["objectives"][name]["auc_change_percent"] for name in SERVED_OBJECTIVES]
     ratios = [parity["objectives"][name]["mean_prediction_ratio"] for name in SERVED_OBJECTIVES]
     say("export.int4.auc_change_max_percent", max(abs(change) for change in changes))
@@ -236,7 +236,7 @@ def main(demo_uri: str) -> None:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         store = Store(f"{folder}/store")
         version = Version.published(store, write_version(store, "local"))
-        say("export.int4.bytes_ratio", bytes_report(list(version.details.tables))["ratio"], 4)
+        say("export.int4.bytes_ratio", bytes_of(list(version.manifest.tables)).ratio, 4)
         onnx = storage.read_bytes(storage.join_uri(version.uri, RANKER_FILE))
         say("serve.model.net_parameters", num_parameters(onnx), 0)
         look_ups(version)

@@ -8,14 +8,14 @@ import numpy as np
 import onnxruntime
 
 from components.common import storage
-from components.common.objectives import SERVED_OBJECTIVES
-from components.common.packed_tables import PackedTables
-from components.common.servable import ONNX_INPUTS, ONNX_OUTPUT
-from components.serve import ranker, ranker_server
+from components.features.objectives import SERVED_OBJECTIVES
+from components.serve import ranker_server, ranker_tier
 from components.serve.config import EmbeddingTierConfig, RankerTierConfig
 from components.serve.embedding_server import EmbeddingTier, start
 from components.serve.ranker_version import RankerVersion
-from components.serve.version import Version
+from components.version.manifest import ONNX_INPUTS, ONNX_OUTPUT
+from components.version.packed_tables import PackedTables
+from components.version.version import Version
 from tests.benchmarks.serve_version import DIM, HALF_FILE, HALF_RANKER_FILE
 
 
@@ -23,9 +23,9 @@ class HalfTables(PackedTables):
     """Float16 vectors by the same look-up; on the wire as bytes."""
 
     def __init__(self, version: Version) -> None:
-        specs = list(version.details.tables)
+        specs = list(version.manifest.tables)
         content = storage.map_bytes(storage.join_uri(version.uri, "tables.int4"))
-        super().__init__(content, specs, version.details.features)
+        super().__init__(content, specs, version.manifest.features)
         halves = storage.map_bytes(storage.join_uri(version.uri, HALF_FILE))
         self._rows = {self.layout: np.asarray(halves).reshape(-1, 2 * DIM)}
 
@@ -39,7 +39,7 @@ class HalfTier(EmbeddingTier):
         self._tables = {**self._tables, digest: tables}
 
 
-class HalfRankerTier(ranker.RankerTier):
+class HalfRankerTier(ranker_tier.RankerTier):
     """Runs the ranker that takes float16 vectors."""
 
     def _load(self, digest: str) -> None:
@@ -53,7 +53,7 @@ class HalfRankerTier(ranker.RankerTier):
             vectors = (value.view(np.float16) if value.dtype == np.uint8 else value for value in inputs)
             return np.asarray(session.run([ONNX_OUTPUT], dict(zip(ONNX_INPUTS, vectors, strict=True)))[0])
 
-        objectives = version.details.objectives
+        objectives = version.manifest.objectives
         columns = {name: objectives.index(name) for name in SERVED_OBJECTIVES}
         self._versions = {digest: RankerVersion(digest, version.contract(), run, columns)}
 

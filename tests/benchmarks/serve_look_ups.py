@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 import torch
 
-from components.serve.version import Version
+from components.version.version import Version
 from tests.benchmarks.serve_half import HalfTables
 from tests.benchmarks.serve_version import DIM, FEATURES, NUM_ROWS
 
@@ -36,7 +36,7 @@ def look_ups(version: Version) -> None:
     torch.set_num_threads(1)
     tables = FEATURES.categorical_tables
     content = torch.from_numpy(np.array(packed._rows[packed.layout]))
-    parts = [content[spec.first_byte // 20 :][:NUM_ROWS] for spec in version.details.tables[: len(tables)]]
+    parts = [content[spec.first_byte // 20 :][:NUM_ROWS] for spec in version.manifest.tables[: len(tables)]]
     draw, kernel = np.random.default_rng(1), torch.ops.quantized.embedding_bag_4bit_rowwise_offsets
 
     def with_torch(ids: np.ndarray) -> None:

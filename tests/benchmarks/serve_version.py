@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import date
 
 import numpy as np
 import onnx
@@ -10,21 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from components.common import storage
-from components.common.events import TABLES
-from components.common.features import FeatureConfig
-from components.common.int4 import Int4Layout
-from components.common.layout import VERSION_KIND, Store
-from components.common.manifests import Manifest, write_artifact
-from components.common.objectives import OBJECTIVE_NAMES
-from components.common.packed_tables import PackedTable
-from components.common.servable import ONNX_INPUTS, RANKER_FILE, TABLES_FILE, version_digest
+from components.common.layout import Store
+from components.common.lineage import Lineage
+from components.common.manifests import Step, write_artifact
 from components.export.config import ExportConfig
 from components.export.onnx_export import export_onnx, packed_inputs
-from components.export.ranker import PackedRanker, ServedRanker
+from components.export.served_ranker import PackedRanker, ServedRanker
+from components.features.events import LOG_NAMES
+from components.features.feature_list import FeatureConfig
+from components.features.objectives import OBJECTIVE_NAMES
+from components.ranker.config import ModelConfig
+from components.ranker.ranker import RankerNet
 from components.serve.deployment import Deployment, write_deployment
-from components.serve.request import RequestContract
-from components.train.config import ModelConfig
-from components.train.model.ranker import RankerNet
+from components.version.int4 import Int4Layout
+from components.version.manifest import ONNX_INPUTS, RANKER_FILE, TABLES_FILE, VersionManifest
+from components.version.packed_tables import PackedTable, bytes_of
+from components.version.parity import Parity
+from components.version.request import RequestContract
 
 NUM_TABLES, DIM, NUM_ROWS = 60, 32, 200_000
 HALF_FILE, HALF_RANKER_FILE = "tables.float16", "ranker_float16.onnx"
@@ -82,7 +84,7 @@ def write_version(store: Store, deployment: str) -> str:
         for value in inputs
     )
 
-    def write(staged: str) -> dict[str, Any]:
+    def write(staged: str) -> None:
         files = {
             RANKER_FILE: export_onnx(PackedRanker(ranker, FEATURES, specs), inputs, ONNX_INPUTS, ExportConfig()),
             HALF_RANKER_FILE: export_onnx(HalfRanker(ranker), halves, ONNX_INPUTS, ExportConfig()),
@@ -91,19 +93,24 @@ def write_version(store: Store, deployment: str) -> str:
         for name, written in files.items():
             storage.write_bytes(storage.join_uri(staged, name), written)
         _write_halves(storage.join_uri(staged, HALF_FILE), content)
-        details = {
-            "features": FEATURES.model_dump(mode="json"),
-            "objectives": list(OBJECTIVE_NAMES),
-            "tables": [spec.model_dump(mode="json") for spec in specs],
-            "identifiers": {
-                table: dict.fromkeys((*NAMES, "action_id"), "int64") for table in ("impressions", "actions")
-            },
-        }
-        return {"details": details}
 
+    day = date(2026, 1, 1)
+    wanted = VersionManifest(
+        origin=Step("benchmark").origin(),
+        checkpoint_digest="",
+        features=FEATURES,
+        objectives=OBJECTIVE_NAMES,
+        tables=tuple(specs),
+        identifiers={name: dict.fromkeys((*NAMES, "action_id"), "int64") for name in LOG_NAMES},
+        lineage=Lineage(arm="", first_day=day, trained_through=day, parent="", step=0, negative_keep_rate=1.0),
+        parity=Parity(
+            int4_max_difference=0, objectives={}, table_bytes=bytes_of(specs), rows=0, days=(), max_difference=0
+        ),
+        recipe={},
+        blessing={},
+    )
     staged = store.version("staged")
-    manifest = write_artifact(staged, Manifest(kind=VERSION_KIND), write)
-    digest = version_digest(manifest)
+    digest = write_artifact(staged, wanted, write).version_digest
     fs, path = storage.filesystem(staged)
     fs.mv(path, store.version(digest))
     write_deployment(store, deployment, Deployment(current=digest))
@@ -128,7 +135,7 @@ class Requests:
 
     def __init__(self, num_candidates: int, num_actions: int = 30, seed: int = 0) -> None:
         identifiers = dict.fromkeys((*NAMES, "action_id"), "int64")
-        self._contract = RequestContract(FEATURES, dict.fromkeys(TABLES, identifiers))
+        self._contract = RequestContract(FEATURES, dict.fromkeys(LOG_NAMES, identifiers))
         self._sizes = {"user": 1, "candidates": num_candidates, "actions": num_actions}
         self._draw = np.random.default_rng(seed)
 

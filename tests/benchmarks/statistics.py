@@ -23,7 +23,7 @@ ROUNDS = 3
 
 _OURS = f"""
 from components.common.beam import LOCAL_RUNNER
-from data_validation.statistics import write_statistics
+from data_validation.examples.statistics import write_statistics
 files = ["{FOLDER}/%d.parquet" % number for number in range({NUM_FILES})]
 identifiers = frozenset("identifier_%d" % number for number in range({NUM_IDENTIFIERS}))
 write_statistics({{"all": files}}, "{FOLDER}/out", identifiers, frozenset(), LOCAL_RUNNER)
@@ -31,7 +31,7 @@ write_statistics({{"all": files}}, "{FOLDER}/out", identifiers, frozenset(), LOC
 _EXPECTATIONS = """
 from tests.benchmarks.statistics import sample_logs
 from data_validation.config import ValidationConfig
-from data_validation.expectations import check_logs
+from data_validation.logs.expectations import check_logs
 from tests.benchmarks.join_logs import DATASET
 check_logs(*sample_logs(20_000), DATASET, ValidationConfig())
 """

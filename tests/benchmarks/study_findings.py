@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.stats import rankdata
 
-from components.common.objectives import OBJECTIVE_NAMES
+from components.features.objectives import OBJECTIVE_NAMES
 from tests.benchmarks.study_runs import Evaluation, Outcome
 
 _NOT_GIVEN = "not given here"

@@ -12,15 +12,15 @@ import torch
 from pydantic import Field
 
 from components.common.config import Config
-from components.common.features import (
+from components.features.feature_list import (
     CategoricalFeature,
     CountFeatures,
     EngagementFeatures,
     FeatureConfig,
     SequenceFeature,
 )
-from components.common.objectives import OBJECTIVES
-from components.train.dataset import ExampleSet
+from components.features.objectives import OBJECTIVES
+from components.ranker.dataset import ExampleSet
 
 CLICK_RATE = 0.15
 # Positives of each objective, as a share of the clicks.
@@ -190,3 +190,13 @@ def _intercept(logits: np.ndarray, rate: float) -> float:
         else:
             high = middle
     return low
+
+
+def rare_rows_percent(examples: ExampleSet) -> dict[str, float]:
+    """Share of the examples whose user, and whose item, is in at most five of them."""
+    columns = {name: number for number, name in enumerate(examples.features.categorical_names)}
+    shares = {}
+    for name in ("user_id", "item_id"):
+        ids = examples.categorical[:, columns[name]]
+        shares[name] = 100 * float((torch.bincount(ids)[ids] <= 5).double().mean())
+    return shares

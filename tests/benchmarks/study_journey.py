@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 
 from components.common.digests import digest_json
-from components.common.examples import EVALUATION, TRAINING
-from components.common.layout import EXAMPLES_KIND, Store
+from components.common.layout import Store
 from components.common.manifests import read_manifest
-from components.common.release import DAILY
+from components.common.releases import DAILY
+from components.features.examples import EVALUATION, TRAINING, ExamplesManifest
 from components.train.config import TrainConfig
 from pipelines.config import RunConfig, load_config
 from tests.benchmarks.study_findings import Results
@@ -27,7 +27,7 @@ SETTING = "journey"
 
 def stored_days(store: Store, config: RunConfig) -> StoredDays:
     """The batch and continual days of a finished demo."""
-    continual = store.closed_days(DAILY)
+    continual = store.finished_days(DAILY)
     if not continual:
         sys.exit(f"{store.root}: no finished day of training; run `make demo` first")
     first = config.schedule.first_day
@@ -39,7 +39,7 @@ def stored_days(store: Store, config: RunConfig) -> StoredDays:
         batch_days=tuple(batch),
         continual_days=tuple(continual),
         features=config.features,
-        examples_digest=digest_json([read_manifest(uri, EXAMPLES_KIND).content_digest for uri in uris]),
+        examples_digest=digest_json([read_manifest(uri, ExamplesManifest).content_digest for uri in uris]),
     )
 
 

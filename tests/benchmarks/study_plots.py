@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
-from components.common.objectives import OBJECTIVE_NAMES
+from components.features.objectives import OBJECTIVE_NAMES
 from components.report.plots import style
 from tests.benchmarks.study_findings import BATCH_ARMS, CURVE_ARMS, Claim, Results, mean_and_error
 

@@ -25,17 +25,18 @@ from pydantic import Field
 
 from components.common.config import Config
 from components.common.digests import canonical_json, digest_json
-from components.common.examples import EVALUATION, TRAINING, read_examples
-from components.common.features import FeatureConfig
 from components.common.layout import Store
-from components.common.objectives import OBJECTIVES
+from components.common.lineage import Lineage
 from components.common.progress import Progress
-from components.evaluate.metrics import weighted_auc
-from components.evaluate.score import predict
-from components.train.checkpoint import Lineage, TrainingState, new_state
+from components.features.examples import EVALUATION, TRAINING, keep_rate, read_examples
+from components.features.feature_list import FeatureConfig
+from components.features.objectives import OBJECTIVES
+from components.ranker.auc import weighted_auc
+from components.ranker.dataset import ExampleSet, tensors_of
+from components.ranker.prediction import predict
 from components.train.config import TrainConfig
-from components.train.dataset import ExampleSet, keep_rate, tensors_of
 from components.train.trainer import Trainer
+from components.train.training_state import TrainingState, new_state
 from tests.benchmarks.study_ids import Simulation, World
 
 _SCORE_ROWS = 4096
@@ -181,19 +182,13 @@ def train(state: TrainingState, trainer: Trainer, examples: ExampleSet, epoch: i
         yield number
 
 
-def rare_rows_percent(examples: ExampleSet) -> dict[str, float]:
-    """Share of the examples whose user, and whose item, is in at most five of them."""
-    columns = {name: number for number, name in enumerate(examples.features.categorical_names)}
-    shares = {}
-    for name in ("user_id", "item_id"):
-        ids = examples.categorical[:, columns[name]]
-        shares[name] = 100 * float((torch.bincount(ids)[ids] <= 5).double().mean())
-    return shares
-
-
 def evaluate(state: TrainingState, examples: ExampleSet, at: float) -> Evaluation:
     """Score examples with the model as it is."""
-    probabilities = predict(state, examples, _SCORE_ROWS).astype(np.float64).clip(1e-7, 1 - 1e-7)
+    probabilities = (
+        predict(state.model, state.lineage.negative_keep_rate, examples, _SCORE_ROWS)
+        .astype(np.float64)
+        .clip(1e-7, 1 - 1e-7)
+    )
     labels, masks = examples.labels.numpy(), examples.masks.numpy() > 0
     losses, aucs = [], []
     for number in range(len(OBJECTIVES)):

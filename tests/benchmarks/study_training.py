@@ -23,9 +23,9 @@ from tests.benchmarks.study_findings import (
     multi_epoch,
     sparse_gain,
 )
-from tests.benchmarks.study_ids import Simulation
+from tests.benchmarks.study_ids import Simulation, rare_rows_percent
 from tests.benchmarks.study_plots import write_page
-from tests.benchmarks.study_runs import Outcome, Run, StoredDays, complete, load, rare_rows_percent, read
+from tests.benchmarks.study_runs import Outcome, Run, StoredDays, complete, load, read
 
 SEEDS = (0, 1, 2)
 EVALUATE_AT = tuple(sorted([*(tenths / 10 for tenths in range(1, 21)), 1.05]))

@@ -17,17 +17,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from components.common.features import CategoricalFeature, FeatureConfig, SequenceFeature
-from components.common.objectives import OBJECTIVES
-from components.train import memory
-from components.train.batch import Batch, make_sparse
-from components.train.config import OptimizerConfig, TrainConfig
-from components.train.lazy_adam import LazyAdam
-from components.train.model.ranker import Ranker
-from components.train.optimizer import RankerOptimizer
-from components.train.row_optimizer import RowOptimizer
-from components.train.rows import DistinctRows, RowGradients
-from components.train.rowwise_adagrad import RowwiseAdagrad
+from components.features.feature_list import CategoricalFeature, FeatureConfig, SequenceFeature
+from components.features.objectives import OBJECTIVES
+from components.ranker.batch import Batch
+from components.ranker.ranker import Ranker
+from components.tables import memory
+from components.tables.config import OptimizerConfig
+from components.tables.lazy_adam import LazyAdam
+from components.tables.optimizer import ModelOptimizer
+from components.tables.row_optimizer import RowOptimizer
+from components.tables.rows import DistinctRows, RowGradients
+from components.tables.rowwise_adagrad import RowwiseAdagrad
+from components.tables.sparse_ids import make_sparse
+from components.train.config import TrainConfig
 from components.train.trainer import Trainer
 
 NUM_TABLES, DIM, BATCH, NUM_THREADS = 60, 32, 2000, 2
@@ -107,7 +109,7 @@ def whole_step(adaptive: bool) -> Step:
     values = {"batch_size": BATCH, "model": {"embedding_dim": DIM}, "optimizer": optimizer}
     config = TrainConfig.parse(values, "benchmark")
     ranker = Ranker(features, config.model).train()
-    trainer = Trainer(ranker, RankerOptimizer(ranker, config.optimizer), config, "benchmark")
+    trainer = Trainer(ranker, ModelOptimizer(ranker, config.optimizer), config, "benchmark")
     starts = torch.tensor([ranker.embeddings.first_rows[name] for name in names])
     labels, no_sequence = (torch.rand(BATCH, len(OBJECTIVES)) < 0.2).float(), torch.zeros(BATCH, 1, 2).long()
 

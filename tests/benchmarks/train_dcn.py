@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from components.common.features import CategoricalFeature, FeatureConfig, SequenceFeature
-from components.common.objectives import OBJECTIVE_NAMES
-from components.train.batch import Batch, make_sparse
-from components.train.config import ModelConfig, TrainConfig
-from components.train.model.embeddings import Embeddings
-from components.train.model.ranker import Ranker
-from components.train.optimizer import RankerOptimizer
+from components.features.feature_list import CategoricalFeature, FeatureConfig, SequenceFeature
+from components.features.objectives import OBJECTIVE_NAMES
+from components.ranker.batch import Batch
+from components.ranker.ranker import Ranker
+from components.tables.embeddings import Embeddings
+from components.tables.optimizer import ModelOptimizer
+from components.tables.sparse_ids import make_sparse
+from components.train.config import TrainConfig
 from components.train.trainer import Trainer
 from tests.benchmarks.train_rows import BATCH, Rows, Size
 
@@ -50,7 +51,7 @@ class DcnRanker(Ranker):
     def __init__(self, features: FeatureConfig, dim: int) -> None:
         """Make tables and net."""
         nn.Module.__init__(self)
-        self.embeddings = Embeddings(features, ModelConfig(embedding_dim=dim, embedding_init=EMBEDDING_INIT))
+        self.embeddings = Embeddings(features, dim, EMBEDDING_INIT)
         self.net = DcnNet(dim * len(features.categorical))  # type: ignore[assignment]
 
     def forward(self, batch: Batch) -> Tensor:
@@ -82,7 +83,7 @@ class Afterclick:
         }
         config = TrainConfig.parse(values, "benchmark")
         self.model = DcnRanker(self._features, size.dim)
-        self._trainer = Trainer(self.model, RankerOptimizer(self.model, config.optimizer), config, "benchmark")
+        self._trainer = Trainer(self.model, ModelOptimizer(self.model, config.optimizer), config, "benchmark")
 
     def batches(self, rows: Rows) -> list[Batch]:
         """In the form that a step takes."""

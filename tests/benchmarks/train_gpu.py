@@ -11,10 +11,10 @@ import sys
 
 import torch
 
-from components.train.config import OptimizerConfig
-from components.train.lazy_adam import LazyAdam
-from components.train.row_optimizer import RowOptimizer
-from components.train.rowwise_adagrad import RowwiseAdagrad
+from components.tables.config import OptimizerConfig
+from components.tables.lazy_adam import LazyAdam
+from components.tables.row_optimizer import RowOptimizer
+from components.tables.rowwise_adagrad import RowwiseAdagrad
 from tests.benchmarks.train import DIM, TABLE_ROWS, Lookups, Step, step_of, torch_adam
 
 STEPS, WARM_UP = 200, 20

@@ -16,8 +16,10 @@ import pyarrow as pa
 import torch
 
 from components.common import storage
-from components.common.examples import TRAINING, example_schema
-from components.common.features import (
+from components.common.layout import Store
+from components.common.manifests import Step, write_artifact
+from components.features.examples import TRAINING, ExamplesManifest, example_schema
+from components.features.feature_list import (
     CategoricalFeature,
     CountFeatures,
     EngagementFeatures,
@@ -25,13 +27,11 @@ from components.common.features import (
     SequenceFeature,
     sequence_column,
 )
-from components.common.layout import EXAMPLES_KIND, Store
-from components.common.manifests import Manifest, write_artifact
-from components.train import memory
+from components.ranker.ranker import Ranker
+from components.tables import memory
+from components.tables.optimizer import ModelOptimizer
 from components.train.config import TrainConfig
 from components.train.loader import open_stream
-from components.train.model.ranker import Ranker
-from components.train.optimizer import RankerOptimizer
 from components.train.trainer import Trainer
 from tests.benchmarks.train import BATCH, DIM, NUM_TABLES, NUM_THREADS, TABLE_ROWS
 
@@ -60,8 +60,10 @@ def filled_store() -> Iterator[Store]:
             def write(staged: str, table: pa.Table = table) -> None:
                 storage.write_parquet(storage.join_uri(staged, "part-00000.parquet"), table)
 
-            settings = {"sampling": {"negative_keep_rate": 1.0}}
-            write_artifact(store.examples(TRAINING, day), Manifest(kind=EXAMPLES_KIND, settings=settings), write)
+            manifest = ExamplesManifest(
+                origin=Step("benchmark").origin(), rows=len(table), positives={}, negative_keep_rate=1.0
+            )
+            write_artifact(store.examples(TRAINING, day), manifest, write)
         yield store
 
 
@@ -90,7 +92,7 @@ def main() -> None:
         count = sum(len(batch.dense) for batch in stream.shuffled(BATCH, seed=0))
         print(f"train.loader.examples_per_second: {count / (time.monotonic() - started):.0f}")
         ranker = Ranker(FEATURES, config.model)
-        trainer = Trainer(ranker, RankerOptimizer(ranker, config.optimizer), config, "benchmark")
+        trainer = Trainer(ranker, ModelOptimizer(ranker, config.optimizer), config, "benchmark")
         trainer.train_epoch(stream.shuffled(BATCH, seed=0), len(stream), 0)
         print(f"train.examples_per_second: {count / trainer.seconds:.0f}")
         print(f"train.first_batch_seconds: {trainer.opening_seconds:.1f}")

@@ -10,7 +10,7 @@ import resource
 
 import torch
 
-from components.train import memory
+from components.tables import memory
 from tests.benchmarks.train_dcn import Afterclick
 from tests.benchmarks.train_rows import BATCH, LARGE, draw_rows
 

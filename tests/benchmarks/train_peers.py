@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-from components.train import memory
+from components.tables import memory
 from tests.benchmarks.train_dcn import Afterclick
 from tests.benchmarks.train_peers_models import DeepCtrTorch, FuxiCtr, TorchRechub
 from tests.benchmarks.train_rows import BATCH, LARGE, SMALL, Rows, Size, draw_rows

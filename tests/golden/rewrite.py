@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from components.train.model.ranker import Ranker
+from components.ranker.ranker import Ranker
 from pipelines.compile import compile_pipelines
 from pipelines.config import load_config
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from components.common.layout import Store
-from components.common.servable import ONNX_INPUTS, ONNX_OUTPUT
-from components.serve import session
-from components.serve.request import Limits
-from components.serve.version import Version
+from components.version import session
+from components.version.manifest import ONNX_INPUTS, ONNX_OUTPUT
+from components.version.request import Limits
+from components.version.version import Version
 from tests.benchmarks.serve_version import FEATURES, Requests, write_version
 
 pytestmark = [

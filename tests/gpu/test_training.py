@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from components.train.checkpoint import load_checkpoint
-from components.train.lazy_adam import LazyAdam
-from components.train.row_optimizer import RowOptimizer
-from components.train.rowwise_adagrad import RowwiseAdagrad
+from components.tables.lazy_adam import LazyAdam
+from components.tables.row_optimizer import RowOptimizer
+from components.tables.rowwise_adagrad import RowwiseAdagrad
 from components.train.run import train_batch
-from tests.unit.train.test_lazy_adam import DIM, TABLES, batches, config_of, take_step
+from components.train.training_state import load_state
+from tests.unit.tables.test_lazy_adam import DIM, TABLES, batches, config_of, take_step
 from tests.unit.train.test_resume import recipe
 from tests.unit.train.test_run import copy_examples
 
@@ -55,7 +55,7 @@ def test_checkpoint_of_a_gpu_is_that_of_the_cpu(joined, tmp_path, precision):
             execution={"device": device, "resume_steps": 5},
         )
         train_batch(own.store.root, "x", own.config.features, config, own.batch_days)
-        found[device], _ = load_checkpoint(own.store, "x", own.batch_days[-1])
+        found[device], _ = load_state(own.store, "x", own.batch_days[-1])
     rough = precision == "bfloat16"
     for name, value in found["cpu"].model.state_dict().items():
         difference = (found["cuda"].model.state_dict()[name] - value).abs().max()

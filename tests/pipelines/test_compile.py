@@ -4,7 +4,6 @@ import pytest
 import yaml
 
 from pipelines.compile import PIPELINES, compile_pipelines
-from pipelines.config import load_config
 from pipelines.resources import GPU_TYPE, STEPS
 from tests.golden.rewrite import GOLDEN, without_versions
 
@@ -53,15 +52,34 @@ def test_cluster_safe_subset(compiled):
         assert all("parameterIterator" not in task for task in tasks_of(spec))
 
 
-def test_configuration_and_registry_can_be_compiled_in(tmp_path):
-    parameters = {**load_config("simulator").parameters(), "store_uri": "s3://bucket/afterclick"}
+def test_store_configuration_and_registry_can_be_compiled_in(tmp_path):
+    parameters = {"store_uri": "s3://bucket/afterclick", "config_uri": "s3://bucket/afterclick/configs/abc.json"}
     paths = compile_pipelines(tmp_path, parameters, image_prefix="registry.example.com/team/")
     spec = yaml.safe_load(paths[0].read_text())
     inputs = spec["root"]["inputDefinitions"]["parameters"]
-    assert inputs["store_uri"]["defaultValue"] == "s3://bucket/afterclick"
-    assert inputs["gate"]["defaultValue"]["num_days"] == 2
+    assert {name: inputs[name]["defaultValue"] for name in parameters} == parameters
     images = {container["image"] for container in executors_of(paths[0]).values()}
     assert images == {f"registry.example.com/team/{row.image}" for row in STEPS.values() if row.image}
+
+
+@pytest.mark.parametrize("name", sorted(PIPELINES))
+def test_pipelines_take_addresses_not_configurations(compiled, name):
+    """Kubeflow limits a parameter to 10,000 bytes, and passes integers as floats and mappings without their order."""
+    spec = yaml.safe_load(compiled[name].read_text())
+    inputs = spec["root"]["inputDefinitions"]["parameters"]
+    assert set(inputs) == {"store_uri", "config_uri", "as_of"}
+    assert {value["parameterType"] for value in inputs.values()} == {"STRING"}
+    for component in spec["components"].values():
+        for value in component.get("inputDefinitions", {}).get("parameters", {}).values():
+            assert value["parameterType"] != "STRUCT"
+
+
+@pytest.mark.parametrize("name", sorted(PIPELINES))
+def test_only_conditions_are_nested(compiled, name):
+    """A nested pipeline costs seconds on a cluster."""
+    spec = yaml.safe_load(compiled[name].read_text())
+    nested = [component for component, value in spec["components"].items() if "dag" in value]
+    assert all(component.startswith(("comp-condition", "comp-condition-branches")) for component in nested)
 
 
 def executors_of(path: Path) -> dict[str, dict]:

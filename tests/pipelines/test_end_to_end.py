@@ -18,12 +18,12 @@ import pytest
 from components.common import storage
 from components.common.layout import Store
 from components.common.ledger import read_ledger
-from components.common.release import read_pointer
+from components.common.releases import read_pointer
 from pipelines.config import load_config
 from tests.conftest import small_values, write_config
 from tests.serving import free_port
 
-AFTERCLICK = [sys.executable, "-m", "pipelines.cli"]
+AFTERCLICK = [sys.executable, "-m", "cli.main"]
 
 
 def afterclick(*arguments: str, expect: int = 0) -> str:
@@ -63,15 +63,15 @@ def test_blessed_candidate_is_published(published):
     pointer = read_pointer(store)
     assert pointer is not None and pointer.arm == "candidate"
     assert len(store.versions()) == 2
-    assert [day.day for day in store.closed_days("batch")] == [11]
-    assert [day.day for day in store.closed_days("daily")] == [11, 12]
+    assert [day.day for day in store.finished_days("batch")] == [11]
+    assert [day.day for day in store.finished_days("daily")] == [11, 12]
     assert Path(store.newest_report()).stat().st_size > 1_000_000
 
 
 def test_pipeline_outputs_tell_published_from_blocked(published, tmp_path):
     """A blocked run also ends in success: only the pipeline's own outputs tell."""
     store, _, _ = published
-    closed = [json.loads(Path(store.closed_run("daily", day)).read_bytes()) for day in store.closed_days("daily")]
+    closed = [json.loads(Path(store.finished_run("daily", day)).read_bytes()) for day in store.finished_days("daily")]
     assert [run["blessed"] for run in closed] == [False, True]
     assert closed[1]["promoted"] and closed[1]["published"] == read_pointer(store).version
     assert not closed[0]["published"] and not closed[0]["promoted"]
@@ -163,7 +163,7 @@ def test_days_are_trained_on_early_and_scored_when_they_are_final(tmp_path):
     config = config_file(tmp_path, schedule={"train_immature": True})
     store = Store(str(tmp_path / "store"))
     afterclick("run", "-c", config, "-s", store.root, "--max-days", "2")
-    scored, ahead = store.closed_days("daily"), store.checkpoint_days("candidate")
+    scored, ahead = store.finished_days("daily"), store.checkpoint_days("candidate")
     assert ahead[-1] - scored[-1] == timedelta(days=load_config(config).dataset.maturity_days)
     row = next(row for row in read_ledger(store) if row.event_date == scored[-1] and row.arm == "candidate")
     assert row.trained_through == scored[-1] - timedelta(days=1)
@@ -177,7 +177,7 @@ def test_validation_stops_the_run(tmp_path):
     assert "error: validate-logs: the logs do not meet" in printed
     assert "Traceback" not in printed
     store = Store(str(tmp_path / "store"))
-    assert read_pointer(store) is None and read_ledger(store) == [] and store.closed_days("batch") == []
+    assert read_pointer(store) is None and read_ledger(store) == [] and store.finished_days("batch") == []
     assert not storage.exists(store.examples("training", store.clean_days()[0]))
     config = config_file(tmp_path, validation={"label_density": {"checkouts": {"at_least": 0.99}}})
     printed = afterclick("run", "-c", config, "-s", str(tmp_path / "store"), expect=1)
@@ -205,7 +205,7 @@ def test_killed_run_gives_the_same_ledger(published, tmp_path, part):
     afterclick("run", "-c", config, "-s", store.root, "--max-days", "2")
     assert ledger_bytes(store) == ledger_bytes(uninterrupted), where
     assert read_pointer(store) == read_pointer(uninterrupted), where
-    assert store.closed_days("daily") == uninterrupted.closed_days("daily"), where
+    assert store.finished_days("daily") == uninterrupted.finished_days("daily"), where
 
 
 def test_errors_are_one_line(tmp_path):

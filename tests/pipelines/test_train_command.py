@@ -15,13 +15,13 @@ import yaml
 
 from components.common import storage
 from components.common.layout import Store
-from components.train.checkpoint import load_checkpoint
+from components.train.training_state import load_state
 from tests.unit.train.test_run import copy_examples
 
 OPTIMIZER = {"learning_rate": 1e-3, "table_multiplier": 50, "tables": "lazy_adam", "frequency_adaptive": {}}
 
 
-def run(*arguments, launcher=("-m", "pipelines.cli")):
+def run(*arguments, launcher=("-m", "cli.main")):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "160"}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", *launcher, *map(str, arguments)],
@@ -74,13 +74,13 @@ def trained(joined, config_path, root, launcher):
 @pytest.mark.parametrize("name", RECIPES)
 def test_processes_train_what_one_trains(joined, config_paths, tmp_path, name):
     config_path = config_paths[name]
-    alone, said = trained(joined, config_path, tmp_path / "one", ("-m", "pipelines.cli"))
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pipelines.cli")
+    alone, said = trained(joined, config_path, tmp_path / "one", ("-m", "cli.main"))
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "cli.main")
     spread, said_by_two = trained(joined, config_path, tmp_path / "two", torchrun)
     assert said.count("train.checkpoint:") == said_by_two.count("train.checkpoint:") == 2
     for day in (joined.batch_days[-1], joined.scored_day):
-        one, _ = load_checkpoint(alone, "candidate", day)
-        two, _ = load_checkpoint(spread, "candidate", day)
+        one, _ = load_state(alone, "candidate", day)
+        two, _ = load_state(spread, "candidate", day)
         assert one.lineage.step == two.lineage.step
         for name, value in one.model.state_dict().items():
             torch.testing.assert_close(two.model.state_dict()[name], value, rtol=0, atol=1e-4, msg=name)

@@ -1,55 +1,170 @@
-"""Imports point one way: common <- a step's logic <- its component <- pipelines."""
+"""The house's plan: imports point one way, in no circle; files are short; a name means one thing."""
+
+from __future__ import annotations
 
 import ast
+import subprocess
+import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-STEPS = sorted(path.name for path in Path("components").iterdir() if path.is_dir() and path.name != "__pycache__")
-# What a step may import beside itself and `common`.
-ALLOWED = {
-    "evaluate": {"train"},
-    "export": {"train", "evaluate", "serve"},
+# What each folder may import beside itself; docs/architecture.md draws it.
+BELOW: dict[str, set[str]] = {
+    "components.common": set(),
+    "components.features": {"components.common"},
+    "components.tables": {"components.common", "components.features"},
+    "components.ranker": {"components.common", "components.features", "components.tables"},
+    "components.version": {"components.common", "components.features"},
+    **dict.fromkeys(
+        ("components.make_logs", "components.join", "components.schedule", "components.gate", "data_validation"),
+        {"components.common", "components.features"},
+    ),
+    "components.train": {"components.common", "components.features", "components.tables", "components.ranker"},
+    **dict.fromkeys(
+        ("components.publish", "components.serve", "components.report"),
+        {"components.common", "components.features", "components.version"},
+    ),
+    **dict.fromkeys(
+        ("components.evaluate", "components.export"),
+        {
+            "components.common",
+            "components.features",
+            "components.tables",
+            "components.ranker",
+            "components.version",
+        },
+    ),
 }
+ROOTS = ("components", "data_validation", "pipelines", "cli")
+# Of a step, pipelines see what it declares; the local runner also asks which day comes next.
+DECLARATIONS = {"component", "config", "presets"}
+ASKED_BY_PIPELINES = {"components.schedule.run", "data_validation.examples.schema"}
+# These stand for the same thing in every folder.
+SHARED_NAMES = {"__init__.py", "component.py", "config.py", "run.py", "validate.py"}
 
 
-def imported_modules(path: Path) -> set[str]:
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+def paths() -> list[Path]:
+    return sorted(path for root in ROOTS for path in Path(root).rglob("*.py"))
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+
+
+def folder_of(module: str) -> str:
+    """The part of the house that a module belongs to."""
+    parts = module.split(".")
+    return ".".join(parts[:2]) if parts[0] == "components" and len(parts) > 1 else parts[0]
+
+
+def imports_of(tree: ast.AST) -> set[str]:
+    names = set()
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-    return found
+            # `from package import module` imports the module.
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_step_imports_only_common_and_exceptions(step):
-    allowed = {step, "common"} | ALLOWED.get(step, set())
-    for path in Path("components", step).rglob("*.py"):
-        for module in imported_modules(path):
-            assert not module.startswith(("pipelines", "data_validation")), f"{path} imports {module}"
-            if module.startswith("components."):
-                assert module.split(".")[1] in allowed, f"{path} imports {module}"
+def house_imports(path: Path, known: set[str]) -> set[str]:
+    """Modules of the house that a file imports anywhere, also within functions."""
+    return imports_of(ast.parse(path.read_text())) & known
 
 
-def test_data_validation_imports_only_common():
-    for path in Path("data_validation").rglob("*.py"):
-        for module in imported_modules(path):
-            if module.startswith(("components.", "pipelines")):
-                assert module.startswith("components.common"), f"{path} imports {module}"
+@pytest.fixture(scope="module")
+def imported() -> dict[str, set[str]]:
+    """By module of the house, which of its modules it imports."""
+    known = {module_of(path) for path in paths()}
+    return {module_of(path): house_imports(path, known) for path in paths()}
+
+
+def test_every_folder_has_its_place(imported):
+    folders = {folder_of(module) for module in imported} - {"components", "pipelines", "cli"}
+    assert folders == BELOW.keys()
+
+
+@pytest.mark.parametrize("folder", BELOW)
+def test_folder_imports_only_what_is_below_it(imported, folder):
+    allowed = BELOW[folder] | {folder, "components"}
+    for module, names in imported.items():
+        if folder_of(module) == folder:
+            assert {name for name in names if folder_of(name) not in allowed} == set(), module
+
+
+def test_what_is_below_is_below_in_turn():
+    for folder, below in BELOW.items():
+        for other in below:
+            assert BELOW[other] <= below and folder not in BELOW[other]
+
+
+def test_pipelines_see_what_steps_declare(imported):
+    for module, names in imported.items():
+        if folder_of(module) == "pipelines":
+            of_steps = names - BELOW.keys() - ASKED_BY_PIPELINES
+            hidden = {
+                name
+                for name in of_steps
+                if folder_of(name) not in {"pipelines", "components", "components.common", "components.features"}
+                and name.rsplit(".", 1)[-1] not in DECLARATIONS
+            }
+            assert hidden <= {"data_validation.examples"}, module
+
+
+def test_nothing_imports_the_command_line(imported):
+    for module, names in imported.items():
+        if folder_of(module) != "cli":
+            assert not [name for name in names if folder_of(name) == "cli"], module
+
+
+def test_no_modules_import_each_other_in_a_circle(imported):
+    finished: set[str] = set()
+
+    def visit(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, " -> ".join([*way[way.index(module) :], module])
+        if module not in finished:
+            # A package's own file is imported with any of its modules.
+            for name in imported[module] - {module}:
+                visit(name, (*way, module))
+            finished.add(module)
+
+    for module in imported:
+        visit(module, ())
 
 
 def test_only_components_import_kfp():
-    paths = [*Path("components").rglob("*.py"), *Path("data_validation").rglob("*.py")]
-    for path in paths:
-        if any(module.split(".")[0] == "kfp" for module in imported_modules(path)):
+    for path in [*Path("components").rglob("*.py"), *Path("data_validation").rglob("*.py")]:
+        if any(name.split(".")[0] == "kfp" for name in imports_of(ast.parse(path.read_text()))):
             assert path.name == "component.py" or path == Path("components/common/step.py"), path
 
 
-def test_serving_needs_no_torch():
-    import subprocess
-    import sys
+def test_files_are_short():
+    lengths = {
+        str(path): path.read_text().count("\n") for root in (*ROOTS, "tests") for path in Path(root).rglob("*.py")
+    }
+    assert {path: length for path, length in lengths.items() if length > 300} == {}
 
-    code = "import sys, components.serve.predictor; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+def test_one_name_means_one_thing():
+    names = Counter(path.name for path in paths() if path.name not in SHARED_NAMES)
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_versions_and_servers_need_no_torch_and_no_beam():
+    code = (
+        "import sys, components.version.predictor, components.serve.ranker_server, components.serve.embedding_server, "
+        "cli.serve; print(sorted({'torch', 'apache_beam', 'kfp'} & set(sys.modules)))"
+    )
+    printed = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert printed.stdout == "[]\n"
+
+
+def test_joining_needs_no_torch():
+    code = (
+        "import sys, components.join.run, data_validation.run, components.make_logs.run; print('torch' in sys.modules)"
+    )
+    printed = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert printed.stdout == "False\n"

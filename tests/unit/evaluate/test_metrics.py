@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from components.evaluate.metrics import score_objective, user_replicates, weighted_auc
+from components.evaluate.metrics import score_objective
+from components.ranker.auc import user_replicates, weighted_auc
 
 
 def auc(labels, predictions):

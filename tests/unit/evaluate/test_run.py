@@ -3,14 +3,14 @@ from datetime import timedelta
 import pytest
 
 from components.common.errors import InputError
-from components.common.examples import read_examples
 from components.common.ledger import find_row
-from components.common.objectives import OBJECTIVE_NAMES
 from components.evaluate.config import EvaluationConfig
 from components.evaluate.logistic_regression import Yardstick
 from components.evaluate.run import evaluate_day
-from components.train.checkpoint import checkpoint_digest, find_checkpoint
-from components.train.dataset import tensors_of
+from components.features.examples import read_examples
+from components.features.objectives import OBJECTIVE_NAMES
+from components.ranker.checkpoint import find_checkpoint
+from components.ranker.dataset import tensors_of
 
 
 def test_both_arms_are_scored_on_the_same_unseen_rows(trained):
@@ -19,7 +19,7 @@ def test_both_arms_are_scored_on_the_same_unseen_rows(trained):
     for row in rows:
         assert row.trained_through == trained.batch_days[-1] < row.event_date
         manifest = find_checkpoint(trained.store, row.arm, row.trained_through)
-        assert row.checkpoint_digest == checkpoint_digest(manifest)
+        assert row.checkpoint_digest == manifest.checkpoint_digest
         assert set(row.scores) == set(OBJECTIVE_NAMES)
         assert len(row.scores["checkout_given_view"].auc_replicates) == trained.config.evaluation.num_replicates
         assert row.scores["click"].auc_replicates == ()

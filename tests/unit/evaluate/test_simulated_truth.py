@@ -10,18 +10,19 @@ import pyarrow.compute as pc
 import pytest
 
 from components.common import storage
-from components.common.examples import read_examples
-from components.common.layout import LOG_FILE, Store
-from components.common.objectives import OBJECTIVES
-from components.evaluate.metrics import weighted_auc
-from components.evaluate.score import predict
+from components.common.layout import Store
+from components.features.examples import read_examples
+from components.features.log_manifests import LOG_FILE
+from components.features.objectives import OBJECTIVES
 from components.join.assemble import JoinJob
 from components.join.run import join_days
 from components.make_logs.run import make_logs
-from components.train.checkpoint import load_checkpoint
-from components.train.dataset import tensors_of
+from components.ranker.auc import weighted_auc
+from components.ranker.dataset import tensors_of
+from components.ranker.prediction import predict
 from components.train.run import train_batch
-from data_validation.logs import validate_logs
+from components.train.training_state import load_state
+from data_validation.logs.validate import validate_logs
 from pipelines.config import load_config
 from tests.conftest import small_values, write_config
 
@@ -57,14 +58,14 @@ def scored(tmp_path_factory):
     job = JoinJob(config.dataset, config.features, config.join, days[0], days[-1], as_of, days[NUM_DAYS])
     join_days(store.root, job)
     train_batch(store.root, "control", config.features, config.arms.control, days[:NUM_DAYS])
-    state, _ = load_checkpoint(store, "control", days[NUM_DAYS - 1])
+    state, _ = load_state(store, "control", days[NUM_DAYS - 1])
     table = pa.concat_tables([read_examples(store, "evaluation", day)[0] for day in days[NUM_DAYS:]])
     truth = pa.concat_tables(
         [storage.read_parquet(storage.join_uri(store.truth(day), LOG_FILE)) for day in days[NUM_DAYS:]]
     )
     truth = truth.take(pc.index_in(table["impression_id"], value_set=truth["impression_id"].combine_chunks()))
     examples = tensors_of(table, state.features, unsampled=True)
-    predictions = predict(state, examples, 4096)
+    predictions = predict(state.model, state.lineage.negative_keep_rate, examples, 4096)
     found = {}
     for number, objective in enumerate(OBJECTIVES):
         rows = examples.masks[:, number].numpy() > 0

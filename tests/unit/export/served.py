@@ -8,18 +8,18 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from components.common.features import FeatureConfig
-from components.common.int4 import dequantize
-from components.common.manifests import Manifest, read_manifest
-from components.common.packed_tables import PackedTable, pack_tables
-from components.common.release import Blessing
-from components.common.servable import ONNX_INPUTS
+from components.common.manifests import read_manifest
+from components.common.releases import Blessing
 from components.export.config import ExportConfig
 from components.export.onnx_export import export_onnx, packed_inputs
-from components.export.ranker import PackedRanker, ServedRanker
 from components.export.run import export_releases
-from components.serve.predictor import Predictor
-from components.train.model.ranker import Ranker
+from components.export.served_ranker import PackedRanker, ServedRanker
+from components.features.feature_list import FeatureConfig
+from components.ranker.ranker import Ranker
+from components.version.int4 import dequantize
+from components.version.manifest import ONNX_INPUTS, VersionManifest
+from components.version.packed_tables import PackedTable, pack_tables
+from components.version.predictor import Predictor
 from tests.conftest import Deployment
 
 
@@ -80,8 +80,8 @@ class Unexported:
         """Where its version goes."""
         return self.deployment.store.staged_version(self.blessing.releases[0].checkpoint_digest)
 
-    def export(self, **config: object) -> Manifest:
+    def export(self, **config: object) -> VersionManifest:
         """Export it."""
         settings = ExportConfig.parse(config, "export")
         export_releases(self.deployment.store.root, settings, "batch", self.deployment.scored_day)
-        return read_manifest(self.uri, "version")
+        return read_manifest(self.uri, VersionManifest)

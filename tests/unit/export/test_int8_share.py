@@ -12,21 +12,21 @@ import torch
 
 from components.common import storage
 from components.common.errors import InputError
-from components.common.examples import EVALUATION, TRAINING, read_examples
-from components.common.features import sequence_column
 from components.common.layout import Store
-from components.common.packed_tables import PackedTable
-from components.common.servable import version_digest
-from components.evaluate.score import predict
-from components.export.frequencies import count_look_ups, most_frequent
+from components.common.lineage import Lineage
+from components.export.look_up_counts import count_look_ups, most_frequent
+from components.features.examples import EVALUATION, TRAINING, read_examples
+from components.features.feature_list import sequence_column
 from components.publish.registry import publish_releases
+from components.ranker.dataset import tensors_of
+from components.ranker.prediction import predict
 from components.report.facts import collect
 from components.report.page import render
-from components.serve.predictor import Predictor
 from components.serve.ranker_version import RankerVersion
-from components.serve.version import Version
-from components.train.checkpoint import Lineage, load_checkpoint
-from components.train.dataset import tensors_of
+from components.train.training_state import load_state
+from components.version.parity import TableParity
+from components.version.predictor import Predictor
+from components.version.version import Version
 from tests.unit.export.served import vectors_of
 from tests.unit.export.test_single_file import with_codes
 
@@ -80,42 +80,44 @@ def test_most_frequent_rows_are_sorted_and_were_looked_up():
 
 
 def predicted_by_torch(deployment, content, specs):
-    state, _ = load_checkpoint(deployment.store, "control", deployment.batch_days[-1])
+    state, _ = load_state(deployment.store, "control", deployment.batch_days[-1])
     for spec in specs:
         state.model.embeddings.tables()[spec.name].copy_(torch.from_numpy(vectors_of(content, spec)))
     table = read_examples(deployment.store, EVALUATION, deployment.scored_day)[0]
-    return predict(state, tensors_of(table, state.features, unsampled=True), 512)
+    return predict(
+        state.model, state.lineage.negative_keep_rate, tensors_of(table, state.features, unsampled=True), 512
+    )
 
 
 def test_version_serves_frequent_rows_at_8_bits_and_reports_plain_int4_beside_it(unexported, capsys):
     deployment = unexported.deployment
     plain = unexported.export()
-    assert "plain_int4" not in plain.details["parity"]
-    assert {spec["num_hot"] for spec in plain.details["tables"]} == {0}
+    assert plain.parity.plain_int4 is None
+    assert {spec.num_hot for spec in plain.tables} == {0}
     storage.remove(unexported.uri)
     manifest = unexported.export(int8_share=SHARE, single_file=True)
-    parity = manifest.details["parity"]
+    parity = manifest.parity
     # What is reported of plain INT4 is what an export of it reports.
-    known = {name: plain.details["parity"][name] for name in ("int4_max_difference", "objectives", "table_bytes")}
-    assert parity["plain_int4"] == known
-    assert parity["int4_max_difference"] < known["int4_max_difference"]
-    assert known["table_bytes"]["int4"] < parity["table_bytes"]["int4"] < 1.6 * known["table_bytes"]["int4"]
-    assert parity["table_bytes"]["float16"] == known["table_bytes"]["float16"]
-    assert parity["single_file_max_difference"] <= 1e-6
+    known = TableParity(**plain.parity.model_dump(include=set(TableParity.model_fields)))
+    assert parity.plain_int4 == known
+    assert parity.int4_max_difference < known.int4_max_difference
+    assert known.table_bytes.int4 < parity.table_bytes.int4 < 1.6 * known.table_bytes.int4
+    assert parity.table_bytes.float16 == known.table_bytes.float16
+    assert parity.single_file_max_difference <= 1e-6
 
     content = storage.map_bytes(storage.join_uri(unexported.uri, "tables.int4"))
-    specs = [PackedTable.parse(values, "table") for values in manifest.details["tables"]]
-    state, _ = load_checkpoint(deployment.store, "control", deployment.batch_days[-1])
+    specs = list(manifest.tables)
+    state, _ = load_state(deployment.store, "control", deployment.batch_days[-1])
     frequencies = count_look_ups(deployment.store, state.lineage, state.features)
     for spec in specs:
         assert spec.hot_ids(content).tolist() == most_frequent(frequencies[spec.name], SHARE).tolist()
     assert sum(spec.num_hot for spec in specs) > 100
 
     rows = read_examples(deployment.store, EVALUATION, deployment.scored_day)[0]
-    predictor, _ = Predictor.from_version(unexported.uri)
+    predictor = Predictor.from_version(Version.open(unexported.uri))
     served = predictor.predict(rows)
     assert np.abs(served - predicted_by_torch(deployment, content, specs)).max() < 1e-6
-    assert RankerVersion.load(Version.open(unexported.uri), 1).digest == version_digest(manifest)
+    assert RankerVersion.load(Version.open(unexported.uri), 1).digest == manifest.version_digest
     said = re.search(
         r"AUC by INT4 tables with frequent rows in INT8 .*; AUC by plain INT4 tables .*", capsys.readouterr().out
     )
@@ -128,13 +130,13 @@ def test_report_page_shows_plain_int4_beside_what_is_published(unexported):
     for config in ({}, {"int8_share": SHARE}):
         storage.remove(unexported.uri)
         manifest = unexported.export(**config)
-        publish_releases(deployment.store, blessing, [version_digest(manifest)])
+        publish_releases(deployment.store, blessing, [manifest.version_digest])
         facts = collect(deployment.store, deployment.config.dataset, "batch", deployment.scored_day)
-        pages.append(render(facts, 0.10))
+        pages.append(render(facts))
     assert "plain INT4" not in pages[0] and "frequent rows INT8" not in pages[0]
     assert "<th>INT4 tables, frequent rows INT8</th><th>plain INT4, not published</th>" in pages[1]
-    for column in (manifest.details["parity"], manifest.details["parity"]["plain_int4"]):
-        assert f"{column['table_bytes']['int4']:,} bytes" in pages[1]
+    for column in (manifest.parity, manifest.parity.plain_int4):
+        assert f"{column.table_bytes.int4:,} bytes" in pages[1]
 
 
 def test_limits_are_of_what_is_published(unexported, monkeypatch):
@@ -146,8 +148,8 @@ def test_limits_are_of_what_is_published(unexported, monkeypatch):
         return []
 
     monkeypatch.setattr("components.export.run.beyond_limits", beyond_limits)
-    parity = unexported.export(int8_share=SHARE).details["parity"]
-    assert asked == [parity["objectives"]] and asked != [parity["plain_int4"]["objectives"]]
+    parity = unexported.export(int8_share=SHARE).parity
+    assert asked == [parity.objectives] and asked != [parity.plain_int4.objectives]
 
 
 def test_frequencies_are_needed_only_for_the_option(unexported):

@@ -9,19 +9,20 @@ import onnxruntime
 import pytest
 import torch
 
-from components.common.encoding import encode
 from components.common.errors import InputError
-from components.common.examples import EVALUATION, read_examples
-from components.common.features import FeatureConfig
-from components.common.packed_tables import PackedTable
-from components.common.servable import PREDICTOR_INPUTS, version_digest
 from components.export import single_file
 from components.export.config import ExportConfig
 from components.export.single_file import check_size, compare_single_file, export_single_file
+from components.features.encoding import encode
+from components.features.examples import EVALUATION, read_examples
+from components.features.feature_list import FeatureConfig
 from components.publish.registry import publish_releases
-from components.serve.predictor import Predictor
-from components.train.config import ModelConfig
-from components.train.model.ranker import Ranker
+from components.ranker.config import ModelConfig
+from components.ranker.ranker import Ranker
+from components.version.manifest import PREDICTOR_INPUTS
+from components.version.packed_tables import PackedTable
+from components.version.predictor import Predictor
+from components.version.version import Version
 from tests.unit.export.served import make_files
 
 FILES = ["predictor.onnx", "ranker.onnx", "tables.int4"]
@@ -158,7 +159,7 @@ def assert_nothing_exported(unexported):
 def test_there_is_none_unless_asked_for(unexported):
     manifest = unexported.export()
     assert [file.name for file in manifest.files] == FILES[1:]
-    assert "single_file_max_difference" not in manifest.details["parity"]
+    assert manifest.parity.single_file_max_difference is None
 
 
 def documented_snippet():
@@ -171,11 +172,11 @@ def test_version_with_a_single_file_is_published_and_runs_as_documented(unexport
     snippet = documented_snippet()
     manifest = unexported.export(single_file=True)
     assert [file.name for file in manifest.files] == FILES
-    assert manifest.details["parity"]["single_file_max_difference"] <= 1e-6
-    digest = version_digest(manifest)
+    assert manifest.parity.single_file_max_difference <= 1e-6
+    digest = manifest.version_digest
     publish_releases(deployment.store, blessing, [digest])
     uri = deployment.store.version(digest)
-    predictor, _ = Predictor.from_version(uri)
+    predictor = Predictor.from_version(Version.open(uri))
     rows = read_examples(deployment.store, EVALUATION, deployment.scored_day)[0]
     names = {"rows": rows, "features": predictor.features}
     monkeypatch.chdir(uri)

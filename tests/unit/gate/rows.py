@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 
 from components.common.ledger import LedgerRow, ObjectiveScore
-from components.common.objectives import SERVED_OBJECTIVES
+from components.features.objectives import SERVED_OBJECTIVES
 
 
 def ledger_row(

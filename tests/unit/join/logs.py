@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from components.common.events import ACTIONS, IMPRESSIONS, DatasetConfig, arrow_type
+from components.features.events import ACTIONS, IMPRESSIONS, DatasetConfig, arrow_type
 
 HOUR = 3_600_000_000
 DAY = 24 * HOUR

@@ -9,9 +9,9 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from components.common.events import ACTION_TYPES
-from components.common.features import ENGAGEMENT_RATES, FeatureConfig
-from components.common.hashing import feature_ids, hash_identifiers
+from components.features.events import ACTION_TYPES
+from components.features.feature_list import ENGAGEMENT_RATES, FeatureConfig
+from components.features.hashing import feature_ids, hash_identifiers
 from tests.unit.join.logs import DATASET, DAY
 
 Row = dict[str, Any]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from components.common.log_events import Events
+from components.features.log_events import Events
 from components.join.attribution import attribute, label
 from tests.unit.join.logs import DATASET, HOUR, actions, impressions
 

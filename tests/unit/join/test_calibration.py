@@ -10,15 +10,15 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from components.common.events import DatasetConfig
-from components.common.objectives import OBJECTIVES
+from components.features.engagement import SCHEMA
+from components.features.events import DatasetConfig
+from components.features.objectives import OBJECTIVES
 from components.join.assemble import JoinJob, join_shard
 from components.join.config import JoinConfig
-from components.join.engagement import SCHEMA
 from components.make_logs.config import SimulatorSource
 from components.make_logs.simulator import simulate
-from components.train.dataset import participation
-from components.train.model.ranker import LogitCorrection
+from components.ranker.dataset import participation
+from components.ranker.ranker import LogitCorrection
 from tests.conftest import small_values
 
 NUM_DAYS = 20

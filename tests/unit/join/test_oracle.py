@@ -12,12 +12,12 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.common.features import FeatureConfig
-from components.common.log_events import Events
+from components.features.engagement import count_engagement, merge_engagement
+from components.features.feature_list import FeatureConfig
+from components.features.log_events import Events
 from components.join.assemble import JoinJob, join_shard
 from components.join.attribution import attribute
 from components.join.config import JoinConfig
-from components.join.engagement import count_engagement, merge_engagement
 from tests.unit.join import oracle
 from tests.unit.join.logs import DATASET, DAY, HOUR, actions, impressions
 

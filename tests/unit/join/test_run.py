@@ -8,43 +8,16 @@ import pytest
 from components.common import storage
 from components.common.days import microseconds
 from components.common.errors import InputError
-from components.common.examples import EARLY, EVALUATION, NEGATIVE_KEPT, TRAINING, read_examples
-from components.common.features import FeatureConfig
-from components.common.layout import LOG_FILE, Store
-from components.common.manifests import Manifest, read_manifest, write_artifact
-from components.join.assemble import JoinJob
+from components.common.layout import Store
+from components.common.manifests import read_manifest
+from components.features.examples import EARLY, EVALUATION, NEGATIVE_KEPT, TRAINING, ExamplesManifest
+from components.features.feature_list import FeatureConfig
+from components.features.log_manifests import LOG_FILE, CleanLogManifest
 from components.join.run import join_days, join_early
 from components.make_logs.run import make_logs
-from data_validation.logs import validate_logs
+from data_validation.logs.validate import validate_logs
 from tests.conftest import copy_clean_logs
-
-
-def examples(store, split, day):
-    return read_examples(store, split, day)[0]
-
-
-def rewrite(store, table_name, day, change):
-    """Change a day of clean logs, manifest and all."""
-    uri = store.clean_logs(table_name, day)
-    manifest = read_manifest(uri, "clean_logs")
-    table = change(storage.read_parquet(storage.join_uri(uri, LOG_FILE)))
-    write_artifact(
-        uri,
-        Manifest(**{**manifest.model_dump(), "counts": {**manifest.counts, "rows": table.num_rows}}),
-        lambda staged: storage.write_parquet(storage.join_uri(staged, LOG_FILE), table),
-    )
-
-
-def job_of(deployment, first, last, **changes):
-    config = deployment.config
-    as_of = config.dataset.mature_on(last) + timedelta(days=1)
-    return replace(JoinJob(config.dataset, config.features, config.join, first, last, as_of, first), **changes)
-
-
-@pytest.fixture()
-def logs(joined, tmp_path):
-    """A store with the same clean logs as `joined`, without examples."""
-    return copy_clean_logs(joined, str(tmp_path / "store"))
+from tests.unit.join.stores import examples, job_of, rewrite
 
 
 def test_a_day_is_the_same_alone_and_within_a_range(joined, logs):
@@ -57,7 +30,7 @@ def test_a_day_is_the_same_alone_and_within_a_range(joined, logs):
     join_days(logs.root, job)
     alone, within = examples(logs, TRAINING, day), examples(joined.store, TRAINING, day)
     assert alone.equals(within)
-    of_day = [read_manifest(store.examples(TRAINING, day), "examples") for store in (joined.store, logs)]
+    of_day = [read_manifest(store.examples(TRAINING, day), ExamplesManifest) for store in (joined.store, logs)]
     assert of_day[0].content_digest == of_day[1].content_digest
 
 
@@ -147,21 +120,7 @@ def test_rows_lost_on_the_way_stop_the_join(joined, logs):
     for _ in range(2):
         with pytest.raises(RuntimeError, match="reached the join"):
             join_days(logs.root, job_of(joined, day, day))
-    assert not storage.exists(logs.examples(EVALUATION, day))
-
-
-def test_identifiers_that_start_again_every_day_stop_the_join(joined, logs):
-    day, before = joined.scored_day, joined.batch_days[-1]
-    older = storage.read_parquet(storage.join_uri(logs.clean_logs("impressions", before), LOG_FILE))
-
-    def reuse(table):
-        for position, name in ((0, "impression_id"), (2, "user_id")):
-            table = table.set_column(position, name, pa.array(np.resize(older[name].to_numpy(), len(table))))
-        return table
-
-    rewrite(logs, "impressions", day, reuse)
-    with pytest.raises(InputError, match="an id that was used on the day before"):
-        join_days(logs.root, job_of(joined, day, day))
+    assert not logs.example_days(EVALUATION) and not logs.example_days(TRAINING)
 
 
 def test_day_without_actions_is_joined(joined, logs):
@@ -177,22 +136,21 @@ def test_late_action_rebuilds_only_the_days_that_it_can_touch(joined, logs):
     job = job_of(joined, first, last, evaluate_from=last)
     days = dataset.open_days(first, last)
     join_days(logs.root, job)
-    before = {day: read_manifest(logs.examples(TRAINING, day), "examples") for day in days}
+    before = {day: read_manifest(logs.examples(TRAINING, day), ExamplesManifest) for day in days}
     late_on = days[1] + timedelta(days=dataset.maturity_days)
     rewrite(logs, "actions", late_on, lambda table: _with_late_action(table, late_on))
     counts = join_days(logs.root, job)
-    after = {day: read_manifest(logs.examples(TRAINING, day), "examples") for day in days}
+    after = {day: read_manifest(logs.examples(TRAINING, day), ExamplesManifest) for day in days}
     touched = [day for day in days if late_on in dataset.days_read(day, day, history)]
-    assert [day for day in days if after[day].inputs != before[day].inputs] == touched
+    assert [day for day in days if after[day].origin != before[day].origin] == touched
     assert first not in touched and counts["impressions"] == sum(
-        read_manifest(logs.clean_logs("impressions", day), "clean_logs").counts["rows"] for day in touched
+        read_manifest(logs.clean_logs("impressions", day), CleanLogManifest).rows for day in touched
     )
     from_scratch = copy_clean_logs(replace(joined, store=logs), logs.root + "-again")
     join_days(from_scratch.root, job)
     for day in days:
-        assert (
-            after[day].content_digest == read_manifest(from_scratch.examples(TRAINING, day), "examples").content_digest
-        )
+        expected = read_manifest(from_scratch.examples(TRAINING, day), ExamplesManifest)
+        assert after[day].content_digest == expected.content_digest
 
 
 def _with_late_action(table, day):
@@ -218,80 +176,9 @@ def test_early_examples_hold_what_is_known_when_the_day_ends(joined, logs):
     for name in ("clicked", "add_to_carts", "checkouts"):
         assert (early[name].to_numpy() <= kept[name].to_numpy()).all()
     assert 0 < early["checkouts"].to_numpy().sum() < kept["checkouts"].to_numpy().sum()
-    digest = read_manifest(logs.examples(EARLY, day), "examples").content_digest
+    digest = read_manifest(logs.examples(EARLY, day), ExamplesManifest).content_digest
     join_early(logs.root, job_of(joined, day, day), [day])
-    assert read_manifest(logs.examples(EARLY, day), "examples").content_digest == digest
-
-
-def test_identifier_of_another_week_is_another_impression(joined, logs):
-    """Whatever other days a run reads, so a day is the same alone and within a range."""
-    day, first = joined.scored_day, joined.batch_days[0]
-    long_ago = joined.config.dataset.days_read(day, day, joined.config.features.history_days)[1]
-    older = storage.read_parquet(storage.join_uri(logs.clean_logs("impressions", long_ago), LOG_FILE)).slice(0, 20)
-
-    def reuse(table):
-        for position, name in ((0, "impression_id"), (2, "user_id")):
-            values = pa.concat_arrays([older[name].combine_chunks(), table[name].slice(20).combine_chunks()])
-            table = table.set_column(position, name, values)
-        return table
-
-    rewrite(logs, "impressions", day, reuse)
-    counts = join_days(logs.root, job_of(joined, first, day, evaluate_from=day))
-    within = read_manifest(logs.examples(EVALUATION, day), "examples")
-    storage.remove(logs.examples(EVALUATION, day))
-    join_days(logs.root, job_of(joined, day, day))
-    alone = read_manifest(logs.examples(EVALUATION, day), "examples")
-    assert alone.content_digest == within.content_digest
-    assert counts["impressions_duplicate"] == 0
-
-
-def test_identifier_of_the_day_before_is_a_repeat(joined, logs):
-    day, before = joined.scored_day, joined.batch_days[-1]
-    for table_name, name in (("impressions", "impression_id"), ("actions", "action_id")):
-        older = storage.read_parquet(storage.join_uri(logs.clean_logs(table_name, before), LOG_FILE)).slice(0, 3)
-
-        def reuse(table, older=older, name=name):
-            for column in (name, "user_id"):
-                values = pa.concat_arrays([older[column].combine_chunks(), table[column].slice(3).combine_chunks()])
-                table = table.set_column(table.column_names.index(column), column, values)
-            return table
-
-        rewrite(logs, table_name, day, reuse)
-    counts = join_days(logs.root, job_of(joined, day, day))
-    assert counts["impressions_duplicate"] == counts["actions_duplicate"] == 3
-
-
-def test_text_identifiers_and_shards_without_impressions(joined, logs):
-    """The same examples as with integers, also where a shard holds nothing of a log."""
-    day = joined.scored_day
-    for table_name in ("impressions", "actions"):
-        for read in joined.config.dataset.days_read(day, day, joined.config.features.history_days):
-            uri = logs.clean_logs(table_name, read)
-            manifest = read_manifest(uri, "clean_logs")
-            table = storage.read_parquet(storage.join_uri(uri, LOG_FILE))
-            position = table.column_names.index("impression_id")
-            table = table.set_column(position, "impression_id", table["impression_id"].cast(pa.string()))
-            details = {"identifiers": {**manifest.details["identifiers"], "impression_id": "string"}}
-            write_artifact(
-                uri,
-                Manifest(**{**manifest.model_dump(), "details": details}),
-                lambda staged, table=table: storage.write_parquet(storage.join_uri(staged, LOG_FILE), table),
-            )
-    job = job_of(joined, day, day)
-    job = replace(job, config=job.config.model_copy(update={"rows_per_shard": 20, "rows_per_file": 100}))
-    join_days(logs.root, job)
-    found, expected = examples(logs, EVALUATION, day), examples(joined.store, EVALUATION, day)
-    found = found.set_column(0, "impression_id", found["impression_id"].cast(pa.int64()))
-    order = [("impression_id", "ascending")]
-    assert (
-        found.sort_by(order)
-        .drop(["negative_kept"])
-        .equals(
-            expected.sort_by(order)
-            .drop(["negative_kept"])
-            .cast(found.schema.remove(found.schema.names.index("negative_kept")))
-        )
-    )
+    assert read_manifest(logs.examples(EARLY, day), ExamplesManifest).content_digest == digest
 
 
 def test_windows_longer_than_histories_are_read(joined, logs):

@@ -12,12 +12,12 @@ from dataclasses import replace
 
 import pytest
 
-from components.common.examples import EVALUATION, TRAINING
 from components.common.layout import Store
 from components.common.manifests import read_manifest
+from components.features.examples import EVALUATION, TRAINING, ExamplesManifest
 from components.join.run import join_days
-from tests.conftest import Deployment, copy_clean_logs, small_values, write_config
-from tests.unit.join.test_run import job_of
+from tests.conftest import Deployment, copy_clean_logs
+from tests.unit.join.stores import job_of
 
 _SECONDS = 120
 
@@ -56,7 +56,7 @@ def digests(store: Store, deployment: Deployment) -> list[str]:
     """What the examples of two days hold, byte by byte."""
     day, before = deployment.scored_day, deployment.batch_days[-1]
     places = [store.examples(TRAINING, before), store.examples(TRAINING, day), store.examples(EVALUATION, day)]
-    return [read_manifest(place, "examples").content_digest for place in places]
+    return [read_manifest(place, ExamplesManifest).content_digest for place in places]
 
 
 def join_with(deployment: Deployment, root: str, *options: str) -> tuple[list[str], dict[str, int]]:
@@ -99,10 +99,8 @@ def test_portability_layer_with_an_external_worker_pool_writes_the_same_bytes(jo
 _JOIN = """
 import sys
 from components.join import run
-from pipelines.config import load_config
-config, store, first, last, as_of = load_config(sys.argv[1]), *sys.argv[2:]
-parts = [getattr(config, name).model_dump(mode="json") for name in ("dataset", "features", "join")]
-run.main(store, *parts, (first, last), as_of, last, [])
+config_uri, store, first, last, as_of = sys.argv[1:]
+run.main(store, config_uri, (first, last), as_of, last, [])
 """
 
 
@@ -111,8 +109,7 @@ def test_killed_join_starts_again_and_writes_the_same_bytes(joined, tmp_path, si
     """Killed when the first file between the stages is there, and when the first day is finished."""
     store = copy_clean_logs(joined, str(tmp_path / "store"))
     job = job_of(joined, joined.batch_days[-1], joined.scored_day, evaluate_from=joined.scored_day)
-    config = write_config(tmp_path / "config.yaml", small_values())
-    arguments = [str(config), store.root, str(job.first_day), str(job.last_day), str(job.as_of)]
+    arguments = [joined.config.write(store), store.root, str(job.first_day), str(job.last_day), str(job.as_of)]
     with open(tmp_path / "join.log", "wb") as log:
         process = subprocess.Popen([sys.executable, "-c", _JOIN, *arguments], stdout=log, stderr=log)
         deadline = time.monotonic() + _SECONDS

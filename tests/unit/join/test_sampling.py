@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from components.common.hashing import splitmix64
+from components.features.hashing import splitmix64
 from components.join.sampling import kept_as_negative
 
 HASHES = splitmix64(np.arange(200_000))

@@ -8,15 +8,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.common.errors import InputError
-from components.common.events import ACTIONS, IMPRESSIONS
-from components.common.examples import EVALUATION, read_examples
 from components.common.layout import Store
+from components.features.events import ACTIONS, IMPRESSIONS
+from components.features.examples import EVALUATION, read_examples
 from components.join.assemble import JoinJob
 from components.join.run import join_days
 from components.make_logs.run import make_logs
 from components.train.run import train_batch
-from data_validation.examples import validate_examples
-from data_validation.logs import validate_logs
+from data_validation.examples.validate import validate_examples
+from data_validation.logs.validate import validate_logs
 from pipelines.config import load_config
 from tests.conftest import write_config
 

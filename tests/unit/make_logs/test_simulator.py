@@ -3,9 +3,9 @@ import pyarrow.compute as pc
 import pytest
 
 from components.common.errors import InputError
-from components.common.events import DatasetConfig
-from components.common.log_events import Events
-from components.common.objectives import OBJECTIVES
+from components.features.events import DatasetConfig
+from components.features.log_events import Events
+from components.features.objectives import OBJECTIVES
 from components.join.attribution import attribute, label
 from components.make_logs.simulator import simulate
 

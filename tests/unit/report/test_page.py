@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 
 from components.common.ledger import append_row
-from components.common.release import Blessing, Gain, read_blessing, write_record
+from components.common.releases import Blessing, Gain, read_blessing, write_record
 from components.gate.config import GateConfig
 from components.gate.run import judge_day
 from components.report.facts import collect
@@ -35,7 +35,7 @@ FLAGS = [
 @pytest.fixture(scope="module")
 def page(trained):
     judge_day(trained.store.root, GateConfig(), "batch", trained.scored_day)
-    return render(collect(trained.store, trained.config.dataset, "batch", trained.scored_day), 0.10)
+    return render(collect(trained.store, trained.config.dataset, "batch", trained.scored_day))
 
 
 def test_page_needs_nothing_from_elsewhere(page):
@@ -53,7 +53,7 @@ def test_page_says_what_happened(page):
 def test_text_from_data_is_escaped(trained):
     facts = collect(trained.store, trained.config.dataset, "batch", trained.scored_day)
     hostile = facts.blessing.model_copy(update={"reasons": ("<script>alert(1)</script>",)})
-    page = render(type(facts)(**{**vars(facts), "blessing": hostile}), 0.10)
+    page = render(type(facts)(**{**vars(facts), "blessing": hostile}))
     assert "<script>alert(1)" not in page and "&lt;script&gt;alert(1)" in page
 
 
@@ -73,15 +73,15 @@ def test_report_closes_the_run(trained, tmp_path):
         ledger_digest="",
     )
     write_record(store.blessing("daily", day), blessing)
-    assert store.closed_days("daily") == []
-    write_report(store.root, trained.config.dataset, "daily", day, 0.10)
-    assert store.closed_days("daily") == [day]
+    assert store.finished_days("daily") == []
+    write_report(store.root, trained.config.dataset, "daily", day)
+    assert store.finished_days("daily") == [day]
     assert read_blessing(store, "daily", day) == blessing
-    assert store.closed_days("daily")[0] + timedelta(days=1) > day
+    assert store.finished_days("daily")[0] + timedelta(days=1) > day
 
 
 def _served():
-    from components.common.objectives import SERVED_OBJECTIVES
+    from components.features.objectives import SERVED_OBJECTIVES
 
     return SERVED_OBJECTIVES
 

@@ -18,7 +18,7 @@ def store(tmp_path):
 
 
 def close(store, pipeline, day):
-    storage.write_bytes(store.closed_run(pipeline, date(2026, 3, day)), b"{}")
+    storage.write_bytes(store.finished_run(pipeline, date(2026, 3, day)), b"{}")
 
 
 def test_batch_is_scored_on_the_day_after_it(store):

@@ -13,16 +13,16 @@ from kserve import InferInput, InferRequest
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
 
 from components.common.errors import InputError
-from components.common.objectives import SERVED_OBJECTIVES
+from components.features.objectives import SERVED_OBJECTIVES
 from components.serve import ranker_version
 from components.serve.config import EmbeddingTierConfig, RankerTierConfig
 from components.serve.deployment import Deployment, write_deployment
 from components.serve.embedding_server import EmbeddingServicer, EmbeddingTier
-from components.serve.ranker import RankerTier, route
 from components.serve.ranker_model import RankerModel, _listed
+from components.serve.ranker_tier import RankerTier, route
 from components.serve.table_source import LocalTables, RemoteTables
 from components.serve.tensors import infer_response
-from components.serve.version import Version
+from components.version.version import Version
 
 
 def tier_of(store, source=None, **settings):

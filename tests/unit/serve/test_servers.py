@@ -19,18 +19,18 @@ import pytest
 import torch
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
+from cli.logged_requests import logged_requests
 from components.common import storage
 from components.common.errors import InputError
-from components.common.examples import EVALUATION, read_examples
-from components.common.int4 import dequantize
-from components.common.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
-from components.evaluate.score import predict
+from components.features.examples import EVALUATION, read_examples
+from components.features.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
+from components.ranker.dataset import tensors_of
+from components.ranker.prediction import predict
 from components.serve.client import RankerClient, ServerError
 from components.serve.tensors import infer_request, rest_body
-from components.serve.version import Version
-from components.train.checkpoint import load_checkpoint
-from components.train.dataset import tensors_of
-from pipelines.requests import logged_requests
+from components.train.training_state import load_state
+from components.version.int4 import dequantize
+from components.version.version import Version
 from tests.serving import Server, free_port, stub_of
 
 NOON = "2026-01-05T12:00:00Z"
@@ -43,13 +43,15 @@ def probabilities(ranking):
 def test_answers_are_those_of_the_evaluator(trained, published, client):
     """From raw features over both tiers, against the checkpoint in torch on tables as INT4 has them."""
     version = Version.published(published.store, published.old)
-    state, _ = load_checkpoint(published.store, "control", trained.batch_days[-1])
+    state, _ = load_state(published.store, "control", trained.batch_days[-1])
     content = storage.map_bytes(storage.join_uri(version.uri, "tables.int4"))
-    for spec in version.details.tables:
+    for spec in version.manifest.tables:
         packed = content[spec.first_byte :][: spec.num_bytes].reshape(spec.num_rows, -1)
         state.model.embeddings.tables()[spec.name].copy_(torch.from_numpy(dequantize(packed, spec.layout)))
     table, _ = read_examples(published.store, EVALUATION, trained.scored_day)
-    expected = predict(state, tensors_of(table, state.features, unsampled=True), 512)
+    expected = predict(
+        state.model, state.lineage.negative_keep_rate, tensors_of(table, state.features, unsampled=True), 512
+    )
     columns = [OBJECTIVE_NAMES.index(name) for name in SERVED_OBJECTIVES]
     compared = 0
     for number, logged in enumerate(logged_requests(published.store, trained.scored_day, version.contract())):
@@ -221,7 +223,7 @@ def test_embedding_tier_refuses_what_it_cannot_answer(published, servers):
 
 def test_second_server_on_a_port_is_refused(published, servers):
     for server in servers:
-        command = [sys.executable, "-m", "components.serve", server.tier, "--store", published.store.root]
+        command = [sys.executable, "-m", "cli.serve", server.tier, "--store", published.store.root]
         ports = ["--grpc-port", str(server.grpc_port), "--http-port", str(free_port())]
         found = subprocess.run([*command, *ports], capture_output=True, text=True, check=False, timeout=60)
         assert found.returncode == 1 and "Traceback" not in found.stderr

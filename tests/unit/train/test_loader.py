@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from components.common import storage
-from components.common.examples import TRAINING, read_examples
 from components.common.layout import Store
-from components.train.dataset import concatenate, tensors_of
-from components.train.loader import Share, _ahead, open_stream
+from components.features.examples import TRAINING, read_examples
+from components.ranker.dataset import concatenate, tensors_of
+from components.tables.processes import Share
+from components.train.loader import _ahead, open_stream
 
 BATCH = 64
 

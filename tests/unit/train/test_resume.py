@@ -19,12 +19,15 @@ from components.common import storage
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.manifests import read_manifest
-from components.common.objectives import OBJECTIVE_NAMES
-from components.train.checkpoint import load_checkpoint, prune_checkpoints
+from components.features.examples import ExamplesManifest
+from components.features.objectives import OBJECTIVE_NAMES
+from components.ranker.checkpoint import CheckpointManifest
 from components.train.config import TrainConfig
 from components.train.curves import boundary_jumps
+from components.train.pruning import prune_checkpoints
 from components.train.run import train_batch, train_day
 from components.train.training_run import TrainingRun
+from components.train.training_state import load_state
 from tests.unit.train.test_run import copy_examples
 
 RECIPE = {
@@ -101,7 +104,7 @@ def test_going_on_gives_the_same_bits(joined, own, tmp_path, changes, monkeypatc
 PROGRAM = """
 import json, sys
 from datetime import date
-from components.common.features import FeatureConfig
+from components.features.feature_list import FeatureConfig
 from components.train.config import TrainConfig
 from components.train.run import train_batch
 root, features, train, days = map(json.loads, sys.argv[1:])
@@ -181,17 +184,17 @@ def test_test_loss_is_that_of_the_next_day_before_training_on_it(own):
     train(own, recipe(test={"points_per_epoch": 4}))
     points = curve(own, "test_curve.json")
     assert [point["epoch"] for point in points] == [0] * 4 + [1] * 4
-    manifest = read_manifest(own.store.checkpoint("x", own.batch_days[2]), "checkpoint")
-    assert manifest.details["lineage"]["step"] > points[-1]["step"], "the tested day is trained on in the end"
-    jumps = manifest.details["jumps_percent"]
+    manifest = read_manifest(own.store.checkpoint("x", own.batch_days[2]), CheckpointManifest)
+    assert manifest.lineage.step > points[-1]["step"], "the tested day is trained on in the end"
+    jumps = list(manifest.jumps_percent)
     assert jumps == boundary_jumps(points) and len(jumps) == 1
     assert jumps[0]["click"] == pytest.approx((points[4]["click"] / points[3]["click"] - 1) * 100)
     # The same net without the tested day, tested by hand.
-    state, _ = load_checkpoint(own.store, "x", own.batch_days[2])
+    state, _ = load_state(own.store, "x", own.batch_days[2])
     train_batch(own.store.root, "y", own.config.features, recipe(), own.batch_days[:2])
-    alone, _ = load_checkpoint(own.store, "y", own.batch_days[1])
-    from components.common.examples import TRAINING, read_examples
-    from components.train.dataset import tensors_of
+    alone, _ = load_state(own.store, "y", own.batch_days[1])
+    from components.features.examples import TRAINING, read_examples
+    from components.ranker.dataset import tensors_of
 
     unseen = tensors_of(read_examples(own.store, TRAINING, own.batch_days[2])[0], state.features, unsampled=False)
     _, losses = alone.model.eval().loss(unseen.batch(slice(None)), alone.model.net.wide.bias.new_ones(6))
@@ -206,11 +209,11 @@ def test_early_stopping_goes_back_to_the_best(own, capsys):
     totals = [sum(point[name] for name in OBJECTIVE_NAMES) for point in points]
     best = totals.index(min(totals))
     assert len(points) == best + 4 < 30
-    manifest = read_manifest(own.store.checkpoint("x", own.batch_days[2]), "checkpoint")
-    assert manifest.details["stopped_early"]
+    manifest = read_manifest(own.store.checkpoint("x", own.batch_days[2]), CheckpointManifest)
+    assert manifest.stopped_early
     assert f"goes back to step {points[best]['step']}" in capsys.readouterr().out
-    one_day = -(-read_manifest(own.store.examples("training", own.batch_days[2]), "examples").counts["rows"] // 64)
-    assert manifest.details["lineage"]["step"] == points[best]["step"] + one_day
+    one_day = -(-read_manifest(own.store.examples("training", own.batch_days[2]), ExamplesManifest).rows // 64)
+    assert manifest.lineage.step == points[best]["step"] + one_day
 
 
 @pytest.mark.parametrize("resume_steps", [1, 4])
@@ -230,10 +233,10 @@ def test_best_is_taken_when_epochs_run_out(own):
     train(own, recipe(epochs=2, optimizer=optimizer, test={"points_per_epoch": 5, "patience": 9}))
     points = curve(own, "test_curve.json")
     totals = [sum(point[name] for name in OBJECTIVE_NAMES) for point in points]
-    manifest = read_manifest(own.store.checkpoint("x", own.batch_days[2]), "checkpoint")
-    assert len(points) == 10 and not manifest.details["stopped_early"]
-    one_day = -(-read_manifest(own.store.examples("training", own.batch_days[2]), "examples").counts["rows"] // 64)
-    assert manifest.details["lineage"]["step"] == points[totals.index(min(totals))]["step"] + one_day
+    manifest = read_manifest(own.store.checkpoint("x", own.batch_days[2]), CheckpointManifest)
+    assert len(points) == 10 and not manifest.stopped_early
+    one_day = -(-read_manifest(own.store.examples("training", own.batch_days[2]), ExamplesManifest).rows // 64)
+    assert manifest.lineage.step == points[totals.index(min(totals))]["step"] + one_day
 
 
 def test_a_test_takes_a_day_to_test_on(own):
@@ -246,17 +249,17 @@ def test_old_checkpoints_are_pruned_but_those_in_use(own, monkeypatch):
     train(own, config)
     days = [*own.batch_days[3:], own.scored_day]
     pointer = SimpleNamespace(arm="x", trained_through=days[0])
-    monkeypatch.setattr("components.train.checkpoint.read_pointer", lambda store, channel: pointer)
+    monkeypatch.setattr("components.train.pruning.read_pointer", lambda store, channel: pointer)
     for _ in range(2):
         # The second time finds days that are there, and makes those again that were pruned.
         for before, day in zip([own.batch_days[2], *days], days, strict=False):
             train_day(own.store.root, "x", own.config.features, config, day, before)
     assert own.store.checkpoint_days("x") == [own.batch_days[2], *days], "nothing is scored yet"
     for scored in days:
-        storage.write_bytes(own.store.closed_run("daily", scored), b"{}")
+        storage.write_bytes(own.store.finished_run("daily", scored), b"{}")
     prune_checkpoints(own.store, "x", days[-1], None)
     assert own.store.checkpoint_days("x") == [own.batch_days[2], *days]
-    monkeypatch.setattr("components.train.checkpoint.read_pointer", lambda store, channel: None)
+    monkeypatch.setattr("components.train.pruning.read_pointer", lambda store, channel: None)
     prune_checkpoints(own.store, "x", days[-1], 1)
     assert own.store.checkpoint_days("x") == [own.batch_days[2], days[-1]]
 
@@ -264,10 +267,10 @@ def test_old_checkpoints_are_pruned_but_those_in_use(own, monkeypatch):
 def test_served_and_unscored_checkpoints_stay(own, monkeypatch):
     days = [own.batch_days[2], *(own.scored_day + timedelta(days=number) for number in range(6))]
     for day in days:
-        storage.write_bytes(storage.join_uri(own.store.checkpoint("x", day), "part"), b"")
-    storage.write_bytes(own.store.closed_run("daily", days[4]), b"{}")
+        storage.write_bytes(storage.join_uri(own.store.checkpoint("x", day), "manifest.json"), b"{}")
+    storage.write_bytes(own.store.finished_run("daily", days[4]), b"{}")
     pointer = SimpleNamespace(arm="x", trained_through=days[2])
-    monkeypatch.setattr("components.train.checkpoint.read_pointer", lambda store, channel: pointer)
+    monkeypatch.setattr("components.train.pruning.read_pointer", lambda store, channel: pointer)
     prune_checkpoints(own.store, "x", days[-1], 2)
     assert own.store.checkpoint_days("x") == [days[0], days[2], *days[4:]]
 

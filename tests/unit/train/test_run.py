@@ -7,13 +7,15 @@ import torch
 
 from components.common import storage
 from components.common.errors import InputError
-from components.common.examples import TRAINING, read_examples
 from components.common.layout import Store
 from components.common.manifests import read_manifest
-from components.train.checkpoint import find_checkpoint, load_checkpoint
-from components.train.dataset import tensors_of
+from components.features.examples import TRAINING, ExamplesManifest, read_examples
+from components.ranker.checkpoint import find_checkpoint
+from components.ranker.dataset import tensors_of
+from components.train.config import TrainConfig
 from components.train.run import train_batch, train_day
 from components.train.trainer import Trainer
+from components.train.training_state import load_state
 from tests.conftest import Deployment
 
 
@@ -76,8 +78,8 @@ def test_another_recipe_is_trained_again(own):
 def test_warm_start_goes_on_from_the_checkpoint(own):
     before = batch(own)
     day(own)
-    state, _ = load_checkpoint(own.store, "control", own.scored_day)
-    parent, digest = load_checkpoint(own.store, "control", own.batch_days[-1])
+    state, _ = load_state(own.store, "control", own.scored_day)
+    parent, digest = load_state(own.store, "control", own.batch_days[-1])
     assert state.lineage.parent == digest == before
     assert state.lineage.step > parent.lineage.step
     assert state.lineage.first_day == own.batch_days[0]
@@ -95,7 +97,7 @@ def test_loaded_state_is_the_saved_state(own):
     examples = tensors_of(table, own.config.features, unsampled=False)
     results = []
     for _ in range(2):
-        state, _ = load_checkpoint(own.store, "control", own.batch_days[-1])
+        state, _ = load_state(own.store, "control", own.batch_days[-1])
         trainer = Trainer(state.model, state.optimizer, state.config, "test", state.lineage.step)
         trainer.train_step(examples.batch(slice(0, 100)))
         results.append(torch.cat([p.flatten() for p in state.model.parameters()]))
@@ -106,7 +108,7 @@ def test_warm_start_under_another_rate_is_refused(own):
     batch(own)
     uri = storage.join_uri(own.store.examples(TRAINING, own.scored_day), storage.MANIFEST_NAME)
     manifest = json.loads(storage.read_bytes(uri))
-    manifest["settings"]["sampling"]["negative_keep_rate"] = 0.1
+    manifest["negative_keep_rate"] = 0.1
     storage.write_bytes(uri, json.dumps(manifest).encode())
     with pytest.raises(InputError, match="trained at negative_keep_rate 0.5, the day's examples have 0.1"):
         day(own)
@@ -137,7 +139,7 @@ def test_tables_of_the_sparse_optimizer_move_faster(own):
     moved = {}
     for arm in ("control", "candidate"):
         batch(own, arm)
-        state, _ = load_checkpoint(own.store, arm, own.batch_days[-1])
+        state, _ = load_state(own.store, arm, own.batch_days[-1])
         moved[arm] = state.model.embeddings.tables()["surface"].std().item()
     assert moved["candidate"] > 3 * moved["control"]
 
@@ -147,15 +149,15 @@ def test_loss_curve_is_kept(own):
     manifest = find_checkpoint(own.store, "control", own.batch_days[-1])
     uri = storage.join_uri(own.store.checkpoint("control", own.batch_days[-1]), "loss_curve.json")
     points = json.loads(storage.read_bytes(uri))
-    steps = manifest.details["lineage"]["step"]
+    steps = manifest.lineage.step
     assert len(points) == -(-steps // own.config.arms.control.steps_per_point)
-    assert points[-1]["step"] == manifest.details["lineage"]["step"]
+    assert points[-1]["step"] == manifest.lineage.step
     assert points[-1]["click"] < points[0]["click"]
 
 
 def test_loss_that_is_not_finite_stops_before_the_update(own):
     batch(own)
-    state, _ = load_checkpoint(own.store, "control", own.batch_days[-1])
+    state, _ = load_state(own.store, "control", own.batch_days[-1])
     table, _ = read_examples(own.store, TRAINING, own.scored_day)
     poisoned = tensors_of(table, own.config.features, unsampled=False).batch(slice(0, 50))
     poisoned.dense[3, 0] = float("nan")
@@ -168,7 +170,7 @@ def test_loss_that_is_not_finite_stops_before_the_update(own):
 def test_examples_of_two_rates_are_refused(own):
     uri = storage.join_uri(own.store.examples(TRAINING, own.batch_days[0]), storage.MANIFEST_NAME)
     manifest = json.loads(storage.read_bytes(uri))
-    manifest["settings"]["sampling"]["negative_keep_rate"] = 0.1
+    manifest["negative_keep_rate"] = 0.1
     storage.write_bytes(uri, json.dumps(manifest).encode())
     with pytest.raises(InputError, match=r"negative_keep_rate \[0.1, 0.5\]"):
         batch(own)
@@ -180,7 +182,7 @@ def test_missing_examples_are_named(own):
         train_batch(
             own.store.root, "control", config.features, config.arms.control, [own.scored_day + timedelta(days=1)]
         )
-    assert read_manifest(own.store.examples(TRAINING, own.scored_day), "examples").kind == "examples"
+    assert read_manifest(own.store.examples(TRAINING, own.scored_day), ExamplesManifest).kind == "examples"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -189,3 +191,18 @@ def test_gpu_that_is_not_there_is_said_so(own):
     execution = recipe.execution.model_copy(update={"device": "cuda"})
     with pytest.raises(InputError, match="torch finds no GPU here; use auto or cpu"):
         batch(own, recipe=recipe.model_copy(update={"execution": execution}))
+
+
+@pytest.mark.parametrize("seed", [20170301, 2**53 + 1, 2**63 - 1])
+def test_any_seed_trains(own, seed):
+    """Also where dropout and redrawn tables derive seeds from it."""
+    recipe = own.config.arms.control
+    changes = {"model": {"dropout": 0.1}, "optimizer": {"reinitialize": {}}, "epochs": 2, "seed": seed}
+    values = recipe.model_dump(mode="json") | changes
+    assert batch(own, recipe=TrainConfig.parse(values, "train"))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_seeds_have_bounds(seed):
+    with pytest.raises(InputError, match=f"seed = {seed}: Input should be"):
+        TrainConfig.parse({"seed": seed}, "train")

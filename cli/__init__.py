@@ -1,0 +1,1 @@
+"""The `afterclick` command: imports everything, is imported by nothing."""

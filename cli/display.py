@@ -1,0 +1,165 @@
+"""What people see in the terminal: progress while a pipeline runs, the ledger, the summary."""
+
+from __future__ import annotations
+
+import time
+from datetime import date
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from cli.inspection import newest_blessing
+from components.common import storage
+from components.common.layout import Store
+from components.common.ledger import ARMS, LOGISTIC_REGRESSION, SERVED, read_ledger
+from components.common.manifests import find_manifest
+from components.common.releases import DAILY, PRODUCTION_CHANNEL, read_pointer
+from components.features.objectives import SERVED_OBJECTIVES
+from components.version.manifest import VersionManifest
+from components.version.parity import Parity
+from pipelines.local import RunEvents
+
+
+class RunDisplay:
+    """Bars for the running step, plain lines above them."""
+
+    def __init__(self, console: Console) -> None:
+        """Draw on a console; without a terminal only the lines are printed."""
+        # rich must keep the real stdout: kfp's is redirected to a log while a pipeline runs.
+        self._console = Console(file=console.file, force_terminal=console.is_terminal)
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._bar: TaskID | None = None
+        self._bar_name = ""
+        self._started = 0.0
+        self.events = RunEvents(on_step=self._step, on_line=self._line, on_progress=self._advance)
+
+    def __enter__(self) -> Self:
+        """Start drawing."""
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Stop drawing."""
+        self._progress.stop()
+
+    def begin_run(self, pipeline: str, event_date: date) -> None:
+        """Announce a run."""
+        self._started = time.monotonic()
+        self._console.print(f"[bold]{pipeline} run, scoring {event_date}[/bold]", highlight=False)
+
+    def end_run(self, pipeline: str, outputs: dict[str, Any]) -> None:
+        """Say what a run did, from the pipeline's own outputs."""
+        self._drop_bar()
+        published = str(outputs["published"])[:12] or "nothing"
+        self._console.print(
+            f"  {pipeline} {outputs['event_date']}: blessed={outputs['blessed']} published={published} "
+            f"promoted={outputs['promoted']} ({time.monotonic() - self._started:.0f} s)",
+            highlight=False,
+        )
+
+    def _step(self, name: str) -> None:
+        self._drop_bar()
+        self._bar, self._bar_name = self._progress.add_task(name, total=None, note=""), name
+
+    def _line(self, line: str) -> None:
+        if line.endswith("examples written"):
+            return
+        self._console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+
+    def _advance(self, name: str, done: int, total: int, note: str) -> None:
+        if self._bar is not None:
+            self._progress.update(self._bar, description=name, completed=done, total=total, note=note)
+
+    def _drop_bar(self) -> None:
+        if self._bar is not None:
+            self._progress.remove_task(self._bar)
+            self._bar = None
+
+
+def ledger_table(store_uri: str) -> Table:
+    """AUC of the served objectives on every unseen day, by arm."""
+    table = Table(title="AUC on unseen days", title_justify="left")
+    table.add_column("day")
+    table.add_column("arm")
+    for name in SERVED_OBJECTIVES:
+        table.add_column(name.replace("_given_", "\ngiven "), justify="right")
+        table.add_column("cali-\nbration", justify="right")
+    order = {arm: number for number, arm in enumerate((*ARMS, SERVED, LOGISTIC_REGRESSION))}
+    rows = sorted(read_ledger(Store(store_uri)), key=lambda row: (row.event_date, order.get(row.arm, len(order))))
+    for number, row in enumerate(rows):
+        cells = [str(row.event_date), row.arm.replace("_", " ")]
+        for name in SERVED_OBJECTIVES:
+            score = row.scores.get(name)
+            cells.append(f"{score.auc:.4f}" if score and score.auc is not None else "-")
+            cells.append(f"{score.calibration:.3f}" if score and score.calibration is not None else "-")
+        last_of_day = number + 1 == len(rows) or rows[number + 1].event_date != row.event_date
+        table.add_row(*cells, end_section=last_of_day)
+    return table
+
+
+def summary_lines(store_uri: str, prefix: str) -> list[str]:
+    """The state of a store, one `prefix.name: value` a line."""
+    store = Store(store_uri)
+    blessing, pointer = newest_blessing(store), read_pointer(store, PRODUCTION_CHANNEL)
+    lines = [f"{prefix}.days: {len(store.finished_days(DAILY))}"]
+    if blessing is not None:
+        for name, gain in blessing.gain_by_objective.items():
+            lines.append(f"{prefix}.gain_percent.{name}: {gain.percent:+.3f}")
+        if blessing.gain is not None:
+            low, high = blessing.gain.low, blessing.gain.high
+            lines.append(f"{prefix}.gain_percent: {blessing.gain.percent:+.3f}")
+            if low is not None and high is not None:
+                lines.append(f"{prefix}.gain_percent_interval: {low:+.3f} to {high:+.3f}")
+        lines.append(f"{prefix}.blessed: {str(blessing.blessed).lower()}")
+        lines.append(f"{prefix}.reasons: {'; '.join(blessing.reasons)}")
+        lines += [f"{prefix}.released: {r.action} of {r.arm}: {'; '.join(r.reasons)}" for r in blessing.releases]
+        lines += [f"{prefix}.withheld: {reason}" for reason in blessing.withheld]
+    if pointer is not None:
+        lines.append(f"{prefix}.arm: {pointer.arm}")
+        lines.append(f"{prefix}.published: {pointer.version}")
+        lines.append(f"{prefix}.version_folder: {store.version(pointer.version)}")
+        manifest = find_manifest(store.version(pointer.version), VersionManifest)
+        lines += _parity_lines(manifest.parity, prefix) if manifest else []
+    else:
+        lines.append(f"{prefix}.published: nothing")
+    if storage.exists(store.newest_report()):
+        lines.append(f"{prefix}.report: {store.newest_report()}")
+    return lines
+
+
+def _parity_lines(parity: Parity, prefix: str) -> list[str]:
+    """What INT4 tables and the ONNX export change, at most over the served objectives."""
+    served = [parity.objectives[name] for name in SERVED_OBJECTIVES]
+    changes = [abs(one.auc_change_percent) for one in served if one.auc_change_percent is not None]
+    means = [abs(one.mean_prediction_ratio - 1) for one in served if one.mean_prediction_ratio is not None]
+    return [
+        f"{prefix}.parity_max: {parity.max_difference:.1e}",
+        f"{prefix}.int4_bytes_ratio: {parity.table_bytes.ratio:.3f}",
+        f"{prefix}.int4_auc_change_max_percent: {max(changes, default=0):.3f}",
+        f"{prefix}.int4_mean_change_max_percent: {100 * max(means, default=0):.3f}",
+    ]
+
+
+def predictions_table(version: str, rows: list[dict[str, Any]]) -> Table:
+    """Probabilities by impression, or by item as a server answers."""
+    table = Table(title=f"version {version[:12]}", title_justify="left")
+    identifier, *objectives = rows[0] if rows else ["impression_id"]
+    table.add_column(identifier, no_wrap=True, overflow="fold")
+    for name in objectives:
+        table.add_column(name.replace("_given_", "\ngiven ").replace("_", " "), justify="right")
+    for row in rows:
+        table.add_row(str(row[identifier]), *(f"{row[name]:.4f}" for name in objectives))
+    return table

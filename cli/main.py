@@ -1,0 +1,269 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import schema_commands, serve
+from cli.command import DEMO_STORE, ConfigOption, DebugOption, StoreOption, clear_errors, console, say
+from cli.display import RunDisplay, ledger_table, summary_lines
+from components.common import ledger
+from components.common.days import parse_day, utc_today
+from components.common.errors import InputError
+from components.common.layout import Store
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Trains, gates and ships ads-conversion models every day.\n\n"
+    "Start with [bold]afterclick demo[/bold]: real logs to a published, gated model in a few minutes. Then write a "
+    "YAML file for your own logs and [bold]afterclick run[/bold] it; "
+    "[bold]afterclick show[/bold] says what is served and why.",
+)
+app.add_typer(schema_commands.app, name="schema")
+app.add_typer(serve.app, name="serve")
+
+
+class Channel(StrEnum):
+    """Where versions are published."""
+
+    CURRENT = "CURRENT"
+    EXPERIMENT = "EXPERIMENT"
+
+
+class Arm(StrEnum):
+    """The recipes under comparison."""
+
+    CONTROL = ledger.CONTROL
+    CANDIDATE = ledger.CANDIDATE
+
+
+ArmOption = Annotated[Arm, typer.Option(help="Whose recipe.")]
+
+
+@app.command()
+@clear_errors
+def demo(
+    store: StoreOption = DEMO_STORE,
+    days: Annotated[int, typer.Option(min=1, help="Days of daily training after the batch.")] = 5,
+    config: ConfigOption = "complete_journey",
+    debug: DebugOption = False,
+) -> None:
+    """Real logs to a published, gated model: one batch run, then one run per day.
+
+    A second call goes on where the first one stopped, and does nothing twice.
+    """
+    started = time.monotonic()
+    _run(config, store, None, days)
+    _show_summary(store)
+    say(*summary_lines(store, "demo"))
+    console.print(f"demo.seconds: {time.monotonic() - started:.0f}", highlight=False)
+
+
+@app.command()
+@clear_errors
+def run(
+    config: ConfigOption,
+    store: StoreOption,
+    as_of: Annotated[
+        str,
+        typer.Option(
+            help="Only events before this UTC day are seen; today, or the end of generated logs, if not given."
+        ),
+    ] = "",
+    max_days: Annotated[
+        int | None,
+        typer.Option(min=0, help="Stop when this many days of daily training are finished, earlier ones counted in."),
+    ] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Run what is due: the batch if it is not finished, then each day whose labels are final."""
+    _run(config, store, as_of or None, max_days)
+    _show_summary(store)
+    say(*summary_lines(store, "run"))
+
+
+def _run(config_name: str, store: str, as_of: str | None, max_days: int | None) -> None:
+    from pipelines.config import load_config
+    from pipelines.local import newest_as_of, run_schedule
+
+    config = load_config(config_name)
+    known_on = parse_day(as_of, "--as-of") if as_of else newest_as_of(config, utc_today())
+    with RunDisplay(console) as display:
+        runs = run_schedule(config, store, known_on, max_days, display.begin_run, display.events)
+        count = 0
+        for pipeline, outputs in runs:
+            count += 1
+            display.end_run(pipeline, outputs)
+        if not count:
+            console.print("nothing is due: every run is finished", highlight=False)
+
+
+def _show_summary(store: str) -> None:
+    console.print(ledger_table(store))
+
+
+@app.command()
+@clear_errors
+def train(
+    config: ConfigOption,
+    store: StoreOption,
+    arm: ArmOption,
+    day: Annotated[str, typer.Option(help="Train this day from the day before's checkpoint; else the batch.")] = "",
+    debug: DebugOption = False,
+) -> None:
+    """Train one arm on examples that are there, as the pipelines do; also under torchrun, with tables spread over GPUs.
+
+    torchrun --no-python --nproc-per-node 8 afterclick train --config own.yaml --store s3://bucket/store --arm candidate
+    """
+    from components.train.run import train_batch, train_day
+    from pipelines.config import load_config
+
+    loaded = load_config(config)
+    recipe, schedule, dataset = getattr(loaded.arms, arm.value), loaded.schedule, loaded.dataset
+    if day and schedule.train_immature:
+        raise InputError("schedule.train_immature: the pipelines choose a day's labels; use `afterclick run`")
+    if day:
+        chosen = parse_day(day, "--day")
+        digest = train_day(store, arm.value, loaded.features, recipe, chosen, dataset.open_day(chosen, -1))
+    else:
+        last = dataset.open_day(schedule.first_day, schedule.num_batch_days - 1)
+        digest = train_batch(store, arm.value, loaded.features, recipe, dataset.open_days(schedule.first_day, last))
+    if os.environ.get("RANK", "0") == "0":
+        say(f"train.checkpoint: {digest}")
+
+
+@app.command()
+@clear_errors
+def compile(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the YAML files.")] = Path(
+        "build/pipelines"
+    ),
+    config: Annotated[
+        str,
+        typer.Option(
+            "--config", "-c", help="Write this configuration to the store; its address is config_uri's default."
+        ),
+    ] = "",
+    store: Annotated[str, typer.Option("--store", "-s", help="Default of store_uri, e.g. a bucket.")] = "",
+    image_prefix: Annotated[str, typer.Option(help="Registry and path in front of the images' names.")] = "",
+    debug: DebugOption = False,
+) -> None:
+    """Write the pipelines' YAML for Kubeflow; image, CPU, memory, GPU and retries come from pipelines/resources.py."""
+    from pipelines.compile import compile_pipelines
+    from pipelines.config import load_config
+
+    parameters = {"store_uri": store} if store else {}
+    if config:
+        if not store:
+            raise InputError("--config: steps read the configuration from the store; name it with --store")
+        parameters["config_uri"] = load_config(config).write(Store(store))
+    for path in compile_pipelines(output, parameters, image_prefix):
+        say(str(path))
+
+
+@app.command()
+@clear_errors
+def predict(
+    examples: Annotated[
+        str,
+        typer.Argument(
+            help="Parquet file of examples, as in STORE/examples/evaluation; its newest if not given. With --server, a "
+            "request's JSON file."
+        ),
+    ] = "",
+    store: StoreOption = DEMO_STORE,
+    channel: Annotated[
+        Channel, typer.Option(help="Production, or the blessed candidate under `gate.on_blessing: experiment`.")
+    ] = Channel.CURRENT,
+    limit: Annotated[int, typer.Option(min=1, help="Rows.")] = 10,
+    server: Annotated[str, typer.Option(help="Ask this ranker server, host:port of gRPC, with raw features.")] = "",
+    version: Annotated[str, typer.Option(help="With --server: the digest to ask; else the one routed to.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Predict with the published version: in this process from examples, or by a server from raw features.
+
+    afterclick request > request.json && afterclick predict --server localhost:8081 request.json
+    """
+    from cli.inspection import ask_server, predict_rows
+
+    if not server and examples.endswith(".json"):
+        raise InputError(f"{examples}: a request in JSON needs --server; without one, give examples in Parquet")
+    if server:
+        answered, rows = ask_server(server, examples, version, limit)
+    else:
+        answered, rows = predict_rows(store, examples, channel.value, limit)
+    if as_json:
+        for row in rows:
+            print(json.dumps({"version": answered, **row}))
+        return
+    from cli.display import predictions_table
+
+    console.print(predictions_table(answered, rows))
+
+
+@app.command()
+@clear_errors
+def request(
+    store: StoreOption = DEMO_STORE,
+    day: Annotated[str, typer.Option(help="Of the logs; the newest scored one if not given.")] = "",
+    rank: Annotated[int, typer.Option(min=0, help="0 for the moment with the most candidates, 1 for the next.")] = 0,
+    rest: Annotated[bool, typer.Option("--rest", help="As the body of a REST request instead.")] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Print a request for servers as JSON: a moment of the logs, with the user's actions before it."""
+    from cli.logged_requests import logged_request
+    from components.serve.tensors import request_tensors, rest_body
+
+    made = logged_request(store, parse_day(day, "--day") if day else None, rank)
+    print(json.dumps(rest_body(request_tensors(made)) if rest else made, indent=1))
+
+
+@app.command()
+@clear_errors
+def show(
+    store: StoreOption = DEMO_STORE,
+    tables: Annotated[
+        bool, typer.Option("--tables", help="Instead: each embedding table's memory, and the ids it mixes up.")
+    ] = False,
+    arm: ArmOption = Arm.CANDIDATE,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything as one JSON object, for scripts.")] = False,
+    debug: DebugOption = False,
+) -> None:
+    """What is published, the ledger, and the gate's reasons."""
+    from cli.inspection import describe_store, open_store
+
+    opened = open_store(store)
+    if tables:
+        from cli.embedding_tables import describe_tables, tables_as_values, tables_table
+
+        facts = describe_tables(opened, arm.value)
+        print(json.dumps(tables_as_values(facts), indent=2)) if as_json else console.print(tables_table(facts, arm))
+        return
+    if as_json:
+        print(json.dumps(describe_store(store), indent=2))
+        return
+    _show_summary(store)
+    say(*summary_lines(store, "show"))
+
+
+app.command()(serve.rollout)
+
+
+def main() -> None:
+    """Entry point of the `afterclick` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""The `afterclick serve` commands; `python -m cli.serve` needs nothing but `requirements/serve.lock`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Annotated
+
+import typer
+
+from cli.command import DEMO_STORE, DebugOption, StoreOption, clear_errors, say
+from components.common.errors import InputError
+from components.common.layout import Store
+from components.common.releases import EXPERIMENT_CHANNEL, PRODUCTION_CHANNEL, known_pointer
+from components.serve.config import EmbeddingTierConfig, RankerTierConfig
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Serve a published version in two tiers.")
+
+DeploymentOption = Annotated[
+    str, typer.Option(help="Whose versions to serve; its record is STORE/deployments/NAME.json.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Another setting, NAME=VALUE; components/serve/config.py lists them."),
+]
+_LOCAL_EMBEDDING, _LOCAL_RANKER = "localhost:9000", "localhost:8081"
+_STOP_SECONDS = 20
+
+
+def _settings(chosen: list[str] | None) -> dict[str, str]:
+    pairs = [text.partition("=") for text in chosen or []]
+    wrong = [name for name, sign, _ in pairs if not sign]
+    if wrong:
+        raise InputError(f"--set {wrong[0]}: expected name=value")
+    return {name: value for name, _, value in pairs}
+
+
+@app.command()
+@clear_errors
+def embedding(
+    store: StoreOption = DEMO_STORE,
+    deployment: DeploymentOption = "local",
+    grpc_port: Annotated[int, typer.Option(help="Of the Open Inference Protocol.")] = 9000,
+    http_port: Annotated[int, typer.Option(help="Of /live, /ready and /metrics.")] = 9080,
+    setting: SetOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Serve embedding tables: one process of the embedding tier."""
+    from components.serve.embedding_server import serve
+
+    values = {"store_uri": store, "deployment": deployment, "grpc_port": grpc_port, "http_port": http_port}
+    serve(EmbeddingTierConfig.parse(values | _settings(setting), "settings"))
+
+
+@app.command()
+@clear_errors
+def ranker(
+    store: StoreOption = DEMO_STORE,
+    deployment: DeploymentOption = "local",
+    embedding_address: Annotated[
+        str, typer.Option(help="host:port of the embedding tier; '' holds the tables in this process.")
+    ] = _LOCAL_EMBEDDING,
+    grpc_port: Annotated[int, typer.Option(help="Of the Open Inference Protocol.")] = 8081,
+    http_port: Annotated[int, typer.Option(help="Of REST, /v2/models/ranker/ready and /metrics.")] = 8080,
+    setting: SetOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Serve rankers: one process of the ranker tier."""
+    import components.serve.protocol  # noqa: F401  (KServe must first be imported through it)
+    from components.serve.ranker_server import serve
+
+    values = {"store_uri": store, "deployment": deployment, "grpc_port": grpc_port, "http_port": http_port}
+    values["embedding_address"] = embedding_address
+    serve(RankerTierConfig.parse(values | _settings(setting), "settings"))
+
+
+@app.command()
+@clear_errors
+def local(
+    store: StoreOption = DEMO_STORE,
+    deployment: DeploymentOption = "local",
+    grpc_port: Annotated[int, typer.Option(help="Of the ranker.")] = 8081,
+    http_port: Annotated[int, typer.Option(help="Of the ranker.")] = 8080,
+    embedding_grpc_port: Annotated[int, typer.Option(help="Of the embedding tier.")] = 9000,
+    embedding_http_port: Annotated[int, typer.Option(help="Of the embedding tier.")] = 9080,
+    debug: DebugOption = False,
+) -> None:
+    """Serve both tiers on this machine, one process each, until Ctrl-C."""
+    from components.serve.deployment import open_deployment
+
+    version = open_deployment(Store(store), deployment).current
+    common = ["--store", store, "--deployment", deployment]
+    tables, address = _ports(embedding_grpc_port, embedding_http_port), f"localhost:{embedding_grpc_port}"
+    commands = (
+        ["embedding", *common, *tables],
+        ["ranker", *common, *_ports(grpc_port, http_port), "--embedding-address", address],
+    )
+    # Threads that wait for work must not keep the other tier's cores busy.
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    # Ctrl-C is for this process, which tells them to stop.
+    processes = [
+        subprocess.Popen([sys.executable, "-m", "cli.serve", *command], env=environment, start_new_session=True)
+        for command in commands
+    ]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        _wait_ready(f"localhost:{grpc_port}", processes)
+        say(f"serve.version: {version}", f"serve.ranker: localhost:{grpc_port}", f"serve.embedding: {address}")
+        while all(process.poll() is None for process in processes):
+            time.sleep(0.2)
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+    finally:
+        codes = [_stop(process) for process in processes]
+    raise InputError(f"a server ended by itself, with {codes}; its last line says why")
+
+
+def _wait_ready(ranker: str, processes: list[subprocess.Popen[bytes]]) -> None:
+    """Until the ranker is ready, or a process has ended."""
+    import grpc
+
+    from components.serve.protocol import RANKER_MODEL, pb, pb_grpc
+
+    with grpc.insecure_channel(ranker) as channel:
+        stub = pb_grpc.GRPCInferenceServiceStub(channel)
+        while all(process.poll() is None for process in processes):
+            try:
+                if stub.ModelReady(pb.ModelReadyRequest(name=RANKER_MODEL), timeout=1).ready:
+                    return
+            except grpc.RpcError:
+                pass
+            time.sleep(0.1)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> int:
+    process.terminate()
+    try:
+        return process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+def _ports(grpc_port: int, http_port: int) -> list[str]:
+    return ["--grpc-port", str(grpc_port), "--http-port", str(http_port)]
+
+
+@app.command()
+@clear_errors
+def rollout(
+    to: Annotated[str, typer.Option(help="CURRENT, EXPERIMENT, or the beginning of a version's digest.")] = "CURRENT",
+    store: StoreOption = DEMO_STORE,
+    deployment: DeploymentOption = "local",
+    embedding_servers: Annotated[
+        str, typer.Option(help="host:port of each server of the embedding tier, with commas; '' for none.")
+    ] = _LOCAL_EMBEDDING,
+    ranker_servers: Annotated[str, typer.Option(help="Likewise of the ranker tier.")] = _LOCAL_RANKER,
+    shares: Annotated[str, typer.Option(help="Of users that the new version gets, rising to 1.")] = "0.1,1",
+    hold_seconds: Annotated[float, typer.Option(min=0, help="How long each share stays.")] = 5.0,
+    step_seconds: Annotated[float, typer.Option(min=0, help="How long the servers may take to follow a step.")] = 600.0,
+    back: Annotated[bool, typer.Option("--back", help="Take the rollout that is under way back.")] = False,
+    status: Annotated[bool, typer.Option("--status", help="Only say where the deployment is.")] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Move running servers to another version: load it, route users to it, retire the one before.
+
+    Called again after a stop, it goes on; users can be taken back (--back) until the version before is retired, which
+    follows the last share after --hold-seconds.
+    """
+    from components.serve.deployment import known_deployment
+    from components.serve.rollout import Rollout, RolloutPlan, describe
+
+    opened = Store(store)
+    if not status:
+        try:
+            steps = tuple(float(share) for share in shares.split(","))
+        except ValueError as error:
+            raise InputError(f"--shares {shares}: expected numbers such as 0.1,0.5,1") from error
+        plan = RolloutPlan(_addresses(embedding_servers), _addresses(ranker_servers), steps, hold_seconds, step_seconds)
+        rolled = Rollout(opened, deployment, plan)
+        rolled.back() if back else rolled.to(find_version(opened, to))
+    now = known_deployment(opened, deployment)
+    say(f"rollout.phase: {describe(now)}", f"rollout.version: {now.current}")
+
+
+def _addresses(text: str) -> tuple[str, ...]:
+    return tuple(address.strip() for address in text.split(",") if address.strip())
+
+
+def find_version(store: Store, name: str) -> str:
+    """The digest that a channel points to, or that begins with a text.
+
+    Raises:
+        InputError: If there is none, or there are several.
+    """
+    if name in (PRODUCTION_CHANNEL, EXPERIMENT_CHANNEL):
+        return known_pointer(store, name).version
+    matching = [digest for digest in store.versions() if digest.startswith(name)]
+    if len(matching) != 1:
+        raise InputError(f"--to {name}: {len(matching)} of the versions {[v[:12] for v in store.versions()]} begin so")
+    return matching[0]
+
+
+if __name__ == "__main__":
+    app()

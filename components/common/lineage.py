@@ -1,0 +1,27 @@
+"""Where a model comes from."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from components.common.config import Config
+
+
+class Lineage(Config):
+    """Where a checkpoint, and the version that is made of it, comes from.
+
+    Attributes:
+        arm: Its recipe's name.
+        first_day: First day that it was trained on.
+        trained_through: Last day that it was trained on.
+        parent: Digest of the checkpoint that it was warm-started from; empty after the batch.
+        step: Updates so far.
+        negative_keep_rate: Share of negatives in its training examples.
+    """
+
+    arm: str
+    first_day: date
+    trained_through: date
+    parent: str
+    step: int
+    negative_keep_rate: float

@@ -1,0 +1,158 @@
+"""Records that the gate, export and publish exchange: the blessing, the publication and the channel pointers."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Literal
+
+from components.common import storage
+from components.common.config import Config
+from components.common.digests import canonical_json
+from components.common.errors import InputError
+from components.common.layout import Store
+
+PRODUCTION_CHANNEL = "CURRENT"
+EXPERIMENT_CHANNEL = "EXPERIMENT"
+# Cumulative AUC gain, in percent, that blesses a candidate unless configured otherwise (Qiu et al. 2025, section 4.4).
+MIN_GAIN_PERCENT = 0.10
+BATCH = "batch"
+DAILY = "daily"
+
+Action = Literal["first", "refresh", "promote", "experiment"]
+
+
+class Gain(Config):
+    """Cumulative AUC gain of the candidate over the control, in percent, with its 95% interval."""
+
+    percent: float
+    low: float | None
+    high: float | None
+
+
+class Release(Config):
+    """One checkpoint that a run may publish.
+
+    Attributes:
+        action: The `first` model, a `refresh` of the production arm, the candidate to production (`promote`) or to its
+            own channel (`experiment`).
+        arm: Its arm.
+        checkpoint_digest: The one checkpoint that may be published.
+        trained_through: Its last day.
+        reasons: Why.
+    """
+
+    action: Action
+    arm: str
+    checkpoint_digest: str
+    trained_through: date
+    reasons: tuple[str, ...]
+
+    @property
+    def channel(self) -> str:
+        """Whose pointer it moves."""
+        return EXPERIMENT_CHANNEL if self.action == "experiment" else PRODUCTION_CHANNEL
+
+
+class Blessing(Config):
+    """The gate's verdict on one day.
+
+    Attributes:
+        pipeline: Whose run: `batch` or `daily`.
+        event_date: The newest scored day.
+        blessed: Whether the candidate passed.
+        reasons: Why, or why not.
+        gain: Over all served objectives; None when it could not be computed.
+        gain_by_objective: For each served objective.
+        min_gain_percent: The gain that was asked for.
+        days: The days that the gain was taken over.
+        releases: What may be published, at most one per channel.
+        withheld: Why something was not released.
+        ledger_digest: Digest of the ledger rows and thresholds that the verdict was made from.
+    """
+
+    pipeline: str
+    event_date: date
+    blessed: bool
+    reasons: tuple[str, ...]
+    gain: Gain | None
+    gain_by_objective: dict[str, Gain] = {}
+    min_gain_percent: float = MIN_GAIN_PERCENT
+    days: tuple[date, ...] = ()
+    releases: tuple[Release, ...] = ()
+    withheld: tuple[str, ...] = ()
+    ledger_digest: str
+
+
+class Pointer(Config):
+    """Which version a channel serves."""
+
+    version: str
+    arm: str
+    checkpoint_digest: str
+    trained_through: date
+    published_on: date
+
+
+class PublishedVersion(Config):
+    """One version that a run published."""
+
+    action: Action
+    channel: str
+    arm: str
+    version: str
+
+
+class Publication(Config):
+    """What one run published; written before the pointers move."""
+
+    pipeline: str
+    event_date: date
+    versions: tuple[PublishedVersion, ...]
+
+    @property
+    def promoted(self) -> bool:
+        """Whether the candidate became the production arm."""
+        return any(version.action == "promote" for version in self.versions)
+
+    @property
+    def production(self) -> str:
+        """The version that production was given, or else the first one published."""
+        versions = sorted(self.versions, key=lambda version: version.channel != PRODUCTION_CHANNEL)
+        return versions[0].version if versions else ""
+
+
+def read_pointer(store: Store, channel: str = PRODUCTION_CHANNEL) -> Pointer | None:
+    """The version that a channel serves, or None before the first publication."""
+    uri = store.pointer(channel)
+    return Pointer.model_validate_json(storage.read_bytes(uri)) if storage.exists(uri) else None
+
+
+def known_pointer(store: Store, channel: str = PRODUCTION_CHANNEL) -> Pointer:
+    """The version that a channel serves.
+
+    Raises:
+        InputError: If nothing is published on the channel.
+    """
+    pointer = read_pointer(store, channel)
+    if pointer is None:
+        raise InputError(
+            f"{store.pointer(channel)}: nothing is published yet on this channel; `afterclick show` says why"
+        )
+    return pointer
+
+
+def read_blessing(store: Store, pipeline: str, event_date: date) -> Blessing | None:
+    """The verdict in a pipeline's run of a day, or None."""
+    uri = store.blessing(pipeline, event_date)
+    return Blessing.model_validate_json(storage.read_bytes(uri)) if storage.exists(uri) else None
+
+
+def read_publication(store: Store, pipeline: str, event_date: date) -> Publication | None:
+    """What a pipeline's run of a day published, or None."""
+    uri = store.publication(pipeline, event_date)
+    return Publication.model_validate_json(storage.read_bytes(uri)) if storage.exists(uri) else None
+
+
+def write_record(uri: str, record: Config) -> None:
+    """Write a record as canonical JSON, atomically."""
+    storage.write_bytes(uri, canonical_json(record.model_dump(mode="json")))

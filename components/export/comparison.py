@@ -1,0 +1,126 @@
+"""How a version's predictions differ from the checkpoint's, on real evaluation rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime
+import pyarrow as pa
+import torch
+
+from components.common.errors import InputError
+from components.export.config import ExportConfig
+from components.features.objectives import OBJECTIVES, SERVED_OBJECTIVES
+from components.ranker.auc import user_replicates, weighted_auc
+from components.ranker.checkpoint import TrainedRanker
+from components.ranker.dataset import ExampleSet, tensors_of
+from components.version.manifest import ONNX_OUTPUT
+from components.version.parity import ObjectiveParity, TableBytes, TableParity
+
+VECTOR_INPUTS = ("categorical", "dense", "sequence", "lengths", "users")
+_ROWS_AT_ONCE = 4096
+_REPLICATES = 100
+# With few conversions an AUC moves by chance alone: only what is beyond it counts.
+_ERRORS_ALLOWED = 2.0
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a checkpoint predicts of evaluation rows.
+
+    Attributes:
+        table: The rows.
+        examples: The rows as the model takes them.
+        probabilities: By torch, shape (n, objectives).
+        max_difference: From these, of the ONNX export on the same float32 vectors.
+    """
+
+    table: pa.Table
+    examples: ExampleSet
+    probabilities: np.ndarray
+    max_difference: float
+
+    @classmethod
+    def of(cls, ranker: TrainedRanker, table: pa.Table, onnx_of_vectors: bytes, config: ExportConfig) -> Reference:
+        """Predict the rows by torch, and by the ranker's export that takes float32 vectors.
+
+        Raises:
+            InputError: If ONNX differs from torch by more than the limit.
+        """
+        examples = tensors_of(table, ranker.features, unsampled=True)
+        expected = ranker.predict(examples, _ROWS_AT_ONCE)
+        difference = np.abs(_predict_vectors(ranker, examples, onnx_of_vectors) - expected)
+        _check_exported(difference, config)
+        return cls(table, examples, expected, float(difference.max(initial=0)))
+
+    def compare(self, served: np.ndarray, table_bytes: TableBytes) -> TableParity:
+        """How what is served from packed tables, shape (n, objectives), differs."""
+        objectives = {}
+        for number, objective in enumerate(OBJECTIVES):
+            rows = self.examples.masks[:, number] > 0
+            labels, users = self.examples.labels[rows, number].numpy(), self.examples.users[rows.numpy()]
+            expected = self.probabilities[rows, number]
+            objectives[objective.name] = _compare_objective(labels, users, expected, served[rows, number])
+        difference = np.abs(served - self.probabilities).max(initial=0)
+        return TableParity(int4_max_difference=float(difference), objectives=objectives, table_bytes=table_bytes)
+
+
+def beyond_limits(objectives: dict[str, ObjectiveParity], config: ExportConfig) -> list[str]:
+    """What packed tables change too much of the served objectives."""
+    return [text for name in SERVED_OBJECTIVES for text in _beyond_limits(name, objectives[name], config)]
+
+
+@torch.no_grad()
+def _predict_vectors(ranker: TrainedRanker, examples: ExampleSet, onnx: bytes) -> np.ndarray:
+    session, parts = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"]), []
+    for batch in examples.in_order(_ROWS_AT_ONCE):
+        categorical, sequence, lengths = ranker.model.embeddings(batch.sparse)
+        tensors = (categorical.contiguous(), batch.dense, sequence, lengths, torch.arange(len(lengths)))
+        values = (tensor.numpy() for tensor in tensors)
+        parts.append(session.run([ONNX_OUTPUT], dict(zip(VECTOR_INPUTS, values, strict=True)))[0])
+    return np.concatenate(parts)
+
+
+def _check_exported(difference: np.ndarray, config: ExportConfig) -> None:
+    if not difference.max(initial=0) <= config.max_parity_difference:
+        worst = OBJECTIVES[int(difference.max(axis=0).argmax())].name
+        raise InputError(
+            f"the exported ranker differs from the checkpoint by {difference.max():.2e} on {worst}, at most "
+            f"{config.max_parity_difference:.0e} is allowed (export.max_parity_difference)"
+        )
+
+
+def _compare_objective(
+    labels: np.ndarray, users: np.ndarray, expected: np.ndarray, served: np.ndarray
+) -> ObjectiveParity:
+    ratio = float(served.mean(dtype=np.float64) / expected.mean(dtype=np.float64)) if len(labels) else None
+    if not 0 < labels.sum() < len(labels):
+        return ObjectiveParity(mean_prediction_ratio=ratio)
+    # The rows as they are, and the same bootstrap of users for both.
+    weights = np.column_stack([np.ones(len(labels), dtype=np.uint8), user_replicates(users, _REPLICATES)])
+    before, after = (weighted_auc(labels, values, weights) for values in (expected, served))
+    changes = (after / before - 1) * 100
+    return ObjectiveParity(
+        auc=float(before[0]),
+        int4_auc=float(after[0]),
+        auc_change_percent=float(changes[0]),
+        auc_change_error_percent=float(np.nanstd(changes[1:])),
+        mean_prediction_ratio=ratio,
+    )
+
+
+def _beyond_limits(name: str, parity: ObjectiveParity, config: ExportConfig) -> list[str]:
+    change, error = parity.auc_change_percent, parity.auc_change_error_percent or 0.0
+    ratio, beyond = parity.mean_prediction_ratio, []
+    if change is not None and abs(change) - _ERRORS_ALLOWED * error > config.max_auc_change_percent:
+        beyond.append(
+            f"INT4 tables change the AUC of {name} by {change:+.3f}% (standard error {error:.3f}), at most "
+            f"{config.max_auc_change_percent}% is allowed (export.max_auc_change_percent)"
+        )
+    if ratio is not None and abs(ratio - 1) > config.max_mean_change:
+        beyond.append(
+            f"INT4 tables change the mean prediction of {name} to {ratio:.4f} of the checkpoint's, at most "
+            f"{config.max_mean_change} is allowed (export.max_mean_change)"
+        )
+    return beyond

@@ -1,0 +1,67 @@
+"""64-bit hashes of identifiers, equal on every machine and in every version."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_U64 = np.uint64
+MISSING = _U64(0)
+
+
+def splitmix64(values: np.ndarray) -> np.ndarray:
+    """Mix int64 or uint64 values of any shape to uint64 (Steele et al. 2014, the finaliser of SplitMix)."""
+    mixed = np.asarray(values).view(_U64) + _U64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> _U64(30))) * _U64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> _U64(27))) * _U64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> _U64(31))
+
+
+def hash_identifiers(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Hash integer or string identifiers to uint64, shape (n,); nulls become `MISSING`.
+
+    Integers go through SplitMix64, strings through the keyed SipHash of `pandas.util.hash_array`, each distinct value
+    once.
+    """
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if isinstance(array, pa.ChunkedArray):
+        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
+    if pa.types.is_integer(array.type):
+        known = pc.fill_null(array, 0) if array.null_count else array
+        hashed = splitmix64(known.cast(pa.int64()).to_numpy(zero_copy_only=False))
+    elif len(array) == array.null_count:
+        return np.full(len(array), MISSING)
+    else:
+        encoded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
+        words = np.asarray(encoded.dictionary.to_pylist(), dtype=object)
+        indices = pc.fill_null(encoded.indices, 0).to_numpy(zero_copy_only=False)
+        hashed = pd.util.hash_array(words, categorize=False)[indices]
+    if array.null_count:
+        hashed = np.where(array.is_null().to_numpy(zero_copy_only=False), MISSING, hashed)
+    return hashed
+
+
+def combine_hashes(*hashes: np.ndarray) -> np.ndarray:
+    """One uint64 key from several, order mattering: (user, entity), (user, entity, action type)."""
+    combined = hashes[0]
+    for other in hashes[1:]:
+        combined = splitmix64(splitmix64(combined) ^ other)
+    return combined
+
+
+def positions_in(keys: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Where each key stands in `known`, whose values are distinct, or -1; int64, shape (n,)."""
+    places = pc.index_in(pa.array(keys), value_set=pa.array(known))
+    return pc.fill_null(places, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def feature_ids(hashes: np.ndarray) -> np.ndarray:
+    """Non-negative int64 ids, so that `id % rows` is the same in NumPy, torch and any server."""
+    return (hashes >> _U64(1)).astype(np.int64)
+
+
+def uniform_from_hash(hashes: np.ndarray) -> np.ndarray:
+    """Numbers in [0, 1), float64, from uint64 hashes."""
+    return (hashes >> _U64(11)).astype(np.float64) * 2.0**-53

@@ -1,0 +1,114 @@
+"""The release rules: which checkpoints, if any, this run may publish."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from components.common.digests import digest_json
+from components.common.ledger import CANDIDATE, CONTROL, SERVED, LedgerRow
+from components.common.releases import Action, Blessing, Pointer, Release
+from components.features.objectives import SERVED_OBJECTIVES
+from components.gate.config import GateConfig
+from components.gate.gate import calibration_problems, decide, positives_problems
+
+
+def decide_release(
+    pipeline: str, rows: list[LedgerRow], event_date: date, production: Pointer | None, config: GateConfig
+) -> Blessing:
+    """Judge the candidate, then choose what to publish.
+
+    - Nothing is served yet: the control, if it passes the absolute floors (first-model rule).
+    - The candidate is blessed: to production (`promote`) or to its own channel (`experiment`), if it also holds against
+      the served version on the newest day.
+    - Unless the candidate was promoted just now: the production arm's fresh checkpoint, if it holds likewise (refresh).
+
+    Whatever does not pass is withheld, with its reasons.
+    """
+    verdict = decide(rows, event_date, config)
+    today = {row.arm: row for row in rows if row.event_date == event_date}
+    releases: list[Release] = []
+    withheld: list[str] = []
+
+    def consider(action: Action, arm: str, why: str, problems: list[str]) -> None:
+        if problems:
+            withheld.extend(f"{action} of {arm}: {problem}" for problem in problems)
+            return
+        chosen = today[arm]
+        releases.append(
+            Release(
+                action=action,
+                arm=arm,
+                checkpoint_digest=chosen.checkpoint_digest,
+                trained_through=chosen.trained_through,
+                reasons=(why,),
+            )
+        )
+
+    if production is None:
+        floors = f"every served objective has AUC of at least {config.min_auc} and is calibrated"
+        consider("first", CONTROL, floors, _first_model_problems(today.get(CONTROL), config))
+    else:
+        if verdict.blessed and production.arm != CANDIDATE:
+            problems = _guard_problems(CANDIDATE, rows, event_date, config)
+            consider("promote" if config.on_blessing == "promote" else "experiment", CANDIDATE, "blessed", problems)
+        if not any(release.action == "promote" for release in releases):
+            fresh = today.get(production.arm)
+            if fresh is not None and fresh.checkpoint_digest == production.checkpoint_digest:
+                withheld.append(f"refresh of {production.arm}: its newest scored checkpoint is served already")
+            else:
+                why = "no served objective falls below the served version by more than the guard"
+                problems = _guard_problems(production.arm, rows, event_date, config)
+                consider("refresh", production.arm, why, problems)
+    return Blessing(
+        pipeline=pipeline,
+        event_date=event_date,
+        blessed=verdict.blessed,
+        reasons=verdict.reasons,
+        gain=verdict.gain,
+        gain_by_objective=verdict.by_objective,
+        min_gain_percent=config.min_gain_percent,
+        days=verdict.days,
+        releases=tuple(releases),
+        withheld=tuple(withheld),
+        ledger_digest=inputs_digest(rows, config),
+    )
+
+
+def inputs_digest(rows: list[LedgerRow], config: GateConfig) -> str:
+    """Digest of everything that a verdict is made from, except which version is in production."""
+    return digest_json([config.model_dump(mode="json"), [row.model_dump(mode="json") for row in rows]])
+
+
+def _first_model_problems(row: LedgerRow | None, config: GateConfig) -> list[str]:
+    """What keeps a first model from being published."""
+    if row is None:
+        return ["it is not scored on this day"]
+    problems = []
+    for name in SERVED_OBJECTIVES:
+        auc = row.scores[name].auc if name in row.scores else None
+        if auc is None or auc < config.min_auc:
+            shown = "undefined" if auc is None else f"{auc:.4f}"
+            problems.append(f"AUC of {name} is {shown}, at least {config.min_auc} is needed")
+    return problems + positives_problems([row], config) + calibration_problems([row], config)
+
+
+def _guard_problems(arm: str, rows: list[LedgerRow], event_date: date, config: GateConfig) -> list[str]:
+    """What keeps an arm's fresh checkpoint from replacing the served version."""
+    today = {row.arm: row for row in rows if row.event_date == event_date}
+    fresh, served = today.get(arm), today.get(SERVED)
+    if fresh is None or served is None:
+        return ["the fresh and the served model are not both scored on this day"]
+    window = sorted((row for row in rows if row.arm == arm and row.event_date <= event_date), key=_day)
+    problems = positives_problems(window[-config.num_days :], config) + calibration_problems([fresh], config)
+    for name in SERVED_OBJECTIVES:
+        new = fresh.scores[name].auc if name in fresh.scores else None
+        old = served.scores[name].auc if name in served.scores else None
+        if new is None or old is None:
+            problems.append(f"{name} has no AUC on this day")
+        elif new < old * (1 - config.max_refresh_loss_percent / 100):
+            problems.append(f"{name} falls from {old:.4f} to {new:.4f}, more than {config.max_refresh_loss_percent}%")
+    return problems
+
+
+def _day(row: LedgerRow) -> date:
+    return row.event_date

@@ -1,0 +1,37 @@
+"""What the ranker takes: sparse ids, dense features, labels and masks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch of n rows.
+
+    Attributes:
+        sparse: Ids by key: one a row for every categorical feature, up to L a row for sequence columns.
+        dense: Raw dense features, float32, shape (n, D).
+        labels: 0 or 1, float32, shape (n, objectives).
+        masks: Whether a row takes part in an objective, float32, shape (n, objectives).
+    """
+
+    sparse: KeyedJaggedTensor
+    dense: Tensor
+    labels: Tensor
+    masks: Tensor
+
+    def uncounted(self) -> Batch:
+        """The same rows, but neither their labels nor their look-ups count."""
+        none = torch.zeros(len(self.sparse.values()))
+        sparse = KeyedJaggedTensor(self.sparse.keys(), self.sparse.values(), none, self.sparse.lengths())
+        return Batch(sparse, self.dense, self.labels, torch.zeros_like(self.masks))
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The batch on a device."""
+        rest = (values.to(device, non_blocking=True) for values in (self.dense, self.labels, self.masks))
+        return Batch(self.sparse.to(torch.device(device), non_blocking=True), *rest)

@@ -1,0 +1,103 @@
+"""Checkpoints: how they are described and found, and a ranker to predict with from one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, ClassVar
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from components.common import storage
+from components.common.errors import InputError
+from components.common.layout import Store
+from components.common.lineage import Lineage
+from components.common.manifests import Manifest, find_manifest, read_manifest, verify_files
+from components.features.feature_list import FeatureConfig
+from components.ranker.config import ModelConfig
+from components.ranker.dataset import ExampleSet
+from components.ranker.prediction import predict
+from components.ranker.ranker import Ranker
+
+MODEL_FILE = "model.safetensors"
+
+
+class CheckpointManifest(Manifest):
+    """An arm's training state after a day.
+
+    Attributes:
+        features: The model's feature list.
+        model: Its sizes.
+        recipe: All that decided the result of training, as `TrainConfig.recipe` has it.
+        num_threads: CPU threads of training, with which predictions are the same to the last bit.
+        lineage: Where it comes from.
+        jumps_percent: Change of each objective's test loss over every epoch boundary, if the batch was tested.
+        stopped_early: Whether early stopping ended the batch.
+    """
+
+    kind: ClassVar[str] = "checkpoint"
+
+    features: FeatureConfig
+    model: ModelConfig
+    recipe: dict[str, Any]
+    num_threads: int
+    lineage: Lineage
+    jumps_percent: tuple[dict[str, float], ...] = ()
+    stopped_early: bool = False
+
+    @property
+    def checkpoint_digest(self) -> str:
+        """What names the checkpoint: the digest of its model file."""
+        return next(entry.sha256 for entry in self.files if entry.name == MODEL_FILE)
+
+
+def find_checkpoint(store: Store, arm: str, through: date) -> CheckpointManifest | None:
+    """The description of an arm's checkpoint after a day, or None."""
+    return find_manifest(store.checkpoint(arm, through), CheckpointManifest)
+
+
+@dataclass(frozen=True)
+class TrainedRanker:
+    """A checkpoint's ranker, without what only training needs.
+
+    Attributes:
+        model: In evaluation mode.
+        checkpoint: Where it is from.
+    """
+
+    model: Ranker
+    checkpoint: CheckpointManifest
+
+    @classmethod
+    def load(cls, store: Store, arm: str, through: date) -> TrainedRanker:
+        """Load an arm's ranker after a day.
+
+        Raises:
+            InputError: If the checkpoint is absent, damaged, or does not fit its own recipe.
+        """
+        uri = store.checkpoint(arm, through)
+        checkpoint = read_manifest(uri, CheckpointManifest)
+        verify_files(uri, checkpoint, (MODEL_FILE,))
+        model = Ranker(checkpoint.features, checkpoint.model)
+        try:
+            model.load_state_dict(safetensors.torch.load(storage.read_bytes(storage.join_uri(uri, MODEL_FILE))))
+        except RuntimeError as error:
+            raise InputError(f"{uri}: does not fit its recipe: {' '.join(str(error).split())}") from error
+        return cls(model.eval(), checkpoint)
+
+    @property
+    def features(self) -> FeatureConfig:
+        """Its feature list."""
+        return self.checkpoint.features
+
+    @property
+    def lineage(self) -> Lineage:
+        """Where its training comes from."""
+        return self.checkpoint.lineage
+
+    def predict(self, examples: ExampleSet, batch_size: int) -> np.ndarray:
+        """Probabilities of un-sampled impressions, as they would be served; float32, shape (n, objectives)."""
+        torch.set_num_threads(self.checkpoint.num_threads)
+        return predict(self.model, self.lineage.negative_keep_rate, examples, batch_size)

@@ -1,0 +1,69 @@
+"""Sizes of the ranker."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from components.common.config import Config
+from components.ranker.presets import with_preset
+
+
+class DhenConfig(Config):
+    """Layers that ensemble different ways of mixing features (Zhang et al. 2022)."""
+
+    num_layers: int = Field(2, ge=1)
+    modules: tuple[Literal["transformer", "masknet", "mlp"], ...] = Field(
+        ("transformer", "masknet", "mlp"), min_length=1, description="side by side in every layer"
+    )
+    ensemble: Literal["sum", "concatenate"] = "sum"
+    num_heads: int = Field(2, ge=1, description="of the Transformer; divides embedding_dim")
+    hidden_size: int = Field(128, ge=1, description="of the MLP and of MaskNet's mask")
+    dropout: float = Field(0.0, ge=0, lt=1, description="within the Transformer")
+
+    @field_validator("modules")
+    @classmethod
+    def _check_modules(cls, modules: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(modules)) != len(modules):
+            raise ValueError(f"{list(modules)} names a module twice")
+        return modules
+
+
+class ModelConfig(Config):
+    """Sizes of the ranker.
+
+    `preset: tiny`, `demo` or `paper` stands for sizes by name (components/ranker/presets.py); those given beside it
+    count first.
+    """
+
+    embedding_dim: int = Field(16, ge=2, le=1024, multiple_of=2, description="even: served tables are INT4")
+    embedding_init: float = Field(0.01, gt=0, description="standard deviation of new table rows")
+    sequence_dim: int = Field(32, ge=1)
+    sequence_heads: int = Field(2, ge=1)
+    sequence_layers: int = Field(1, ge=1)
+    dhen: DhenConfig | None = Field(None, description="mixes features before the shared layers; none when not given")
+    hidden_sizes: tuple[int, ...] = Field((128, 64), min_length=1)
+    head_size: int = Field(32, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, values: Any) -> Any:
+        return with_preset(values) if isinstance(values, dict) else values
+
+    @field_validator("sequence_heads")
+    @classmethod
+    def _check_heads(cls, heads: int, info: ValidationInfo) -> int:
+        dim = info.data.get("sequence_dim", heads)
+        if dim % heads:
+            raise ValueError(f"sequence_dim = {dim} is not a multiple of it; change one of the two")
+        return heads
+
+    @field_validator("dhen")
+    @classmethod
+    def _check_dhen(cls, dhen: DhenConfig | None, info: ValidationInfo) -> DhenConfig | None:
+        dim = info.data.get("embedding_dim")
+        if dhen is not None and dim is not None and dim % dhen.num_heads:
+            raise ValueError(f"embedding_dim = {dim} is not a multiple of num_heads = {dhen.num_heads}; change one")
+        return dhen

@@ -1,0 +1,116 @@
+"""Examples as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from components.features.encoding import encode
+from components.features.examples import NEGATIVE_KEPT, USER_HASH
+from components.features.feature_list import FeatureConfig
+from components.features.objectives import OBJECTIVES, Objective
+from components.ranker.batch import Batch
+from components.tables.sparse_ids import make_sparse
+
+
+@dataclass(frozen=True)
+class ExampleSet:
+    """Examples of one or more days in memory; n rows.
+
+    Attributes:
+        features: The feature list.
+        categorical: Ids, int64, shape (n, C).
+        dense: Raw values, float32, shape (n, D).
+        sequence: Ids, padded at the end with 0, int64, shape (n, L, S).
+        lengths: Used positions, int64, shape (n,).
+        labels: 0 or 1, float32, shape (n, objectives).
+        masks: Participation, float32, shape (n, objectives).
+        users: Hashed users, int64, shape (n,).
+    """
+
+    features: FeatureConfig
+    categorical: Tensor
+    dense: Tensor
+    sequence: Tensor
+    lengths: Tensor
+    labels: Tensor
+    masks: Tensor
+    users: np.ndarray
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.dense)
+
+    def batch(self, rows: Tensor | slice) -> Batch:
+        """The batch of some rows."""
+        sparse = make_sparse(self.features, self.categorical[rows], self.sequence[rows], self.lengths[rows])
+        return Batch(sparse, self.dense[rows], self.labels[rows], self.masks[rows])
+
+    def slice(self, start: int, stop: int) -> ExampleSet:
+        """Rows `start`..`stop`."""
+        part: dict[str, Any] = {name: getattr(self, name)[start:stop] for name in _COLUMNS}
+        return replace(self, **part)
+
+    def in_order(self, batch_size: int) -> Iterator[Batch]:
+        """Batches in the order of the rows."""
+        for start in range(0, len(self), batch_size):
+            yield self.batch(slice(start, start + batch_size))
+
+    def shuffled(self, batch_size: int, seed: int) -> Iterator[Batch]:
+        """Batches in an order that only the seed decides."""
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        for start in range(0, len(self), batch_size):
+            yield self.batch(order[start : start + batch_size])
+
+
+_COLUMNS = tuple(field.name for field in fields(ExampleSet) if field.name != "features")
+
+
+def concatenate(parts: list[ExampleSet]) -> ExampleSet:
+    """Rows behind each other, of at least one set."""
+    if len(parts) == 1:
+        return parts[0]
+    joined: dict[str, Any] = {}
+    for name in _COLUMNS:
+        columns = [getattr(part, name) for part in parts]
+        joined[name] = torch.cat(columns) if isinstance(columns[0], Tensor) else np.concatenate(columns)
+    return replace(parts[0], **joined)
+
+
+def participation(objective: Objective, table: pa.Table, unsampled: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of an objective and which rows take part, both bool, shape (n,).
+
+    A row is a negative of an objective over all or not clicked impressions only if the sampling hash kept it, even when
+    another objective's positive kept the row: so each head's negatives are a uniform sample at one known rate. On rows
+    that were not down-sampled every negative takes part.
+    """
+    positive = table[objective.label].to_numpy() > 0
+    clicked = table["clicked"].to_numpy() > 0
+    if objective.rows == "clicked":
+        return positive & clicked, clicked
+    eligible = np.ones(len(clicked), dtype=bool) if objective.rows == "all" else ~clicked
+    if unsampled:
+        return positive & eligible, eligible
+    return positive & eligible, eligible & (positive | table[NEGATIVE_KEPT].to_numpy())
+
+
+def tensors_of(table: pa.Table, features: FeatureConfig, unsampled: bool) -> ExampleSet:
+    """Turn a table of examples into tensors."""
+    encoded = encode(table, features)
+    taking_part = [participation(objective, table, unsampled) for objective in OBJECTIVES]
+    return ExampleSet(
+        features=features,
+        categorical=torch.from_numpy(encoded.categorical),
+        dense=torch.from_numpy(encoded.dense),
+        sequence=torch.from_numpy(encoded.sequence),
+        lengths=torch.from_numpy(encoded.lengths),
+        labels=torch.from_numpy(np.stack([label for label, _ in taking_part], axis=1).astype(np.float32)),
+        masks=torch.from_numpy(np.stack([mask for _, mask in taking_part], axis=1).astype(np.float32)),
+        users=table[USER_HASH].to_numpy(),
+    )

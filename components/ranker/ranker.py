@@ -1,0 +1,147 @@
+"""The multi-task ranker and its loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from components.features.feature_list import FeatureConfig
+from components.features.objectives import OBJECTIVES, negative_rate
+from components.ranker.batch import Batch
+from components.ranker.config import ModelConfig
+from components.ranker.dataset import ExampleSet
+from components.ranker.dhen import Dhen
+from components.ranker.feature_processing import DenseNormalizer, Moments
+from components.ranker.heads import Heads
+from components.ranker.sequence import SequenceEncoder
+from components.tables.embeddings import Embeddings
+from components.tables.table_model import TableModel
+
+
+class RankerNet(nn.Module):
+    """Everything behind the embedding tables: what is exported as the ONNX ranker.
+
+    A shared MLP with a head per objective, on the features as they are or mixed by a DHEN stack, beside a linear path
+    from vectors and dense features to each logit (Wide & Deep, Cheng et al. 2016), which learns the plain effects in
+    the few steps that a day has.
+    """
+
+    def __init__(self, features: FeatureConfig, config: ModelConfig) -> None:
+        """Size the layers from the feature list."""
+        super().__init__()
+        dim = config.embedding_dim
+        self.normalize = DenseNormalizer(len(features.dense_names))
+        num_categorical = features.num_vectors(features.categorical_tables)
+        num_sequence, num_dense = features.num_vectors(features.sequence_tables), len(features.dense_names)
+        self.sequence = SequenceEncoder(dim * num_sequence, features.sequence.length, config)
+        self.dhen = Dhen(num_categorical, num_dense, config.sequence_dim, dim, config.dhen) if config.dhen else None
+        width = self.dhen.width if self.dhen else dim * num_categorical + num_dense + config.sequence_dim
+        layers: list[nn.Module] = []
+        for size in config.hidden_sizes:
+            layers += [nn.Linear(width, size), nn.ReLU(), nn.Dropout(config.dropout)]
+            width = size
+        self.shared = nn.Sequential(*layers)
+        self.heads = Heads(width, config.head_size)
+        self.wide = nn.Linear(dim * num_categorical + num_dense, len(OBJECTIVES))
+        nn.init.zeros_(self.wide.weight)
+        nn.init.zeros_(self.wide.bias)
+
+    def fit(self, parts: Iterable[ExampleSet]) -> None:
+        """Take the dense features' scales, and the share of positives to start from, from training examples."""
+        moments = Moments(len(self.normalize.mean))
+        positives, taking_part = torch.zeros(2, len(OBJECTIVES), dtype=torch.float64)
+        for part in parts:
+            moments.add(part.dense)
+            positives += (part.labels * part.masks).sum(0)
+            taking_part += part.masks.sum(0)
+        self.normalize.fit(moments)
+        self.heads.start_at((positives / taking_part.clamp(min=1)).to(torch.float32))
+
+    def forward(self, categorical: Tensor, dense: Tensor, sequence: Tensor, lengths: Tensor) -> Tensor:
+        """Logits, as trained on down-sampled negatives.
+
+        Args:
+            categorical: Vectors, shape (n, C, dim).
+            dense: Raw dense features, shape (n, D).
+            sequence: Vectors padded with zeros, shape (n, L, S * dim).
+            lengths: Used positions, int64, shape (n,).
+
+        Returns:
+            Shape (n, objectives).
+        """
+        return self.mix(categorical, dense, self.sequence(sequence, lengths))
+
+    def mix(self, categorical: Tensor, dense: Tensor, encoded: Tensor) -> Tensor:
+        """The logits of `forward`, from sequences that are encoded, shape (n, sequence_dim)."""
+        scaled = self.normalize(dense)
+        direct = torch.cat([categorical.flatten(1), scaled], dim=1)
+        mixed = torch.cat([direct, encoded], dim=1) if self.dhen is None else self.dhen(categorical, scaled, encoded)
+        return self.heads(self.shared(mixed)) + self.wide(direct)
+
+
+class Ranker(TableModel):
+    """Tables and net together, with the loss."""
+
+    net: RankerNet
+
+    def __init__(self, features: FeatureConfig, config: ModelConfig) -> None:
+        """Make both parts."""
+        super().__init__()
+        self.embeddings = Embeddings(features, config.embedding_dim, config.embedding_init)
+        self.net = RankerNet(features, config)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits of a batch, shape (n, objectives)."""
+        categorical, sequence, lengths = self.embeddings(batch.sparse)
+        return self.net(categorical, batch.dense, sequence, lengths)
+
+    def loss(self, batch: Batch, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Weighted sum of the masked binary cross-entropies.
+
+        Args:
+            batch: n rows.
+            weights: Of the objectives, shape (objectives,).
+
+        Returns:
+            The total, and each objective's mean over the rows that take part, shape (objectives,); 0 without rows.
+        """
+        means = objective_losses(self(batch), batch, batch.masks.sum(dim=0))
+        return (means * weights).sum(), means
+
+
+def objective_losses(logits: Tensor, batch: Batch, taking_part: Tensor) -> Tensor:
+    """Masked binary cross-entropy of each objective, divided by a number of rows.
+
+    Args:
+        logits: Shape (n, objectives).
+        batch: The n rows.
+        taking_part: How many rows take part in each objective, here or in all parts of a batch; shape (objectives,).
+
+    Returns:
+        Shape (objectives,); 0 without rows.
+    """
+    losses = functional.binary_cross_entropy_with_logits(logits.float(), batch.labels, reduction="none")
+    return (losses * batch.masks).sum(dim=0) / taking_part.clamp(min=1.0)
+
+
+class LogitCorrection(nn.Module):
+    """Makes probabilities of un-sampled impressions from logits that were trained on sampled negatives.
+
+    A negative kept at rate r divides the odds by r, so ln(r) is added to the head's logit, exactly once.
+    """
+
+    offsets: Tensor
+
+    def __init__(self, negative_keep_rate: float) -> None:
+        """One offset per objective, at that objective's own rate."""
+        super().__init__()
+        rates = [negative_rate(objective, negative_keep_rate) for objective in OBJECTIVES]
+        self.register_buffer("offsets", torch.tensor([math.log(rate) for rate in rates]))
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Probabilities, shape (n, objectives)."""
+        return torch.sigmoid(logits + self.offsets)

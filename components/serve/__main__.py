@@ -1,5 +1,0 @@
-"""`python -m components.serve`."""
-
-from components.serve.cli import app
-
-app()

@@ -1,0 +1,203 @@
+"""The ranker tier: from raw features to probabilities, every answer by tables and ranker of one version."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import grpc
+import numpy as np
+
+from components.common.errors import InputError
+from components.common.layout import Store
+from components.serve.config import RankerTierConfig
+from components.serve.deployment import known_deployment, load_named, open_deployment
+from components.serve.observability import (
+    CANDIDATES,
+    LOADED,
+    LOOK_UP_SECONDS,
+    RANK_SECONDS,
+    ROUTED,
+    log_event,
+)
+from components.serve.ranker_version import RankerVersion
+from components.serve.table_source import LocalTables, RemoteTables, TableSource
+from components.version.request import Field, Ranking
+from components.version.version import Version
+
+_TIER = "ranker"
+_Found = TypeVar("_Found")
+
+
+class NotServed(InputError):
+    """A version that this tier does not hold."""
+
+
+class RankerTier:
+    """The rankers of the versions that a deployment holds, and which of them answers whom."""
+
+    def __init__(self, config: RankerTierConfig, source: TableSource | None = None) -> None:
+        """Start without any version; rows come from a source, or from what the configuration says."""
+        self.config = config
+        self._store = Store(config.store_uri)
+        self._versions: dict[str, RankerVersion] = {}
+        self._routes: dict[str, float] = {}
+        self._executor = ThreadPoolExecutor(config.threads, thread_name_prefix="rank")
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._following = asyncio.Lock()
+        self.source = source or self._make_source()
+
+    def _make_source(self) -> TableSource:
+        config = self.config
+        if config.embedding_address:
+            return RemoteTables(config.embedding_address, config.max_message_bytes, config.look_up_seconds)
+        return LocalTables(lambda digest: Version.published(self._store, digest).tables())
+
+    @property
+    def versions(self) -> list[str]:
+        """Digests of the versions that are loaded, sorted."""
+        return sorted(self._versions)
+
+    @property
+    def routes(self) -> dict[str, float]:
+        """Shares of the users by version."""
+        return dict(self._routes)
+
+    @property
+    def fields(self) -> list[Field]:
+        """What requests carry to the version that most users are routed to."""
+        chosen = max(self._routes, key=lambda digest: self._routes[digest])
+        return list(self._versions[chosen].contract.fields.values())
+
+    def load(self) -> None:
+        """Load what the deployment's record names, before the first request.
+
+        Raises:
+            InputError: If a version that users are routed to is absent or damaged.
+        """
+        deployment = open_deployment(self._store, self.config.deployment)
+        load_named(deployment, deployment.rankers, self._load)
+        self._route(deployment.routes)
+
+    async def follow(self) -> None:
+        """Do what the deployment's record says: load, route, and let go of what has no requests left.
+
+        Raises:
+            InputError: If a version is absent or damaged, or the tables of a routed version are not ready. Then all
+                users stay where they were.
+            grpc.RpcError: If the embedding tier cannot be asked.
+        """
+        async with self._following:
+            deployment = known_deployment(self._store, self.config.deployment)
+            for digest in deployment.rankers:
+                if digest not in self._versions:
+                    await asyncio.get_running_loop().run_in_executor(self._loader, self._load, digest)
+            for digest in deployment.routes:
+                if not await self.source.is_ready(digest):
+                    raise InputError(f"tables of version {digest[:12]} are not ready; load them before it is routed to")
+            self._route(deployment.routes)
+            gone = [self._versions[digest] for digest in self._versions if digest not in deployment.rankers]
+            self._versions = {digest: self._versions[digest] for digest in deployment.rankers}
+            for version in gone:
+                drained = await version.drained(self.config.drain_seconds)
+                LOADED.labels(_TIER, version.digest).set(0)
+                log_event("ranker unloaded", version=version.digest, drained=drained)
+            if isinstance(self.source, LocalTables):
+                self.source.keep(deployment.tables)
+
+    def _load(self, digest: str) -> None:
+        started = time.monotonic()
+        version = RankerVersion.load(Version.published(self._store, digest), self.config.session_threads)
+        if isinstance(self.source, LocalTables):
+            self.source.load(digest)
+        self._versions = {**self._versions, digest: version}
+        LOADED.labels(_TIER, digest).set(1)
+        log_event("ranker loaded", version=digest, seconds=round(time.monotonic() - started, 3))
+
+    def _route(self, routes: dict[str, float]) -> None:
+        for digest in {*self._routes, *routes}:
+            ROUTED.labels(digest).set(routes.get(digest, 0.0))
+        if routes != self._routes:
+            log_event("routed", shares=routes)
+        self._routes = routes
+
+    async def is_ready(self) -> bool:
+        """Whether every version that may be asked has its ranker and its tables."""
+        if not self._routes or not set(self._routes) <= set(self._versions):
+            return False
+        try:
+            return all([await self.source.is_ready(digest) for digest in self._routes])
+        except grpc.RpcError:
+            return False
+
+    async def rank(self, tensors: Mapping[str, np.ndarray], version: str = "") -> Ranking:
+        """Answer a request.
+
+        Args:
+            tensors: By name, as `RequestContract` has them.
+            version: Its digest; empty for the one that the user is routed to.
+
+        Raises:
+            InputError: If a tensor is not what the version's contract says.
+            NotServed: If the version is not loaded here.
+            grpc.RpcError: If the embedding tier fails.
+        """
+        return await self.answer(self.choose(version, tensors), tensors)
+
+    async def answer(self, chosen: RankerVersion, tensors: Mapping[str, np.ndarray]) -> Ranking:
+        """Answer as `rank` does, by a version that was chosen."""
+        with chosen.answering():
+            request = await self.run(lambda: chosen.contract.read(tensors, self.config.limits))
+            categorical, sequence, lengths = await self.run(lambda: chosen.contract.ids(request))
+            # The look-up is on its way while the other features are made.
+            looked_up = asyncio.create_task(self._look_up(chosen.digest, categorical, sequence))
+            try:
+                dense = await self.run(lambda: chosen.contract.dense(request))
+                rows, positions = await looked_up
+            finally:
+                looked_up.cancel()
+            users = np.zeros(len(rows), dtype=np.int64)
+            with RANK_SECONDS.labels(chosen.digest).time():
+                probabilities = await self.run(lambda: chosen.run((rows, dense, positions, lengths, users)))
+            CANDIDATES.labels(chosen.digest).inc(len(probabilities))
+        return Ranking(chosen.digest, {name: probabilities[:, column] for name, column in chosen.columns.items()})
+
+    async def run(self, work: Callable[[], _Found]) -> _Found:
+        """Do work in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    async def _look_up(
+        self, digest: str, categorical: np.ndarray, sequence: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        with LOOK_UP_SECONDS.labels(digest).time():
+            return await self.source.look_up(digest, categorical, sequence)
+
+    def choose(self, version: str, tensors: Mapping[str, np.ndarray]) -> RankerVersion:
+        """The version that is named, or that the user's share falls to: the same one at every request.
+
+        Raises:
+            NotServed: If it is not loaded here.
+        """
+        digest = version or route(self._routes, tensors.get("user_id"))
+        held = self._versions.get(digest)
+        if held is None:
+            served = [name[:12] for name in self._versions]
+            raise NotServed(f"version {digest[:64]!r} is not served here; there are {served}")
+        return held
+
+
+def route(routes: Mapping[str, float], user: np.ndarray | None) -> str:
+    """The version of a user: the hash of the user says where in the shares, laid side by side, it falls."""
+    ordered = sorted(routes.items())
+    if len(ordered) > 1 and user is not None and user.size:
+        first = user.flat[0]
+        place = zlib.crc32(first if isinstance(first, bytes) else str(first).encode()) / 2**32
+        for digest, share in ordered:
+            if place < share:
+                return digest
+            place -= share
+    return ordered[-1][0] if ordered else ""

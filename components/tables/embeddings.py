@@ -1,0 +1,122 @@
+"""Embedding tables in one weight, looked up with one gather."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, distributed, nn
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from components.features.feature_list import FeatureConfig
+from components.tables import memory
+from components.tables.look_ups import KeyLayout
+from components.tables.rows import DistinctRows, RowGradients, merge
+
+_BLOCK_ROWS = 65_536
+
+
+@dataclass
+class LookUp:
+    """What one batch took from the tables.
+
+    Attributes:
+        distinct: The rows of the weight.
+        vectors: Copies of the different rows that gather the loss's gradient, shape (u, dim).
+    """
+
+    distinct: DistinctRows
+    vectors: Tensor
+
+
+class Embeddings(nn.Module):
+    """Looks up every categorical feature and sequence column; sequence entities share the impression's own tables.
+
+    All tables lie in one weight, one after the other, so that a look-up and an optimizer's update are one operation
+    each, however many tables there are.
+    """
+
+    weight: nn.Parameter
+    group: distributed.ProcessGroup | None = None
+
+    def __init__(self, features: FeatureConfig, dim: int, deviation: float) -> None:
+        """Make one table per entry of `features.tables`, with rows of `dim` numbers drawn from N(0, `deviation`^2)."""
+        super().__init__()
+        self.layout, self.deviation = KeyLayout(features), deviation
+        self.table_rows, self.first_rows = self.layout.table_rows, self.layout.first_rows
+        self.weight = nn.Parameter(memory.zeros(sum(self.table_rows.values()), dim))
+        self.trains_rows = False
+        self.look_ups: list[LookUp] = []
+        with torch.no_grad():
+            for table in self.tables().values():
+                table.normal_(std=self.deviation)
+
+    def forward(self, sparse: KeyedJaggedTensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Look up a batch; gives what `KeyLayout.arrange` gives."""
+        return self.layout.arrange(self._look_up(self.layout.rows(sparse)), sparse)
+
+    def _look_up(self, rows: Tensor) -> Tensor:
+        if not (self.training and self.trains_rows and torch.is_grad_enabled()):
+            return self.weight.index_select(0, rows)
+        # The gradient stays with the copies: one of the whole weight's shape is never made.
+        distinct = DistinctRows.of(rows)
+        vectors = self.weight.detach().index_select(0, distinct.rows).requires_grad_()
+        self.look_ups.append(LookUp(distinct, vectors))
+        return distinct.expand(vectors)
+
+    def gradients(self) -> RowGradients:
+        """What the look-ups since the last call have gathered."""
+        parts = []
+        for look_up in self.look_ups:
+            gradient = look_up.vectors.grad
+            assert gradient is not None, "a look-up in training went without a backward pass"
+            parts.append(RowGradients(look_up.distinct.rows, look_up.distinct.counts, gradient))
+        self.look_ups.clear()
+        return merge(parts)
+
+    def row_counts(self, sparse: KeyedJaggedTensor) -> tuple[Tensor, Tensor]:
+        """The different rows that a batch looks up, and how often; int64, shape (u,) each."""
+        distinct = DistinctRows.of(self.layout.rows(sparse))
+        return distinct.rows, distinct.counts
+
+    def tables(self) -> dict[str, Tensor]:
+        """The weights of every table by name, shape (rows, dim), as views."""
+        return dict(zip(self.table_rows, self.weight.detach().split([*self.table_rows.values()]), strict=True))
+
+    def redraw(self, rows: Tensor, seed: tuple[int, ...]) -> None:
+        """Draw some rows anew; bool, shape (all rows,)."""
+        redraw_rows(self.weight, rows, 0, self.deviation, seed)
+
+    def zeros(self, rows: int) -> tuple[Tensor, Tensor]:
+        """Categorical and sequence vectors of the shapes that `forward` gives for some number of rows."""
+        dim, layout = self.weight.shape[1], self.layout
+        return (
+            torch.zeros(rows, layout.categorical.num_vectors, dim),
+            torch.zeros(rows, layout.length, layout.sequence.num_vectors * dim),
+        )
+
+
+@torch.no_grad()
+def redraw_rows(weight: Tensor, chosen: Tensor, first_row: int, std: float, seed: tuple[int, ...]) -> None:
+    """Redraw rows of a part of the weight of all tables, to the same values in whatever parts it is held.
+
+    Every block of rows has a stream of its own, so that a part draws little more than its own rows.
+
+    Args:
+        weight: The part, shape (m, dim).
+        chosen: Which of its rows to redraw, bool, shape (m,).
+        first_row: Row of the whole weight that the part begins with.
+        std: Standard deviation of the values.
+        seed: At least 0 each.
+    """
+    dim, last_row = weight.shape[1], first_row + len(weight)
+    for block in range(first_row // _BLOCK_ROWS, -(-last_row // _BLOCK_ROWS)):
+        start, end = max(first_row, block * _BLOCK_ROWS), min(last_row, (block + 1) * _BLOCK_ROWS)
+        skipped = start - block * _BLOCK_ROWS
+        # NumPy mixes all of the seed; torch's CPU generator takes 32 bits of it.
+        stream = np.random.default_rng([*seed, block])
+        drawn = stream.standard_normal((skipped + end - start, dim), dtype=np.float32)[skipped:]
+        part = slice(start - first_row, end - first_row)
+        fresh = torch.from_numpy(drawn).mul_(std).to(weight.device, weight.dtype)
+        weight[part] = torch.where(chosen[part, None], fresh, weight[part])

@@ -1,0 +1,93 @@
+"""The processes that train together: one, or those that torchrun started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import distributed
+
+from components.common.errors import InputError
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of every batch a process takes: the `rank`-th of `world_size`."""
+
+    rank: int = 0
+    world_size: int = 1
+
+    def of(self, start: int, stop: int) -> tuple[int, int, bool]:
+        """The process's part of the positions `start`..`stop`, and whether it counts.
+
+        Of fewer positions than processes, those that have none take the first without counting it: a net cannot do
+        without rows.
+        """
+        size = stop - start
+        low, high = (start + number * size // self.world_size for number in (self.rank, self.rank + 1))
+        return (low, high, True) if low < high else (start, start + 1, False)
+
+
+@dataclass(frozen=True)
+class Process:
+    """This process's place among those that train together.
+
+    Attributes:
+        device: Where it computes.
+        share: Its part of every batch.
+    """
+
+    device: torch.device
+    share: Share = Share()
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it writes what all have made."""
+        return self.share.rank == 0
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there are no others."""
+        return self.share.world_size == 1
+
+    def agreed(self, value: Any) -> Any:
+        """The first process's value, on all of them; all processes at once."""
+        if self.is_alone:
+            return value
+        values = [value]
+        distributed.broadcast_object_list(values)
+        return values[0]
+
+
+@contextmanager
+def joined_processes(device: str) -> Iterator[Process]:
+    """Join the processes that torchrun started beside this one; alone without torchrun. Within itself it joins once.
+
+    Raises:
+        InputError: If the device is not there.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("train.execution.device: cuda, but torch finds no GPU here; use auto or cpu")
+    on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else torch.device("cpu")
+    if on_gpu:
+        torch.cuda.set_device(place)
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed.is_initialized():
+        yield Process(place, _share())
+        return
+    distributed.init_process_group("nccl" if on_gpu else "gloo")
+    try:
+        yield Process(place, _share())
+        distributed.barrier()
+    finally:
+        distributed.destroy_process_group()
+
+
+def _share() -> Share:
+    if not distributed.is_initialized():
+        return Share()
+    return Share(distributed.get_rank(), distributed.get_world_size())

@@ -1,0 +1,286 @@
+"""Tables spread over processes with TorchRec's planner, beside copies of the net that average their gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, distributed, nn
+from torchrec.distributed import DistributedModelParallel
+from torchrec.distributed.comm import get_local_size
+from torchrec.distributed.embedding_types import EmbeddingComputeKernel
+from torchrec.distributed.planner import EmbeddingShardingPlanner
+from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
+from torchrec.distributed.planner.types import (
+    KernelConfig,
+    ParameterConstraints,
+    PlannerError,
+    TopologyFactory,
+    TrainerConfig,
+)
+from torchrec.distributed.types import (
+    Awaitable,
+    EmbeddingModuleShardingPlan,
+    LazyAwaitable,
+    LazyNoWait,
+    ModuleSharder,
+    NoWait,
+    ShardedModule,
+    ShardingEnv,
+    ShardingPlan,
+    ShardingType,
+)
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+from torchrec.streamable import Multistreamable
+
+from components.common.errors import InputError
+from components.features.feature_list import FeatureConfig
+from components.tables.config import ShardingConfig
+from components.tables.embeddings import Embeddings, redraw_rows
+from components.tables.row_exchange import RowExchange, Shard, ShardLayout
+from components.tables.rows import DistinctRows, RowGradients, merge
+from components.tables.table_model import TableModel
+
+_Inputs: TypeAlias = tuple[Tensor, Tensor, Tensor]
+
+
+@dataclass
+class ShardedLookUp(Multistreamable):
+    """One batch's way through the shards.
+
+    Attributes:
+        sparse: The batch.
+        exchange: Its rows' way to their owners.
+        vectors: Copies of the different rows that gather the loss's gradient, shape (u, dim).
+    """
+
+    sparse: KeyedJaggedTensor | None = field(default=None)
+    exchange: RowExchange | None = field(default=None)
+    vectors: Tensor | None = field(default=None)
+
+    def record_stream(self, stream: torch.Stream) -> None:
+        """Nothing here outlives its own stream."""
+
+
+class ShardedEmbeddings(ShardedModule[Tensor, Tensor, _Inputs, ShardedLookUp]):
+    """The rows of `Embeddings` that this process holds, in one weight; looks up those of all processes.
+
+    Gradients do not travel in the backward pass: they are exchanged when the optimizer asks for them. So collectives
+    come in the same order on every process, whatever order the backward passes finish the net's gradients in, and
+    nothing is exchanged after a loss that is not finite.
+
+    Attributes:
+        weight: The local rows in their global order, shape (rows, dim); updated outside of autograd.
+        table_rows: How many of them belong to each table.
+        shards: Who holds which rows.
+        group: The processes.
+    """
+
+    def __init__(self, module: Embeddings, shards: ShardLayout, env: ShardingEnv, device: torch.device) -> None:
+        """Take this process's rows out of all tables."""
+        super().__init__()
+        assert env.process_group is not None
+        self.shards, self.group, self._rank = shards, env.process_group, env.rank
+        self.layout, self.deviation = module.layout, module.deviation
+        self.table_rows = dict.fromkeys(module.table_rows, 0)
+        for shard in shards.of_rank(self._rank):
+            self.table_rows[shard.table] += shard.num_rows
+        local = shards.take(module.weight.detach(), self._rank)
+        self.weight = nn.Parameter(local.to(device), requires_grad=False)
+        self.trains_rows = False
+        self.look_ups: list[ShardedLookUp] = []
+
+    @property
+    def unsharded_module_type(self) -> type[Embeddings]:
+        """What this was made of."""
+        return Embeddings
+
+    def create_context(self) -> ShardedLookUp:
+        """A batch's look-up, to be filled on its way."""
+        return ShardedLookUp()
+
+    def input_dist(self, ctx: ShardedLookUp, sparse: KeyedJaggedTensor) -> Awaitable[Awaitable[Tensor]]:
+        """Ask the owners for the batch's rows; gives the local rows that are asked for, int64, shape (r,)."""
+        ctx.sparse, ctx.exchange = sparse, self._exchange(sparse)
+        return NoWait(NoWait(ctx.exchange.rows))
+
+    def _exchange(self, sparse: KeyedJaggedTensor) -> RowExchange:
+        # Only a batch that does not count has weights: `Batch.uncounted`.
+        counts = sparse.weights_or_none() is None
+        return RowExchange(self.layout.rows(sparse), counts, self.shards, self.group)
+
+    def compute(self, ctx: ShardedLookUp, dist_input: Tensor) -> Tensor:
+        """Look local rows up, (r,) to (r, dim)."""
+        return self.weight.index_select(0, dist_input)
+
+    def output_dist(self, ctx: ShardedLookUp, output: Tensor) -> LazyAwaitable[_Inputs]:
+        """Answer with the local rows, and make the model's inputs of the answers of all."""
+        assert ctx.sparse is not None and ctx.exchange is not None
+        vectors = ctx.exchange.from_owners(output)
+        if self.training and self.trains_rows and torch.is_grad_enabled():
+            ctx.vectors = vectors.requires_grad_()
+            self.look_ups.append(ctx)
+        return LazyNoWait(self.layout.arrange(ctx.exchange.distinct.expand(vectors), ctx.sparse))
+
+    def forward(self, sparse: KeyedJaggedTensor) -> _Inputs:
+        """Look up this process's part of a batch, as `Embeddings.forward` does; all processes at once."""
+        return super().forward(sparse).wait()
+
+    def gradients(self) -> RowGradients:
+        """Exchange the gradients of the look-ups since the last call; all processes at once.
+
+        Gives local rows, how often all processes looked them up, and gradients averaged over the processes as the net's
+        are.
+        """
+        parts = []
+        for look_up in self.look_ups:
+            assert look_up.exchange is not None and look_up.vectors is not None
+            gradient = look_up.vectors.grad
+            assert gradient is not None, "a look-up in training went without a backward pass"
+            exchange = look_up.exchange
+            sums = exchange.to_owners(gradient).div_(self.group.size())
+            parts += exchange.by_sender(sums)
+        self.look_ups.clear()
+        return merge(parts)
+
+    def row_counts(self, sparse: KeyedJaggedTensor) -> tuple[Tensor, Tensor]:
+        """Local rows that a batch looks up which all processes have whole, and how often; int64, shape (u,) each."""
+        ranks, places = self.shards.owners(self.layout.rows(sparse))
+        distinct = DistinctRows.of(places[ranks == self._rank])
+        return distinct.rows, distinct.counts
+
+    def redraw(self, rows: Tensor, seed: tuple[int, ...]) -> None:
+        """Draw some local rows anew, to the values that one process would draw; bool, shape (local rows,)."""
+        start = 0
+        for shard in self.shards.of_rank(self._rank):
+            part = slice(start, start + shard.num_rows)
+            redraw_rows(self.weight[part], rows[part], shard.first_row, self.deviation, seed)
+            start += shard.num_rows
+
+
+class EmbeddingsSharder(ModuleSharder[Embeddings]):
+    """Tells TorchRec how `Embeddings` may be spread, and spreads them."""
+
+    def __init__(self, kinds: tuple[str, ...]) -> None:
+        """Allow some of `table_wise` and `row_wise`."""
+        super().__init__()
+        self._kinds = [*kinds]
+
+    @property
+    def module_type(self) -> type[Embeddings]:
+        """What is sharded."""
+        return Embeddings
+
+    def shardable_parameters(self, module: Embeddings) -> dict[str, nn.Parameter]:
+        """One parameter per table, as views of the one weight."""
+        parameters = {name: nn.Parameter(table, requires_grad=False) for name, table in module.tables().items()}
+        for parameter in parameters.values():
+            # The planner counts an optimizer's memory by this attribute alone; Adam's is twice the weight.
+            parameter._optimizer_classes = [torch.optim.Adam]  # type: ignore[attr-defined]
+        return parameters
+
+    def sharding_types(self, compute_device_type: str) -> list[str]:
+        """The kinds allowed, on any device."""
+        return self._kinds
+
+    def compute_kernels(self, sharding_type: str, compute_device_type: str) -> list[str]:
+        """`fused`: of the kernels that the planner knows, the one whose optimizer takes rows."""
+        return [EmbeddingComputeKernel.FUSED.value]
+
+    def shard(
+        self,
+        module: Embeddings,
+        params: EmbeddingModuleShardingPlan,
+        env: ShardingEnv,
+        device: torch.device | None = None,
+        module_fqn: str | None = None,
+    ) -> ShardedEmbeddings:
+        """Follow a plan."""
+        where = device or torch.device("cpu")
+        return ShardedEmbeddings(module, ShardLayout(planned_shards(params, module.first_rows), where), env, where)
+
+
+def planned_shards(plan: EmbeddingModuleShardingPlan, first_rows: dict[str, int]) -> list[Shard]:
+    """The shards of a plan; `first_rows` says where each table begins in the weight."""
+    return [
+        Shard(first_rows[table] + part.shard_offsets[0], part.shard_sizes[0], part.placement.rank(), table)
+        for table, planned in plan.items()
+        for part in planned.sharding_spec.shards
+    ]
+
+
+def plan_lines(parallel: DistributedModelParallel) -> list[str]:
+    """The plan in words, a line per table: how it is spread, and how many rows each process holds."""
+    lines = []
+    for table, planned in parallel.plan.plan["embeddings"].items():
+        parts = [f"rank {part.placement.rank()}: {part.shard_sizes[0]:,}" for part in planned.sharding_spec.shards]
+        lines.append(f"{table}: {ShardingType(planned.sharding_type).value}; rows by {', '.join(parts)}")
+    return lines
+
+
+def shard(
+    model: TableModel, features: FeatureConfig, batch_size: int, config: ShardingConfig, device: torch.device
+) -> DistributedModelParallel:
+    """Spread the tables over the default group's processes, and copy the net to each; all processes at once.
+
+    The net's weights and its normalisation are those of rank 0; each process takes the rows of its own `model`, so
+    these must be equal everywhere.
+
+    Args:
+        model: With its weights as training starts; its tables are replaced by shards.
+        features: Its feature list.
+        batch_size: Examples of each process's part of a batch.
+        config: How tables may be spread.
+        device: Of this process.
+
+    Raises:
+        InputError: If the tables do not fit.
+    """
+    world_size, memory = distributed.get_world_size(), int(config.memory_gib * 2**30)
+    hosts = TrainerConfig(world_size, get_local_size(world_size), hbm_cap_bytes=memory, ddr_cap_bytes=memory)
+    topology = TopologyFactory.create_topology(hosts, kernel_config=KernelConfig(compute_device=device.type))
+    planner = EmbeddingShardingPlanner(
+        topology,
+        batch_size,
+        # The default over-estimates the net, and warns of it.
+        storage_reservation=FixedPercentageStorageReservation(0.15),
+        constraints=_constraints(features),
+        stats=[],
+    )
+    sharders = [EmbeddingsSharder(config.kinds)]
+    plan = _plan_together(planner, model, sharders)
+    # TorchRec has DistributedDataParallel copy rank 0's parameters, but not its buffers.
+    for buffer in model.net.to(device).buffers():
+        distributed.broadcast(buffer, 0)
+    return DistributedModelParallel(model, device=device, plan=plan, sharders=sharders)
+
+
+def _plan_together(
+    planner: EmbeddingShardingPlanner, model: TableModel, sharders: list[EmbeddingsSharder]
+) -> ShardingPlan:
+    """Plan on rank 0, for all: TorchRec's `collective_plan` leaves the others waiting when there is no plan."""
+    outcome: list[Any] = [None]
+    if distributed.get_rank() == 0:
+        try:
+            outcome = [planner.plan(model, sharders)]
+        except PlannerError as error:
+            outcome = [f"no sharding plan: {error}; give sharding.memory_gib more, or train on more processes"]
+    distributed.broadcast_object_list(outcome)
+    if isinstance(outcome[0], str):
+        raise InputError(outcome[0])
+    return outcome[0]
+
+
+def _constraints(features: FeatureConfig) -> dict[str, ParameterConstraints]:
+    """How many rows of each table an example looks up: one by a categorical feature, `length` by a sequence column."""
+    look_ups: dict[str, list[float]] = {table: [] for table in features.tables}
+    for name in features.categorical_names:
+        look_ups[name].append(1.0)
+    for name in features.sequence_names:
+        look_ups[features.sequence_table(name)].append(float(features.sequence.length))
+    # An average number of rows per feature would be summed to one vector in the planner's eyes; poolings are not.
+    return {
+        table: ParameterConstraints(pooling_factors=[1.0] * len(numbers), num_poolings=numbers)
+        for table, numbers in look_ups.items()
+    }

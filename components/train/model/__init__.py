@@ -1,1 +1,0 @@
-"""The ranker: embedding tables, feature processing, sequence encoder, heads."""

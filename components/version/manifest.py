@@ -1,0 +1,72 @@
+"""What a published version consists of, and its manifest."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from components.common.digests import digest_bytes
+from components.common.lineage import Lineage
+from components.common.manifests import Manifest
+from components.features.feature_list import FeatureConfig
+from components.version.packed_tables import PackedTable
+from components.version.parity import Parity
+
+RANKER_FILE = "ranker.onnx"
+TABLES_FILE = "tables.int4"
+# Tables and ranker in one, where it is asked for.
+PREDICTOR_FILE = "predictor.onnx"
+# Packed rows, numbers as they are, packed rows of each user's actions, how many these are, and each row's user.
+ONNX_INPUTS = ("categorical_rows", "dense", "sequence_rows", "lengths", "users")
+PREDICTOR_INPUTS = ("categorical_ids", "dense", "sequence_ids", "lengths")
+ONNX_OUTPUT = "probabilities"
+
+
+class VersionManifest(Manifest):
+    """One version: what servers need of it, and what people ask of it.
+
+    Attributes:
+        checkpoint_digest: What it was exported from.
+        features: Its feature list.
+        objectives: Of the ranker's outputs, in order.
+        tables: What lies where in the file of tables.
+        identifiers: By log and column, whether identifiers are integers or strings, which decides their hash.
+        lineage: Where its training comes from.
+        parity: How its predictions differ from the checkpoint's.
+        recipe: How it was trained, kept for people.
+        blessing: The verdict that released it, kept for people.
+    """
+
+    kind: ClassVar[str] = "version"
+    schema_version: ClassVar[int] = 2
+
+    checkpoint_digest: str
+    features: FeatureConfig
+    objectives: tuple[str, ...]
+    tables: tuple[PackedTable, ...]
+    identifiers: dict[Literal["impressions", "actions"], dict[str, Literal["int64", "string"]]]
+    lineage: Lineage
+    parity: Parity
+    recipe: dict[str, Any]
+    blessing: dict[str, Any]
+
+    @classmethod
+    def upgraded(cls, values: dict[str, Any], schema_version: int) -> dict[str, Any] | None:
+        """Versions stay published when a release changes their manifest: servers go on with those of form 1."""
+        if schema_version != 1:
+            return None
+        details = dict(values["details"])
+        origin = {"step": "export", "step_version": 0, "inputs": values["inputs"], "settings": values["settings"]}
+        checkpoint = values["inputs"]["checkpoint"]
+        recipe = details.pop("train")
+        return {
+            "origin": origin,
+            "files": values["files"],
+            "checkpoint_digest": checkpoint,
+            "recipe": recipe,
+            **details,
+        }
+
+    @property
+    def version_digest(self) -> str:
+        """What names a version that this release wrote: the digest of its manifest's bytes."""
+        return digest_bytes(self.to_bytes())

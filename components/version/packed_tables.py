@@ -1,0 +1,296 @@
+"""The tables of a version: one flat file of INT4 rows, which may be mapped into memory, and what lies where in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from components.common.config import Config
+from components.common.errors import InputError
+from components.features.binary_code import BinaryCode
+from components.features.feature_list import FeatureConfig
+from components.version.int4 import Int4Layout, layouts, quantize, quantize_int8, relative_error, widen
+from components.version.parity import TableBytes
+
+_PAGE = 4096
+_ID = np.dtype("<i8")
+
+
+class PackedTable(Config):
+    """One table in the file.
+
+    Behind its rows, a table with hot rows, which are of 8 bits, has fine rows: what each hot row has beyond its own 4
+    bits, in order, and a row of zeros for all others. Behind these are the ids of the hot rows, sorted, little-endian
+    int64, from a multiple of 8 bytes on.
+
+    Attributes:
+        name: The table.
+        num_rows: Its rows.
+        dim: Numbers a row.
+        block_size: Numbers that share a scale and a bias.
+        first_byte: Where it starts.
+        relative_error: Squared error of its rows over their squares, as rows of 4 bits.
+        num_hot: Of its rows, those of 8 bits.
+    """
+
+    name: str
+    num_rows: int
+    dim: int
+    block_size: int
+    first_byte: int
+    relative_error: float
+    num_hot: int = 0
+
+    @property
+    def layout(self) -> Int4Layout:
+        """How its rows lie in bytes."""
+        return Int4Layout(self.dim, self.block_size)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all its rows, without fine ones."""
+        return self.num_rows * self.layout.row_bytes
+
+    @property
+    def _hot_byte(self) -> int:
+        """Where the ids of the hot rows start."""
+        rows_end = self.first_byte + self.num_bytes + (self.num_hot + 1) * self.layout.row_bytes
+        return rows_end + -rows_end % _ID.itemsize
+
+    @property
+    def end_byte(self) -> int:
+        """Where what belongs to it ends."""
+        return self._hot_byte + self.num_hot * _ID.itemsize if self.num_hot else self.first_byte + self.num_bytes
+
+    def rows(self, content: np.ndarray) -> np.ndarray:
+        """Its rows in the file's bytes, then its fine rows; uint8, shape (any, row bytes)."""
+        num_rows, row_bytes = self.num_rows + (self.num_hot + 1 if self.num_hot else 0), self.layout.row_bytes
+        return content[self.first_byte :][: num_rows * row_bytes].reshape(-1, row_bytes)
+
+    def hot_ids(self, content: np.ndarray) -> np.ndarray:
+        """Ids of its hot rows in the file's bytes, sorted, int64."""
+        return content[self._hot_byte : self.end_byte].view(_ID) if self.num_hot else np.zeros(0, dtype=_ID)
+
+
+def pack_tables(
+    tables: dict[str, np.ndarray], max_error: float, hot: dict[str, np.ndarray] | None = None
+) -> tuple[bytes, list[PackedTable]]:
+    """Quantize tables, each in the smallest layout whose error in 4 bits is at most `max_error`, or the finest.
+
+    Args:
+        tables: float32, shape (rows, dim) each, all of one dim.
+        max_error: Squared error over squares.
+        hot: By table, the rows that keep 8 bits, sorted, int64; other tables have none.
+
+    Returns:
+        The file, and the tables in it.
+    """
+    parts, specs, position = [], [], 0
+    for name, rows in tables.items():
+        for layout in layouts(rows.shape[1]):
+            try:
+                packed = quantize(rows, layout)
+            except ValueError as error:
+                raise InputError(f"table {name}: {error}; train again at a lower rate") from error
+            loss = relative_error(rows, packed, layout)
+            if loss <= max_error:
+                break
+        ids = (hot or {}).get(name, np.zeros(0, dtype=_ID))
+        padding = -position % layout.row_bytes
+        spec = PackedTable(
+            name=name,
+            num_rows=len(rows),
+            dim=layout.dim,
+            block_size=layout.block_size,
+            first_byte=position + padding,
+            relative_error=loss,
+            num_hot=len(ids),
+        )
+        behind = _refine(packed, rows, ids, spec) if len(ids) else b""
+        parts += [bytes(padding), packed.tobytes(), behind]
+        specs.append(spec)
+        position = spec.end_byte
+    return b"".join(parts), specs
+
+
+def _refine(packed: np.ndarray, rows: np.ndarray, ids: np.ndarray, spec: PackedTable) -> bytes:
+    """Pack some rows as 8-bit numbers; returns what lies behind the table."""
+    packed[ids], fine = quantize_int8(rows[ids], spec.layout)
+    zeros = spec._hot_byte - spec.first_byte - spec.num_bytes - fine.size
+    return fine.tobytes() + bytes(zeros) + ids.astype(_ID).tobytes()
+
+
+@dataclass(frozen=True)
+class LookUpRow:
+    """One of the rows that ids of some tables are looked up in: whose, and a part of which of their vectors."""
+
+    table: PackedTable
+    vector: int
+
+
+def look_up_rows(tables: tuple[str, ...], specs: list[PackedTable], features: FeatureConfig) -> list[LookUpRow]:
+    """The rows that one id of each of these tables takes, in the order of a look-up.
+
+    A table gives a row, or one for each block of its code; then as many fine rows, if it has any.
+    """
+    by_name, rows, made = {spec.name: spec for spec in specs}, [], 0
+    for name in tables:
+        spec, code = by_name[name], features.binary_codes.get(name)
+        width = code.num_vectors if code else 1
+        vectors = [made + min(block, width - 1) for block in range(code.num_blocks if code else 1)]
+        rows += [LookUpRow(spec, vector) for vector in vectors * (2 if spec.num_hot else 1)]
+        made += width
+    return rows
+
+
+class PackedTables:
+    """Looks rows up in a version's file.
+
+    A table begins at a multiple of its own row's bytes, so that the file is one array of rows to all tables of a layout
+    and a request is one gather, however many tables it asks.
+
+    Attributes:
+        features: The feature list.
+        layout: Of the rows that it gives: that of its tables with the most blocks.
+    """
+
+    def __init__(self, content: np.ndarray, specs: list[PackedTable], features: FeatureConfig) -> None:
+        """Read from the file's bytes, uint8, shape (size,).
+
+        Raises:
+            InputError: If the file is not as long as its tables need, or a table of the feature list is not in it.
+        """
+        needed = max(spec.end_byte for spec in specs)
+        if len(content) != needed:
+            raise InputError(f"tables: {len(content)} bytes, the manifest's tables take {needed}; restore the file")
+        table_rows = {spec.name: spec.num_rows for spec in specs}
+        if table_rows != features.tables:
+            differing = sorted(set(table_rows.items()) ^ set(features.tables.items()))
+            raise InputError(
+                f"tables: not those of the feature list, differing in {differing[:3]}; restore the version"
+            )
+        misplaced = [spec.name for spec in specs if spec.first_byte % spec.layout.row_bytes]
+        if misplaced:
+            raise InputError(f"tables: {misplaced[:3]} do not begin at a multiple of their rows; export them again")
+        self._content, self.features = np.asarray(content), features
+        self.layout = finest_of(specs)
+        self._rows = {layout: _rows_of(self._content, layout) for layout in {spec.layout for spec in specs}}
+        self._columns = {
+            tables: _Columns.of(tables, specs, features, self._content)
+            for tables in (features.categorical_tables, features.sequence_tables)
+        }
+
+    def look_up(self, tables: tuple[str, ...], ids: np.ndarray) -> np.ndarray:
+        """Rows of ids, of every block of their codes, and of what these have beyond 4 bits.
+
+        Args:
+            tables: Of each column: the feature list's categorical or sequence tables.
+            ids: int64, shape (..., columns).
+
+        Returns:
+            Packed rows in `layout`, uint8, shape (..., rows, `layout.row_bytes`).
+
+        Raises:
+            InputError: If an id is not below its table's `num_ids`, or below 0.
+        """
+        columns = self._columns[tables]
+        columns.check(tables, ids)
+        places = columns.places(ids)
+        if len(self._rows) == 1:
+            return self._rows[self.layout].take(places, axis=0)
+        rows = np.empty((*places.shape, self.layout.row_bytes), dtype=np.uint8)
+        for layout, file_rows in self._rows.items():
+            chosen = columns.of_layout(layout)
+            rows[..., chosen, :] = widen(file_rows.take(places[..., chosen], axis=0), layout, self.layout)
+        return rows
+
+    def warm(self) -> None:
+        """Read a byte of every page, so that no request waits for a disk."""
+        self._content[::_PAGE].max(initial=0)
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Where ids of some columns lie.
+
+    Attributes:
+        num_ids: Of each column, int64, shape (columns,).
+        first_rows: Of each row of a look-up, in the file as an array of rows, int64, shape (rows,).
+        layouts: Of each row of a look-up.
+        codes: Of each column.
+        tables: Of each column.
+        hot: Ids of each column's hot rows, sorted.
+    """
+
+    num_ids: np.ndarray
+    first_rows: np.ndarray
+    layouts: tuple[Int4Layout, ...]
+    codes: tuple[BinaryCode | None, ...]
+    tables: tuple[PackedTable, ...]
+    hot: tuple[np.ndarray, ...]
+
+    @classmethod
+    def of(
+        cls, tables: tuple[str, ...], specs: list[PackedTable], features: FeatureConfig, content: np.ndarray
+    ) -> _Columns:
+        owners = [row.table for row in look_up_rows(tables, specs, features)]
+        by_name = {spec.name: spec for spec in specs}
+        columns = tuple(by_name[table] for table in tables)
+        return cls(
+            np.array([features.num_ids[table] for table in tables]),
+            np.array([spec.first_byte // spec.layout.row_bytes for spec in owners]),
+            tuple(spec.layout for spec in owners),
+            tuple(features.binary_codes.get(table) for table in tables),
+            columns,
+            tuple(spec.hot_ids(content) for spec in columns),
+        )
+
+    def check(self, tables: tuple[str, ...], ids: np.ndarray) -> None:
+        if ids.shape[-1] != len(tables):
+            raise InputError(f"ids of {ids.shape[-1]} columns; the version has {len(tables)}: {list(tables)[:5]}")
+        wrong = (ids < 0) | (ids >= self.num_ids)
+        if wrong.any():
+            column = int(np.argmax(wrong.reshape(-1, len(tables)).any(axis=0)))
+            value = ids[..., column][wrong[..., column]].flat[0]
+            raise InputError(
+                f"id {value} of {tables[column]}: must be from 0 to {self.num_ids[column] - 1}; take hashes modulo the "
+                "table's ids"
+            )
+
+    def places(self, ids: np.ndarray) -> np.ndarray:
+        """Rows of the file, int64, shape (..., rows)."""
+        if len(self.first_rows) == len(self.num_ids):
+            return ids + self.first_rows
+        places: list[np.ndarray] = []
+        for column, (code, spec, hot) in enumerate(zip(self.codes, self.tables, self.hot, strict=True)):
+            rows = code.rows(ids[..., column]) if code else [ids[..., column]]
+            places += rows
+            if len(hot):
+                places += [spec.num_rows + _ranks(hot, row) for row in rows]
+        return np.stack(places, axis=-1) + self.first_rows
+
+    def of_layout(self, layout: Int4Layout) -> np.ndarray:
+        return np.flatnonzero([own == layout for own in self.layouts])
+
+
+def _ranks(hot: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Which of the hot rows each row is, or how many these are, if it is none."""
+    ranks = np.searchsorted(hot, rows)
+    return np.where(hot.take(ranks, mode="clip") == rows, ranks, len(hot))
+
+
+def finest_of(specs: list[PackedTable]) -> Int4Layout:
+    """The layout with the most blocks."""
+    return max((spec.layout for spec in specs), key=lambda layout: layout.num_blocks)
+
+
+def _rows_of(content: np.ndarray, layout: Int4Layout) -> np.ndarray:
+    return content[: len(content) // layout.row_bytes * layout.row_bytes].reshape(-1, layout.row_bytes)
+
+
+def bytes_of(specs: list[PackedTable]) -> TableBytes:
+    """Bytes of the tables as they are, and as float16."""
+    packed = sum(spec.end_byte - spec.first_byte for spec in specs)
+    half = sum(spec.num_rows * spec.dim * 2 for spec in specs)
+    return TableBytes(int4=packed, float16=half, ratio=packed / half)

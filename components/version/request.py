@@ -1,0 +1,297 @@
+"""What a request carries, derived from the feature list: one user, the user's earlier actions, and candidates.
+
+All values are raw, as in the logs, and become features by the join's own code. Only the daily engagement of entities,
+which no single request can tell, comes as numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from components.common.errors import InputError
+from components.features.encoding import encode_categorical, encode_dense, encode_sequences
+from components.features.events import ACTION_TYPES, ACTIONS, IMPRESSIONS
+from components.features.example_columns import (
+    categorical_columns,
+    count_columns,
+    number_columns,
+    sequence_columns,
+)
+from components.features.feature_list import CLOCK_FEATURES, FeatureConfig
+from components.features.log_events import Events
+
+ACTION_PREFIX = "actions."
+# Beside a tensor: which of its values are there.
+VALID_SUFFIX = ".valid"
+# 2000 and 2100: what was counted in seconds, milliseconds or nanoseconds is outside.
+_EARLIEST, _LATEST = 946_684_800_000_000, 4_102_444_800_000_000
+_KINDS = {"int64": "INT64", "string": "BYTES"}
+_ARROW = {"INT64": pa.int64(), "BYTES": pa.string(), "FP32": pa.float64()}
+
+Part = Literal["user", "candidates", "actions"]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One tensor of a request.
+
+    Attributes:
+        column: Its column in the logs or examples.
+        part: One value a request, one a candidate, or one an action.
+        kind: What its values are.
+        datatype: INT64, BYTES or FP32; numbers may also come as INT64 or FP64.
+        required: Whether every row must have a value.
+    """
+
+    column: str
+    part: Part
+    kind: Literal["timestamp", "identifier", "action_type", "number"]
+    datatype: str
+    required: bool
+
+    @property
+    def name(self) -> str:
+        """Its tensor's name."""
+        return f"{ACTION_PREFIX}{self.column}" if self.part == "actions" else self.column
+
+
+@dataclass(frozen=True)
+class RawRequest:
+    """A checked request of n candidates.
+
+    Attributes:
+        candidates: As rows of impressions, n of them.
+        user: The first of them.
+        actions: Of the user.
+        given: Dense columns that came as numbers, by name.
+    """
+
+    candidates: Events
+    user: Events
+    actions: Events
+    given: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The answer to a request.
+
+    Attributes:
+        version: Whose tables and ranker made it.
+        probabilities: Of un-sampled impressions, by served objective, float32, shape (n,) each.
+    """
+
+    version: str
+    probabilities: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of one request.
+
+    Attributes:
+        candidates: At most.
+        actions: At most.
+        ignore_unknown: Whether inputs that the version does not know are left out instead of refused.
+    """
+
+    candidates: int = 2000
+    actions: int = 20_000
+    ignore_unknown: bool = False
+
+
+class RequestContract:
+    """The request of one version: its tensors, and their way to the model's inputs."""
+
+    def __init__(self, features: FeatureConfig, identifiers: Mapping[str, Mapping[str, str]]) -> None:
+        """Derive the tensors.
+
+        Args:
+            features: The version's feature list.
+            identifiers: By log and column, `int64` or `string`.
+        """
+        self.features = features
+        self._given = features.engagement_names
+        entities = dict.fromkeys((*features.sequence.entities, *features.counts.entities))
+        context = dict.fromkeys(("item_id", *features.categorical_names, *features.counts.entities))
+        candidate_ids = [name for name in context if name not in (*CLOCK_FEATURES, "user_id")]
+
+        def identifier(column: str, part: Part, required: bool) -> Field:
+            log = identifiers.get(ACTIONS if part == "actions" else IMPRESSIONS, {})
+            kind = log.get(column, "string")
+            return Field(column, part, "identifier", _KINDS[kind], required)
+
+        self.fields = {
+            field.name: field
+            for field in (
+                Field("timestamp", "user", "timestamp", "INT64", True),
+                identifier("user_id", "user", True),
+                *(identifier(name, "candidates", name == "item_id") for name in candidate_ids),
+                *(Field(name, "candidates", "number", "FP32", False) for name in features.numbers),
+                *(Field(name, "candidates", "number", "FP32", True) for name in self._given),
+                Field("timestamp", "actions", "timestamp", "INT64", True),
+                Field("action_type", "actions", "action_type", "BYTES", True),
+                identifier("action_id", "actions", True),
+                *(identifier(name, "actions", False) for name in entities),
+            )
+        }
+
+    def read(self, tensors: Mapping[str, np.ndarray], limits: Limits) -> RawRequest:
+        """Check a request's tensors; those of candidates may have one value for all of them.
+
+        Raises:
+            InputError: Naming the tensor, the value and what it must be.
+        """
+        self._check_names(tensors, limits)
+        num_rows = {
+            "user": 1,
+            "candidates": self._count(tensors, "candidates", 1, limits.candidates),
+            "actions": self._count(tensors, "actions", 0, limits.actions),
+        }
+        columns: dict[Part, dict[str, pa.Array]] = {"user": {}, "candidates": {}, "actions": {}}
+        for field in self.fields.values():
+            columns[field.part][field.column] = _column(field, tensors, num_rows[field.part])
+        given = {name: columns["candidates"].pop(name).to_numpy() for name in self._given}
+        first = np.zeros(num_rows["candidates"], dtype=np.int64)
+        own = {name: values.take(pa.array(first)) for name, values in columns["user"].items()}
+        candidates = Events.of(pa.table({**columns["candidates"], **own}))
+        actions = pa.table(columns["actions"])
+        users = np.full(len(actions), candidates.users[0])
+        acted = Events(actions, actions["timestamp"].to_numpy(), users)
+        return RawRequest(candidates, candidates.take(first[:1]), acted, given)
+
+    def ids(self, request: RawRequest) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What is looked up: ids (n, C), the user's sequence (1, L, S), and its used positions (1,), int64."""
+        categorical = encode_categorical(categorical_columns(request.candidates, self.features), self.features)
+        lists = sequence_columns(request.user, request.actions, self.features)
+        return categorical, *encode_sequences(lists, self.features)
+
+    def dense(self, request: RawRequest) -> np.ndarray:
+        """Dense features, float32, shape (n, D)."""
+        columns = {
+            **number_columns(request.candidates, self.features),
+            **count_columns(request.candidates, request.actions, self.features),
+            **request.given,
+        }
+        return encode_dense(columns, self.features)
+
+    def _check_names(self, tensors: Mapping[str, np.ndarray], limits: Limits) -> None:
+        nullable = {field.name for field in self.fields.values() if not field.required}
+        for name in tensors:
+            owner = name.removesuffix(VALID_SUFFIX)
+            if name not in self.fields and owner in self.fields and owner not in nullable:
+                raise InputError(f"input {owner!r} must have a value in every row; it has {_first_gap(tensors[name])}")
+            if name not in self.fields and owner not in nullable and not limits.ignore_unknown:
+                raise InputError(f"input {name!r} is unknown; the version takes {sorted(self.fields)}")
+        missing = [field for field in self.fields.values() if field.required and field.name not in tensors]
+        for part in ("user", "candidates"):
+            names = [f"{field.name} {field.datatype}" for field in missing if field.part == part]
+            if names:
+                raise InputError(f"inputs of the {part} are missing: {', '.join(names)}")
+
+    def _count(self, tensors: Mapping[str, np.ndarray], part: Part, least: int, most: int) -> int:
+        """Rows of a part: the longest of its tensors."""
+        sizes = {
+            name: tensors[name].size for name, field in self.fields.items() if field.part == part and name in tensors
+        }
+        name, count = max(sizes.items(), key=lambda item: item[1], default=(part, 0))
+        if not least <= count <= most:
+            raise InputError(f"input {name!r} has {count} values: {part} must be from {least} to {most} a request")
+        return count
+
+
+def _first_gap(valid: np.ndarray) -> str:
+    rows = np.flatnonzero(valid == 0)
+    return f"none in row {rows[0]}" if len(rows) else "a tensor that says which are there; leave that out"
+
+
+def _column(field: Field, tensors: Mapping[str, np.ndarray], num_rows: int) -> pa.Array:
+    """A tensor as a checked Arrow column of `num_rows` values."""
+    values = tensors.get(field.name)
+    if values is None:
+        if field.required and num_rows:
+            raise InputError(
+                f"input {field.name!r} is missing: {field.datatype}, one value for each of the {field.part}"
+            )
+        return pa.nulls(num_rows, _ARROW[field.datatype])
+    valid = tensors.get(field.name + VALID_SUFFIX)
+    if valid is not None:
+        valid = _sized(field.name + VALID_SUFFIX, field.part, valid, num_rows)
+        if valid.dtype != np.bool_:
+            raise InputError(f"input {field.name + VALID_SUFFIX!r} is {valid.dtype}; it must be BOOL")
+    return _CHECKS[field.kind](field, _sized(field.name, field.part, values, num_rows), valid)
+
+
+def _sized(name: str, part: Part, values: np.ndarray, num_rows: int) -> np.ndarray:
+    if values.ndim != 1:
+        raise InputError(f"input {name!r} has shape {list(values.shape)}; it must have one dimension")
+    if len(values) == 1 and part == "candidates":
+        return np.repeat(values, num_rows)
+    if len(values) != num_rows:
+        raise InputError(f"input {name!r} has {len(values)} values, the request has {num_rows} of {part}")
+    return values
+
+
+def _timestamps(field: Field, values: np.ndarray, valid: np.ndarray | None) -> pa.Array:
+    if values.dtype != np.int64:
+        raise InputError(f"input {field.name!r} is {values.dtype}; it must be INT64, microseconds since 1970 in UTC")
+    wrong = (values < _EARLIEST) | (values >= _LATEST)
+    if wrong.any():
+        raise InputError(
+            f"input {field.name!r} has {values[wrong][0]}; it must be microseconds since 1970 in UTC, from 2000 to 2100"
+        )
+    return pa.array(values)
+
+
+def _identifiers(field: Field, values: np.ndarray, valid: np.ndarray | None) -> pa.Array:
+    mask = None if valid is None else ~valid
+    if field.datatype == "INT64":
+        if values.dtype.kind not in "iu" or values.dtype == np.uint64:
+            raise InputError(f"input {field.name!r} is {_kind_of(values)}; it must be INT64, as in the logs")
+        return pa.array(values.astype(np.int64), mask=mask)
+    return _strings(field, values, mask)
+
+
+def _strings(field: Field, values: np.ndarray, mask: np.ndarray | None) -> pa.Array:
+    if values.dtype != object:
+        raise InputError(f"input {field.name!r} is {_kind_of(values)}; it must be BYTES, as in the logs")
+    try:
+        return pa.array(values, pa.binary(), mask=mask).cast(pa.string())
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise InputError(f"input {field.name!r} holds bytes that are not UTF-8 text") from error
+
+
+def _action_types(field: Field, values: np.ndarray, valid: np.ndarray | None) -> pa.Array:
+    texts = _strings(field, values, None)
+    unknown = [name for name in texts.unique().to_pylist() if name not in ACTION_TYPES]
+    if unknown:
+        raise InputError(f"input {field.name!r} has {unknown[0]!r}; it must be one of {list(ACTION_TYPES)}")
+    return texts
+
+
+def _numbers(field: Field, values: np.ndarray, valid: np.ndarray | None) -> pa.Array:
+    if values.dtype.kind not in "iuf":
+        raise InputError(f"input {field.name!r} is {_kind_of(values)}; it must be FP32")
+    numbers = values.astype(np.float64) if valid is None else np.where(valid, values, np.nan)
+    wrong = (np.abs(numbers) > np.finfo(np.float32).max) | (np.isnan(numbers) if field.required else False)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise InputError(f"input {field.name!r} has {numbers[row]} in row {row}; it must be a finite number of 32 bits")
+    return pa.array(numbers)
+
+
+def _kind_of(values: np.ndarray) -> str:
+    return "BYTES" if values.dtype == object else str(values.dtype)
+
+
+_CHECKS = {
+    "timestamp": _timestamps,
+    "identifier": _identifiers,
+    "action_type": _action_types,
+    "number": _numbers,
+}

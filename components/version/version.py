@@ -1,0 +1,75 @@
+"""A published version, checked before anything of it is used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from components.common import storage
+from components.common.digests import digest_bytes
+from components.common.errors import InputError
+from components.common.layout import Store
+from components.common.manifests import manifest_path, read_manifest, verify_files
+from components.version.manifest import RANKER_FILE, TABLES_FILE, VersionManifest
+from components.version.packed_tables import PackedTables
+from components.version.request import RequestContract
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version's directory.
+
+    Attributes:
+        uri: Where it lies.
+        manifest: Its description.
+        digest: What names it: that of the manifest's bytes, whatever release wrote them.
+    """
+
+    uri: str
+    manifest: VersionManifest
+    digest: str
+
+    @classmethod
+    def open(cls, uri: str) -> Version:
+        """Read a directory's manifest; its files are checked when they are asked for.
+
+        Raises:
+            InputError: If it is absent or not readable.
+        """
+        manifest, path = read_manifest(uri, VersionManifest), manifest_path(uri)
+        return cls(uri, manifest, digest_bytes(storage.read_bytes(path)))
+
+    @classmethod
+    def published(cls, store: Store, digest: str) -> Version:
+        """A version of the registry by its digest.
+
+        Raises:
+            InputError: If there is none, or it holds another version.
+        """
+        version = cls.open(store.version(digest))
+        if version.digest != digest:
+            raise InputError(f"{version.uri}: holds version {version.digest[:12]}; restore the registry")
+        return version
+
+    def tables(self) -> PackedTables:
+        """Its tables, mapped into memory where the store is local.
+
+        Raises:
+            InputError: If the file is absent or damaged.
+        """
+        verify_files(self.uri, self.manifest, (TABLES_FILE,))
+        content = storage.map_bytes(storage.join_uri(self.uri, TABLES_FILE))
+        return PackedTables(content, list(self.manifest.tables), self.manifest.features)
+
+    def onnx(self) -> bytes:
+        """Its ranker.
+
+        Raises:
+            InputError: If the file is absent or damaged.
+        """
+        verify_files(self.uri, self.manifest, (RANKER_FILE,))
+        return storage.read_bytes(storage.join_uri(self.uri, RANKER_FILE))
+
+    def contract(self) -> RequestContract:
+        """The contract of requests to it."""
+        identifiers = {str(table): dict(kinds) for table, kinds in self.manifest.identifiers.items()}
+        return RequestContract(self.manifest.features, identifiers)

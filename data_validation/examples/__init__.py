@@ -1,0 +1,1 @@
+"""Examples after the join: statistics, schema, drift, review."""

@@ -1,0 +1,1 @@
+"""Logs before the join: row checks, quarantine, expectations."""

@@ -1,0 +1,67 @@
+"""Two published versions, and requests from the logs with the probabilities that each version owes them."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+
+import numpy as np
+
+from cli.logged_requests import logged_requests
+from components.common.layout import Store
+from components.common.releases import read_pointer, write_record
+from components.export.config import ExportConfig
+from components.export.run import export_releases
+from components.features.examples import EVALUATION, read_examples
+from components.features.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
+from components.publish.registry import publish_releases
+from components.serve.tensors import request_tensors
+from components.version.predictor import Predictor
+from components.version.version import Version
+from tests.conftest import Deployment
+from tests.unit.export.test_export import blessing_of
+
+
+@dataclass(frozen=True)
+class Published:
+    """A store with two versions, of which `old` is in production.
+
+    Attributes:
+        store: Its registry, logs and examples.
+        old: Digest of the control's version.
+        new: Digest of the candidate's version.
+        requests: As JSON, from the logs.
+        tensors: The same as tensors.
+        expected: By version, what the evaluator's examples give: per request, shape (served objectives, n).
+    """
+
+    store: Store
+    old: str
+    new: str
+    requests: list[dict]
+    tensors: list[dict[str, np.ndarray]]
+    expected: dict[str, list[np.ndarray]]
+
+
+def publish_both(trained: Deployment, root: str) -> Published:
+    """Publish both arms' versions in a copy of a deployment."""
+    shutil.copytree(trained.store.root, root, dirs_exist_ok=True)
+    store, digests = Store(root), []
+    for action, arm in (("experiment", "candidate"), ("first", "control")):
+        blessing = blessing_of(trained, arm, action)
+        write_record(store.blessing("serving", trained.scored_day), blessing)
+        manifests = export_releases(root, ExportConfig(), "serving", trained.scored_day)
+        publish_releases(store, blessing, [manifest.version_digest for manifest in manifests])
+        digests.append(manifests[0].version_digest)
+    new, old = digests
+    assert read_pointer(store).version == old and new != old
+    contract = Version.published(store, old).contract()
+    found = [logged for logged, _ in zip(logged_requests(store, trained.scored_day, contract), range(60), strict=False)]
+    table, _ = read_examples(store, EVALUATION, trained.scored_day)
+    columns = [OBJECTIVE_NAMES.index(name) for name in SERVED_OBJECTIVES]
+    expected = {}
+    for digest in digests:
+        probabilities = Predictor.from_version(Version.published(store, digest)).predict(table)[:, columns]
+        expected[digest] = [probabilities[logged.rows].T for logged in found]
+    requests = [logged.request for logged in found]
+    return Published(store, old, new, requests, [request_tensors(request) for request in requests], expected)

@@ -1,0 +1,221 @@
+"""What becomes of logs that are not as they should be: a clear error, or quarantine with a reason and a count."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from components.common import storage
+from components.common.errors import InputError
+from components.common.layout import Store
+from components.common.manifests import read_manifest
+from components.features.events import ACTIONS, IMPRESSIONS
+from components.features.log_manifests import LOG_FILE, CleanLogManifest
+from components.make_logs.run import make_logs
+from data_validation.config import ValidationConfig
+from data_validation.logs.validate import validate_logs
+from tests.unit.data_validation.logs.corrupt import CASES, at_row, with_column
+from tests.unit.join.logs import DATASET, HOUR, actions, impressions
+
+DAY = date(2026, 3, 2)
+DAYS = [DAY - timedelta(days=1), DAY]
+START = (DAYS[0] - date(1970, 1, 1)).days * 24 * HOUR
+PLENTY = ValidationConfig(max_quarantined_share=1.0)
+
+
+class Delivery:
+    """A company's own folders of Parquet, two days, and what Afterclick makes of them."""
+
+    def __init__(self, root):
+        self.root, self.store = root / "delivered", Store(str(root / "store"))
+        self.impressions = [
+            {
+                "impression_id": number,
+                "timestamp": START + number * HOUR,
+                "user_id": number % 7,
+                "item_id": 1,
+                "brand": 1,
+            }
+            for number in range(48)
+        ]
+        self.actions = [
+            {
+                "action_id": number,
+                "timestamp": START + number * HOUR + HOUR // 2,
+                "user_id": number % 7,
+                "item_id": 1,
+                "brand": 1,
+                "action_type": "click",
+                "source": "onsite",
+                "impression_id": number,
+                "dwell_seconds": 5.0,
+            }
+            for number in range(48)
+        ]
+
+    def path(self, table, day):
+        return self.root / table / f"event_date={day}" / "rows.parquet"
+
+    def write(self, edit=None):
+        """Write both logs, `edit(log_name, day, table)` may change each day's rows."""
+        for name, rows, build in (
+            (IMPRESSIONS, self.impressions, impressions),
+            (ACTIONS, self.actions, actions),
+        ):
+            for offset, day in enumerate(DAYS):
+                table = build(rows[offset * 24 : (offset + 1) * 24], dataset=DATASET)
+                table = edit(name, day, table) if edit else table
+                self.path(name, day).parent.mkdir(parents=True, exist_ok=True)
+                if table is not None:
+                    pq.write_table(table, self.path(name, day))
+
+    def validate(self, config=PLENTY, as_of=DAY + timedelta(days=1)):
+        dataset = DATASET.model_copy(update={"first_day": DAYS[0]})
+        source = {"kind": "parquet"} | {name: {"uri": str(self.root / name)} for name in (IMPRESSIONS, ACTIONS)}
+        make_logs(self.store.root, dataset, source, DAYS)
+        return validate_logs(self.store.root, dataset, config, DAYS, as_of)
+
+    def counts(self, table, day=DAY):
+        return read_manifest(self.store.clean_logs(table, day), CleanLogManifest).counts
+
+    def quarantined(self, table, day=DAY):
+        return storage.read_parquet(storage.join_uri(self.store.quarantine(table, day), LOG_FILE))
+
+
+@pytest.fixture()
+def delivery(tmp_path):
+    return Delivery(tmp_path)
+
+
+def on(target_table, change):
+    """An edit of the newer day of one log."""
+    return lambda name, day, table: change(table) if name == target_table and day == DAY else table
+
+
+def test_good_logs_pass_whole(delivery):
+    delivery.write()
+    page = delivery.validate(ValidationConfig())
+    assert "values must be unique" in page and "unexpected values found" not in page
+    assert delivery.counts(IMPRESSIONS) == {"delivered": 24, "rows": 24, "quarantined": 0}
+    assert not storage.exists(delivery.store.quarantine(IMPRESSIONS, DAY))
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.reason], ids=lambda case: case.title)
+def test_bad_row_goes_to_quarantine_with_reason_file_and_row(delivery, case):
+    delivery.write(on(case.table, case.change))
+    delivery.validate(PLENTY.model_copy(update={"max_user_rows_per_day": 15}))
+    kept, bad = 24 - case.num_rows, case.num_rows
+    assert delivery.counts(case.table) == {
+        "delivered": 24,
+        "rows": kept,
+        "quarantined": bad,
+        f"quarantined_{case.reason}": bad,
+    }
+    rejected = delivery.quarantined(case.table).to_pylist()
+    assert {(row["reason"], row["file"]) for row in rejected} == {(case.reason, "rows.parquet")}
+    assert [row["row"] for row in rejected] == ([3] if bad == 1 else list(range(bad)))
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.error], ids=lambda case: case.title)
+def test_unusable_day_stops_the_run_with_a_clear_error(delivery, case):
+    delivery.write(on(case.table, case.change))
+    with pytest.raises(InputError, match=case.error):
+        delivery.validate()
+
+
+def test_documentation_lists_every_case_with_its_outcome():
+    rows = [line.strip("| \n").split(" | ") for line in open("docs/bad_input.md") if line.startswith("| ")]
+    outcomes = {row[0]: row[2] for row in rows[1:] if len(row) == 3}
+    for case in CASES:
+        assert outcomes.pop(case.title) == (f"quarantine: `{case.reason}`" if case.reason else "stops")
+    # The others are deliveries as a whole, which tests of their own take apart.
+    assert sorted(outcomes) == [
+        "a file is cut off",
+        "a file is no Parquet",
+        "more rows are bad than max_quarantined_share",
+    ]
+
+
+def test_truncated_file_is_named(delivery):
+    delivery.write()
+    path = delivery.path(ACTIONS, DAY)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"delivered/actions/event_date=2026-03-02/rows\.parquet: not a readable"):
+        delivery.validate()
+
+
+def test_file_that_is_no_parquet_is_named(delivery):
+    delivery.write()
+    delivery.path(ACTIONS, DAY).write_text("action_id,timestamp\n1,2026-03-02\n")
+    with pytest.raises(InputError, match=r"event_date=2026-03-02/rows\.parquet: not a readable Parquet file"):
+        delivery.validate()
+
+
+def test_share_of_bad_rows_above_the_limit_stops_the_run(delivery):
+    delivery.write(on(IMPRESSIONS, at_row("user_id", None)))
+    with pytest.raises(InputError, match=r"quarantined_share.*2026-03-02.*missing_user_id"):
+        delivery.validate(ValidationConfig(max_quarantined_share=0.01))
+
+
+def test_run_that_was_stopped_is_stopped_again(delivery):
+    delivery.write(on(IMPRESSIONS, at_row("user_id", None)))
+    for _ in range(2):
+        with pytest.raises(InputError, match="expectations"):
+            delivery.validate(ValidationConfig(max_quarantined_share=0.01))
+
+
+def test_corrected_delivery_replaces_the_day(delivery):
+    delivery.write(on(IMPRESSIONS, at_row("user_id", None)))
+    delivery.validate()
+    delivery.write()
+    delivery.validate(ValidationConfig())
+    assert delivery.counts(IMPRESSIONS)["rows"] == 24
+    assert not storage.exists(delivery.store.quarantine(IMPRESSIONS, DAY))
+
+
+def test_absent_optional_columns_become_nulls(delivery):
+    delivery.write(lambda name, day, table: table.drop_columns("value") if name == ACTIONS else table)
+    delivery.validate(ValidationConfig())
+    clean = storage.read_parquet(storage.join_uri(delivery.store.clean_logs(ACTIONS, DAY), LOG_FILE))
+    assert clean["value"].null_count == 24
+
+
+def test_good_row_is_not_lost_as_the_double_of_a_bad_one(delivery):
+    def double(table):
+        bad = at_row("user_id", None, row=0)(table.slice(3, 1))
+        return pa.concat_tables([bad, table])
+
+    delivery.write(on(IMPRESSIONS, double))
+    delivery.validate()
+    assert delivery.counts(IMPRESSIONS) == {
+        "delivered": 25,
+        "rows": 24,
+        "quarantined": 1,
+        "quarantined_missing_user_id": 1,
+    }
+
+
+def test_nanoseconds_are_cut(delivery):
+    def finer(table):
+        nanoseconds = pa.array(table["timestamp"].cast(pa.int64()).to_numpy() * 1000 + 7, pa.int64())
+        return with_column(table, "timestamp", nanoseconds.cast(pa.timestamp("ns", tz="UTC")))
+
+    delivery.write(on(IMPRESSIONS, finer))
+    delivery.validate(ValidationConfig())
+    clean = storage.read_parquet(storage.join_uri(delivery.store.clean_logs(IMPRESSIONS, DAY), LOG_FILE))
+    assert clean["timestamp"].cast(pa.int64()).to_pylist() == [START + (24 + i) * HOUR for i in range(24)]
+
+
+def test_column_without_values_has_no_type_to_disagree(delivery):
+    """A day without onsite actions names no impression; strings elsewhere are no contradiction."""
+
+    def no_clicks(table):
+        table = with_column(table, "impression_id", pa.nulls(24))
+        return with_column(table, "source", pa.array(["offsite"] * 24))
+
+    delivery.write(on(ACTIONS, no_clicks))
+    delivery.validate(ValidationConfig())
+    assert delivery.counts(ACTIONS)["rows"] == 24

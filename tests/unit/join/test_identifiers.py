@@ -1,0 +1,100 @@
+"""Identifiers that come again, and of either type."""
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from components.common import storage
+from components.common.errors import InputError
+from components.common.manifests import read_manifest, write_artifact
+from components.features.examples import EVALUATION, ExamplesManifest
+from components.features.log_manifests import LOG_FILE, CleanLogManifest
+from components.join.run import join_days
+from tests.unit.join.stores import examples, job_of, rewrite
+
+
+def test_identifiers_that_start_again_every_day_stop_the_join(joined, logs):
+    day, before = joined.scored_day, joined.batch_days[-1]
+    older = storage.read_parquet(storage.join_uri(logs.clean_logs("impressions", before), LOG_FILE))
+
+    def reuse(table):
+        for position, name in ((0, "impression_id"), (2, "user_id")):
+            table = table.set_column(position, name, pa.array(np.resize(older[name].to_numpy(), len(table))))
+        return table
+
+    rewrite(logs, "impressions", day, reuse)
+    with pytest.raises(InputError, match="an id that was used on the day before"):
+        join_days(logs.root, job_of(joined, day, day))
+
+
+def test_identifier_of_another_week_is_another_impression(joined, logs):
+    """Whatever other days a run reads, so a day is the same alone and within a range."""
+    day, first = joined.scored_day, joined.batch_days[0]
+    long_ago = joined.config.dataset.days_read(day, day, joined.config.features.history_days)[1]
+    older = storage.read_parquet(storage.join_uri(logs.clean_logs("impressions", long_ago), LOG_FILE)).slice(0, 20)
+
+    def reuse(table):
+        for position, name in ((0, "impression_id"), (2, "user_id")):
+            values = pa.concat_arrays([older[name].combine_chunks(), table[name].slice(20).combine_chunks()])
+            table = table.set_column(position, name, values)
+        return table
+
+    rewrite(logs, "impressions", day, reuse)
+    counts = join_days(logs.root, job_of(joined, first, day, evaluate_from=day))
+    within = read_manifest(logs.examples(EVALUATION, day), ExamplesManifest)
+    storage.remove(logs.examples(EVALUATION, day))
+    join_days(logs.root, job_of(joined, day, day))
+    alone = read_manifest(logs.examples(EVALUATION, day), ExamplesManifest)
+    assert alone.content_digest == within.content_digest
+    assert counts["impressions_duplicate"] == 0
+
+
+def test_identifier_of_the_day_before_is_a_repeat(joined, logs):
+    day, before = joined.scored_day, joined.batch_days[-1]
+    for log_name, name in (("impressions", "impression_id"), ("actions", "action_id")):
+        older = storage.read_parquet(storage.join_uri(logs.clean_logs(log_name, before), LOG_FILE)).slice(0, 3)
+
+        def reuse(table, older=older, name=name):
+            for column in (name, "user_id"):
+                values = pa.concat_arrays([older[column].combine_chunks(), table[column].slice(3).combine_chunks()])
+                table = table.set_column(table.column_names.index(column), column, values)
+            return table
+
+        rewrite(logs, log_name, day, reuse)
+    counts = join_days(logs.root, job_of(joined, day, day))
+    assert counts["impressions_duplicate"] == counts["actions_duplicate"] == 3
+
+
+def test_text_identifiers_and_shards_without_impressions(joined, logs):
+    """The same examples as with integers, also where a shard holds nothing of a log."""
+    day = joined.scored_day
+    for log_name in ("impressions", "actions"):
+        for read in joined.config.dataset.days_read(day, day, joined.config.features.history_days):
+            uri = logs.clean_logs(log_name, read)
+            manifest = read_manifest(uri, CleanLogManifest)
+            table = storage.read_parquet(storage.join_uri(uri, LOG_FILE))
+            position = table.column_names.index("impression_id")
+            table = table.set_column(position, "impression_id", table["impression_id"].cast(pa.string()))
+            identifiers = {**manifest.identifiers, "impression_id": "string"}
+            write_artifact(
+                uri,
+                manifest.model_copy(update={"identifiers": identifiers}),
+                lambda staged, table=table: storage.write_parquet(storage.join_uri(staged, LOG_FILE), table),
+            )
+    job = job_of(joined, day, day)
+    job = replace(job, config=job.config.model_copy(update={"rows_per_shard": 20, "rows_per_file": 100}))
+    join_days(logs.root, job)
+    found, expected = examples(logs, EVALUATION, day), examples(joined.store, EVALUATION, day)
+    found = found.set_column(0, "impression_id", found["impression_id"].cast(pa.int64()))
+    order = [("impression_id", "ascending")]
+    assert (
+        found.sort_by(order)
+        .drop(["negative_kept"])
+        .equals(
+            expected.sort_by(order)
+            .drop(["negative_kept"])
+            .cast(found.schema.remove(found.schema.names.index("negative_kept")))
+        )
+    )

@@ -1,0 +1,194 @@
+"""Requests: tensors from JSON and back from the wire, and what the contract refuses."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.common.errors import InputError
+from components.features.encoding import encode
+from components.features.example_columns import categorical_columns, count_columns, sequence_columns
+from components.features.feature_list import FeatureConfig
+from components.features.log_events import Events
+from components.serve.tensors import arrays_of, infer_request, request_tensors
+from components.version.request import Limits, RequestContract
+
+FEATURES = FeatureConfig.parse(
+    {
+        "categorical": [{"name": name, "num_rows": 97} for name in ("user_id", "item_id", "brand", "hour_of_day")],
+        "sequence": {"length": 3, "entities": ["item_id"]},
+        "counts": {"entities": ["item_id"], "action_types": ["click"], "windows_days": [7]},
+        "engagement": {"entities": ["item_id"]},
+        "numbers": ["price"],
+    },
+    "features",
+)
+CONTRACT = RequestContract(
+    FEATURES,
+    {
+        "impressions": {"user_id": "string", "item_id": "int64", "brand": "string"},
+        "actions": {"action_id": "int64", "item_id": "int64"},
+    },
+)
+RATES = dict.fromkeys(FEATURES.engagement_names, 0.25)
+REQUEST = {
+    "user": {"user_id": "ann", "timestamp": "2026-01-05T13:00:00Z"},
+    "candidates": [
+        {"item_id": 7, "brand": "acme", "price": 3, **RATES},
+        {"item_id": 8, "brand": None, "price": None, **RATES},
+    ],
+    "actions": [
+        {"timestamp": "2026-01-05T12:00:00Z", "action_type": "click", "action_id": 1, "item_id": 7},
+        {"timestamp": "2026-01-05T12:00:00Z", "action_type": "checkout", "action_id": 2, "item_id": None},
+        {"timestamp": "2026-01-05T13:00:00Z", "action_type": "click", "action_id": 3, "item_id": 8},
+    ],
+}
+
+
+def test_tensors_are_derived_from_the_feature_list():
+    found = {(field.name, field.datatype, field.required) for field in CONTRACT.fields.values()}
+    assert found == {
+        ("timestamp", "INT64", True),
+        ("user_id", "BYTES", True),
+        ("item_id", "INT64", True),
+        ("brand", "BYTES", False),
+        ("price", "FP32", False),
+        *((name, "FP32", True) for name in FEATURES.engagement_names),
+        ("actions.timestamp", "INT64", True),
+        ("actions.action_type", "BYTES", True),
+        ("actions.action_id", "INT64", True),
+        ("actions.item_id", "INT64", False),
+    }
+
+
+def test_features_are_those_of_the_join():
+    """Ids, sequence and counts against the functions of the join on tables written by hand."""
+    request = CONTRACT.read(request_tensors(REQUEST), Limits())
+    categorical, sequence, lengths = CONTRACT.ids(request)
+    moments = pa.array([1767618000000000] * 2, pa.timestamp("us", "UTC"))
+    rows = Events.of(
+        pa.table({"timestamp": moments, "user_id": ["ann"] * 2, "item_id": [7, 8], "brand": ["acme", None]})
+    )
+    acted = Events.of(
+        pa.table(
+            {
+                "timestamp": pa.array([1767614400000000] * 2 + [1767618000000000], pa.timestamp("us", "UTC")),
+                "user_id": ["ann"] * 3,
+                "action_type": ["click", "checkout", "click"],
+                "action_id": [1, 2, 3],
+                "item_id": pa.array([7, None, 8], pa.int64()),
+            }
+        )
+    )
+    counts = count_columns(rows, acted, FEATURES)
+    columns = {
+        **categorical_columns(rows, FEATURES),
+        **counts,
+        **sequence_columns(rows, acted, FEATURES),
+        **{name: np.full(2, 0.25) for name in FEATURES.engagement_names},
+        "price": np.array([3.0, 0.0]),
+    }
+    expected = encode(pa.table(columns), FEATURES)
+    assert np.array_equal(categorical, expected.categorical) and np.array_equal(sequence[0], expected.sequence[0])
+    assert lengths.tolist() == [2] and np.array_equal(CONTRACT.dense(request), expected.dense)
+    # The action at the very moment of the request is not before it.
+    assert counts["user_item_id_click_7d"].tolist() == [1, 0]
+
+
+def test_one_value_stands_for_all_candidates_and_actions_may_be_absent():
+    tensors = request_tensors({**REQUEST, "actions": []})
+    alike = {**tensors, "brand": np.array([b"acme", None], dtype=object)[:1]}
+    del alike["brand.valid"]
+    request = CONTRACT.read(alike, Limits())
+    assert request.candidates.table["brand"].to_pylist() == ["acme", "acme"]
+    assert CONTRACT.ids(request)[2].tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"user_id": np.array([b"a", b"b"], dtype=object)}, "'user_id' has 2 values, the request has 1 of user"),
+        ({"item_id": np.array([[7, 8]])}, r"'item_id' has shape \[1, 2\]; it must have one dimension"),
+        ({"item_id": np.array([7.5, 8.0])}, "'item_id' is float64; it must be INT64"),
+        ({"brand": np.array([b"\xff", b"b"], dtype=object)}, "'brand' holds bytes that are not UTF-8"),
+        ({"brand.valid": np.array([1, 0])}, "'brand.valid' is int64; it must be BOOL"),
+        ({"item_id.valid": np.array([True, False])}, "'item_id' must have a value in every row; it has none in row 1"),
+        ({"timestamp": np.array([1767618000])}, "has 1767618000; it must be microseconds since 1970"),
+        ({"timestamp": np.array([1767618000000])}, "has 1767618000000; it must be microseconds since 1970"),
+        ({"price": np.array([True, False])}, "'price' is bool; it must be FP32"),
+        ({"item_id_impressions": np.array([np.nan, 1.0])}, "'item_id_impressions' has nan"),
+        ({"timestamp": np.array([2**62])}, "from 2000 to 2100"),
+        ({"actions.item_id": np.arange(9)}, "values, the request has 9 of actions"),
+        ({"item_id": np.arange(2001)}, "'item_id' has 2001 values: candidates must be from 1 to 2000"),
+    ],
+)
+def test_what_does_not_fit_is_named(change, message):
+    with pytest.raises(InputError, match=message):
+        CONTRACT.read(request_tensors(REQUEST) | change, Limits())
+
+
+def test_columns_of_another_version_may_be_ignored():
+    tensors = request_tensors(REQUEST)
+    more = tensors | {"color": np.array([1, 2]), "color.valid": np.array([True, False])}
+    with pytest.raises(InputError, match="'color' is unknown"):
+        CONTRACT.read(more, Limits())
+    read = [CONTRACT.read(found, Limits(ignore_unknown=True)) for found in (tensors, more)]
+    assert np.array_equal(*(CONTRACT.ids(request)[0] for request in read))
+
+
+VALUES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=4), st.lists(st.integers()))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_any_json_is_read_or_refused(data):
+    """Values of any kind anywhere: features come out, or an error that can be shown."""
+    draw, request = data.draw, {part: REQUEST[part] for part in REQUEST}
+    part = draw(st.sampled_from(list(REQUEST)))
+    rows = [dict(row) for row in ([request[part]] if part == "user" else request[part])]
+    for _ in range(draw(st.integers(1, 3))):
+        row = draw(st.sampled_from(rows))
+        row[draw(st.sampled_from([*row, "other"]))] = draw(VALUES)
+    request[part] = rows[0] if part == "user" else rows
+    try:
+        read = CONTRACT.read(request_tensors(request), Limits())
+    except InputError as error:
+        assert str(error) and "\n" not in str(error)
+        return
+    categorical, _, _ = CONTRACT.ids(read)
+    assert categorical.min() >= 0 and np.isfinite(CONTRACT.dense(read)).all()
+
+
+ARRAYS = st.sampled_from([np.int64, np.float32, np.float64, np.bool_, np.uint8])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.dictionaries(st.text(max_size=5), st.tuples(ARRAYS, st.lists(st.integers(0, 1), max_size=6))))
+def test_tensors_survive_the_wire(drawn):
+    arrays = {name: np.array(values, dtype=kind) for name, (kind, values) in drawn.items()}
+    arrays["text"] = np.array([b"", b"abc", b"\xff" * 9, None], dtype=object)[:3]
+    message = infer_request("m", "v", arrays)
+    found = arrays_of(message.inputs, message.raw_input_contents)
+    assert found.keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert found[name].dtype == array.dtype and found[name].tolist() == array.tolist()
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(["BYTES", "INT64", "FP32", "BOOL", "UINT8", "FP16", ""]),
+    st.lists(st.integers(-(2**63), 2**63 - 1), max_size=4),
+    st.binary(max_size=40),
+)
+def test_any_bytes_are_an_array_or_refused(datatype, shape, content):
+    try:
+        found = arrays_of([SimpleNamespace(name="x", datatype=datatype, shape=shape)], [content])["x"]
+    except InputError as error:
+        assert "tensor 'x'" in str(error)
+        return
+    assert list(found.shape) == shape
