@@ -1,5 +1,7 @@
 # `make demo` and `make test` each work as the first command in a fresh clone. They share one environment.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# Where CPU builds of torch are; other indexes have only CUDA builds for Linux. Empty: do not ask there.
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
@@ -16,7 +18,7 @@ demo: $(VENV)/.runtime  ## real logs to a published, gated model, in runs/demo; 
 	@$(BIN)/afterclick demo --store $(DEMO_STORE)
 
 test: $(VENV)/.dev  ## all tests, with end-to-end runs of the pipelines
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev  ## ruff and mypy
 	$(BIN)/ruff check .
@@ -73,12 +75,10 @@ lock:  ## resolve requirements/*.lock again
 clean:  ## delete the environment and the demo's files
 	rm -rf $(VENV) build $(DEMO_STORE)
 
-$(VENV)/.runtime: requirements/cpu.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Python 3.11 is needed, this is " + sys.version)'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+$(VENV)/.runtime: requirements/cpu.lock requirements/install_cpu.sh pyproject.toml
+	@requirements/make_venv.sh "$(PYTHON)" $(VENV)
 	@echo "installing the pinned packages of requirements/cpu.lock"
-	@$(PIP) -r requirements/cpu.lock
-	@$(BIN)/python -c 'import torch' 2>/dev/null || { echo "error: this torch does not import: it is a CUDA build. Point PIP_EXTRA_INDEX_URL at PyTorch's index of CPU wheels, run 'make clean', and start again" >&2; exit 1; }
+	@TORCH_CPU_INDEX="$(TORCH_CPU_INDEX)" requirements/install_cpu.sh $(BIN)/python
 	@$(PIP) --no-build-isolation --editable .
 	@touch $@
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,9 @@ from components.common.releases import read_pointer
 from pipelines.config import load_config
 from tests.conftest import small_values, write_config
 from tests.serving import free_port
+
+# The fixtures are whole runs: one worker makes them once.
+pytestmark = pytest.mark.xdist_group("end_to_end")
 
 AFTERCLICK = [sys.executable, "-m", "cli.main"]
 
@@ -49,12 +53,28 @@ def ledger_bytes(store: Store) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory):
-    """An uninterrupted batch run and two daily runs whose candidate is promoted, whatever its AUC."""
+def batch_done(tmp_path_factory) -> Store:
+    """A finished batch run, which the daily runs of several tests start from."""
+    root = tmp_path_factory.mktemp("batch")
+    store = Store(str(root / "store"))
+    afterclick("run", "-c", config_file(root), "-s", store.root, "--max-days", "0")
+    assert store.finished_days("batch") and not store.finished_days("daily")
+    return store
+
+
+def copy_of(store: Store, root: Path) -> Store:
+    shutil.copytree(store.root, root / "store")
+    return Store(str(root / "store"))
+
+
+@pytest.fixture(scope="module")
+def published(batch_done, tmp_path_factory):
+    """Two daily runs after the batch, whose candidate is promoted, whatever its AUC."""
     root = tmp_path_factory.mktemp("published")
+    store = copy_of(batch_done, root)
     config = config_file(root, gate={"min_gain_percent": -100.0, "max_objective_loss_percent": 100.0})
-    printed = afterclick("run", "-c", config, "-s", str(root / "store"), "--max-days", "2")
-    return Store(str(root / "store")), config, printed
+    printed = afterclick("run", "-c", config, "-s", store.root, "--max-days", "2")
+    return store, config, printed
 
 
 def test_blessed_candidate_is_published(published):
@@ -148,10 +168,10 @@ def _ask_without_a_user(request: Path, wrong: Path, ranker: str) -> str:
     return printed
 
 
-def test_candidate_below_the_threshold_is_blocked(tmp_path):
+def test_candidate_below_the_threshold_is_blocked(batch_done, tmp_path):
     config = config_file(tmp_path, gate={"min_gain_percent": 100.0, "num_days": 1})
-    printed = afterclick("run", "-c", config, "-s", str(tmp_path / "store"), "--max-days", "1")
-    store = Store(str(tmp_path / "store"))
+    store = copy_of(batch_done, tmp_path)
+    printed = afterclick("run", "-c", config, "-s", store.root, "--max-days", "1")
     assert "daily 2026-01-11: blessed=False published=nothing promoted=False" in printed
     assert "is below the threshold +100.00%" in printed
     pointer = read_pointer(store)
@@ -159,9 +179,9 @@ def test_candidate_below_the_threshold_is_blocked(tmp_path):
     assert len(store.versions()) == 1
 
 
-def test_days_are_trained_on_early_and_scored_when_they_are_final(tmp_path):
+def test_days_are_trained_on_early_and_scored_when_they_are_final(batch_done, tmp_path):
     config = config_file(tmp_path, schedule={"train_immature": True})
-    store = Store(str(tmp_path / "store"))
+    store = copy_of(batch_done, tmp_path)
     afterclick("run", "-c", config, "-s", store.root, "--max-days", "2")
     scored, ahead = store.finished_days("daily"), store.checkpoint_days("candidate")
     assert ahead[-1] - scored[-1] == timedelta(days=load_config(config).dataset.maturity_days)
@@ -184,25 +204,26 @@ def test_validation_stops_the_run(tmp_path):
     assert "error: validate-examples: examples of 2026-01-07 break the schema: checkouts" in printed
 
 
-@pytest.mark.parametrize("part", [(0.0, 0.5), (0.5, 0.95)])
-def test_killed_run_gives_the_same_ledger(published, tmp_path, part):
-    """kill -9 of everything at a random moment in each half of the run, then the same command again."""
+def test_run_that_is_killed_twice_gives_the_same_ledger(published, tmp_path):
+    """kill -9 of everything at a random moment of each half of the run, and each time the same command again."""
     uninterrupted, config, printed = published
     seed = random.SystemRandom().randrange(2**32)
     chance = random.Random(seed)
-    num_lines = printed.count("\n  ")
-    kill_after = 1 + int(num_lines * chance.uniform(*part))
     store = Store(str(tmp_path / "store"))
-    command = [*AFTERCLICK, "run", "-c", config, "-s", store.root, "--max-days", "2"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    assert process.stdout is not None
-    for _ in range(kill_after):
-        process.stdout.readline()
-    time.sleep(chance.uniform(0.0, 3.0))
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    where = f"killed after line {kill_after} of {num_lines}, seed {seed}"
-    afterclick("run", "-c", config, "-s", store.root, "--max-days", "2")
+    command = ["run", "-c", config, "-s", store.root, "--max-days", "2"]
+    # The batch run prints about as many lines as the two daily ones.
+    num_lines = 2 * printed.count("\n  ")
+    moments = [(1 + int(num_lines * chance.uniform(0, 0.5)), chance.uniform(0, 3.0)) for _ in range(2)]
+    for num_printed, seconds in moments:
+        process = subprocess.Popen([*AFTERCLICK, *command], stdout=subprocess.PIPE, text=True, start_new_session=True)
+        assert process.stdout is not None
+        for _ in range(num_printed):
+            process.stdout.readline()
+        time.sleep(seconds)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    where = f"killed after lines and seconds {moments} of {num_lines}, seed {seed}"
+    afterclick(*command)
     assert ledger_bytes(store) == ledger_bytes(uninterrupted), where
     assert read_pointer(store) == read_pointer(uninterrupted), where
     assert store.finished_days("daily") == uninterrupted.finished_days("daily"), where

@@ -1,6 +1,7 @@
 """The single file predicts what tables and ranker do, is about as small, and refuses what has no row."""
 
 import re
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,8 @@ from components.version.version import Version
 from tests.unit.export.served import make_files
 
 FILES = ["predictor.onnx", "ranker.onnx", "tables.int4"]
+
+pytestmark = pytest.mark.xdist_group("single_file")
 
 
 def open_session(content):
@@ -59,6 +62,12 @@ def random_ranker(features, dim):
 
 
 def export_both(features, dim, max_error=7e-3, hot_share=0.0):
+    return _export_both(features, dim, max_error, hot_share)
+
+
+# An export takes seconds, and several tests want the same one.
+@lru_cache
+def _export_both(features, dim, max_error, hot_share):
     generator = np.random.default_rng(1)
     hot = {name: np.flatnonzero(generator.random(rows) < hot_share) for name, rows in features.tables.items()}
     files = make_files(random_ranker(features, dim), features, max_error, hot)

@@ -1,0 +1,37 @@
+"""What the docs point at is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = [Path("README.md"), Path("CONTRIBUTING.md"), *sorted(Path("docs").glob("*.md"))]
+ROOTS = (Path(), Path("components"))
+
+
+def expanded(path: str) -> list[str]:
+    """`a/{b,c}.py` as `a/b.py` and `a/c.py`."""
+    braces = re.search(r"\{([^}]*)\}", path)
+    if braces is None:
+        return [path]
+    return [path.replace(braces[0], choice) for choice in braces[1].split(",")]
+
+
+@pytest.mark.parametrize("page", DOCS, ids=str)
+def test_linked_files_are_there(page):
+    targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text())
+    local = [target for target in targets if "://" not in target]
+    assert [target for target in local if not (page.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("page", DOCS, ids=str)
+def test_code_files_that_are_named_are_there(page):
+    named = re.findall(r"`([\w./{},]+\.(?:py|sh|lock|yaml|jinja))`", page.read_text())
+    paths = [path for name in named if "/" in name for path in expanded(name)]
+    assert [path for path in paths if not any((root / path).exists() for root in ROOTS)] == []
+
+
+def test_make_targets_that_are_named_are_there():
+    targets = set(re.findall(r"^([a-z-]+):", Path("Makefile").read_text(), re.M))
+    named = {name for page in DOCS for name in re.findall(r"(?:`|^)make ([a-z-]+)", page.read_text(), re.M)}
+    assert named - targets == set()
