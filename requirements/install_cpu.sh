@@ -20,6 +20,7 @@ if ! install "$torch"; then
   echo "error: pip finds no $torch. Point PIP_INDEX_URL at a package index that is reachable from here, and start again" >&2
   exit 1
 fi
+install -r "$locks/cpu.lock"
 if ! torch_imports; then
   echo "this torch is a CUDA build: adding the NVIDIA libraries that it needs (6 GB), since no index here has a CPU build"
   libraries=$(mktemp)
@@ -32,4 +33,3 @@ if ! torch_imports; then
     "stays so, point TORCH_CPU_INDEX at an index of CPU wheels" >&2
   exit 1
 fi
-install -r "$locks/cpu.lock"

@@ -18,8 +18,9 @@ import pytest
 SCRIPTS = Path("requirements")
 CPU_LOCK = "stub==1.0\ntorch==2.13.0\n"
 GPU_LOCK = "cuda-stub==13.0\nnvidia-stub==13.0\nstub==1.0\ntorch==2.13.0\ntriton==3.0\n"
-CUDA_BUILD = "import ctypes, nvidia_stub  # OSError where it is absent, as with libcublas\nbuild = 'cuda'\n"
-CPU_BUILD = "build = 'cpu'\n"
+# Like torch, neither build imports without what it depends on, which comes from the lock.
+CUDA_BUILD = "import stub, nvidia_stub\nbuild = 'cuda'\n"
+CPU_BUILD = "import stub\nbuild = 'cpu'\n"
 NOWHERE = "http://localhost:9/simple"
 
 
