@@ -9,7 +9,8 @@ import numpy as np
 
 from cli.logged_requests import logged_requests
 from components.common.layout import Store
-from components.common.releases import read_pointer, write_record
+from components.common.records import write_record
+from components.common.releases import read_pointer
 from components.export.config import ExportConfig
 from components.export.run import export_releases
 from components.features.examples import EVALUATION, read_examples

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 
+from components.common.errors import InputError
 from components.common.storage import finished_names, join_uri, list_names, remove
 
 # Files of a checkpoint that people look at.
@@ -47,7 +49,7 @@ class Store:
 
     def clean_days(self) -> list[date]:
         """The days whose impressions have been validated."""
-        return _days(finished_names(join_uri(self.root, "clean_logs", "impressions")), _DAY_PREFIX)
+        return _days_in(join_uri(self.root, "clean_logs", "impressions"), finished_names, _DAY_PREFIX)
 
     def quarantine(self, log: str, day: date) -> str:
         """Rejected rows of one day of a log, each with its reason."""
@@ -67,7 +69,7 @@ class Store:
 
     def example_days(self, split: str) -> list[date]:
         """The days that have examples of a split."""
-        return _days(finished_names(join_uri(self.root, "examples", split)), _DAY_PREFIX)
+        return _days_in(join_uri(self.root, "examples", split), finished_names, _DAY_PREFIX)
 
     def scratch(self, name: str) -> str:
         """Intermediate files of one run of a step."""
@@ -90,7 +92,7 @@ class Store:
 
     def checkpoint_days(self, arm: str) -> list[date]:
         """The days after which the arm has a checkpoint."""
-        return _days(finished_names(join_uri(self.root, "checkpoints", arm)), _THROUGH_PREFIX)
+        return _days_in(join_uri(self.root, "checkpoints", arm), finished_names, _THROUGH_PREFIX)
 
     def resume_points(self, arm: str, through: date) -> str:
         """Where a killed run of training goes on from; empty once it is finished."""
@@ -100,9 +102,17 @@ class Store:
         """TensorBoard's event files of a run of training."""
         return join_uri(self.root, "tensorboard", arm, f"{_THROUGH_PREFIX}{through}")
 
+    def arm_recipe(self, arm: str) -> str:
+        """How an arm was trained."""
+        return join_uri(self.root, "arms", arm, "recipe.json")
+
+    def arm_failure(self, arm: str) -> str:
+        """Why an arm is trained no further; absent while nothing is wrong."""
+        return join_uri(self.root, "arms", arm, "failure.json")
+
     def ledger_days(self) -> list[date]:
         """The days that have records in the ledger."""
-        return _days(list_names(join_uri(self.root, "ledger")), _DAY_PREFIX)
+        return _days_in(join_uri(self.root, "ledger"), list_names, _DAY_PREFIX)
 
     def ledger_day(self, day: date) -> str:
         """The records of one day."""
@@ -118,7 +128,7 @@ class Store:
 
     def blessing_days(self, pipeline: str) -> list[date]:
         """The days on which a pipeline's run has a verdict."""
-        return _days(list_names(join_uri(self.root, "blessings", pipeline)), _DAY_PREFIX)
+        return _days_in(join_uri(self.root, "blessings", pipeline), list_names, _DAY_PREFIX)
 
     def staged_version(self, digest: str) -> str:
         """An exported version that has not been published."""
@@ -158,9 +168,15 @@ class Store:
 
     def finished_days(self, pipeline: str) -> list[date]:
         """The days whose run is finished."""
-        return _days(list_names(join_uri(self.root, "runs", pipeline)), _DAY_PREFIX)
+        return _days_in(join_uri(self.root, "runs", pipeline), list_names, _DAY_PREFIX)
 
 
-def _days(names: list[str], prefix: str) -> list[date]:
-    texts = (name.removesuffix(".json") for name in names)
-    return [date.fromisoformat(text.removeprefix(prefix)) for text in texts if text.startswith(prefix)]
+def _days_in(folder: str, names_in: Callable[[str], list[str]], prefix: str) -> list[date]:
+    days = []
+    for name in names_in(folder):
+        if name.startswith(prefix):
+            try:
+                days.append(date.fromisoformat(name.removeprefix(prefix).removesuffix(".json")))
+            except ValueError as error:
+                raise InputError(f"{join_uri(folder, name)}: names no day; rename it, or delete it") from error
+    return days

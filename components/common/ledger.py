@@ -1,4 +1,4 @@
-"""The AUC ledger: one record per arm and event date, written once and never changed."""
+"""The AUC ledger: one record per arm and event date, which is final once its run is finished."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from datetime import date
 
 from components.common import storage
 from components.common.config import Config
-from components.common.digests import canonical_json
-from components.common.errors import InputError
 from components.common.layout import Store
+from components.common.records import find_record, write_record
+from components.common.releases import DAILY
 
 CONTROL = "control"
 CANDIDATE = "candidate"
@@ -23,11 +23,12 @@ class ObjectiveScore(Config):
     Attributes:
         rows: Rows of the objective.
         positives: Positive rows.
-        auc: Area under the ROC curve; None when only one class occurs.
-        pr_auc: Average precision; None when only one class occurs.
-        log_loss: Mean binary cross-entropy, in nats.
-        mean_prediction: Mean probability; 0 without rows.
-        calibration: Mean prediction over mean label; None without positives.
+        auc: Area under the ROC curve; None when only one class occurs, or some prediction is no number.
+        pr_auc: Average precision; None likewise.
+        log_loss: Mean binary cross-entropy, in nats; None without rows, or where some prediction is no number.
+        mean_prediction: Mean probability; None likewise.
+        calibration: Mean prediction over mean label; None likewise, or without positives.
+        num_not_finite: Predictions that are no finite number.
         auc_replicates: AUC under resampled users; replicate r resamples alike in every arm and on every day.
     """
 
@@ -35,9 +36,10 @@ class ObjectiveScore(Config):
     positives: int
     auc: float | None
     pr_auc: float | None
-    log_loss: float
-    mean_prediction: float
+    log_loss: float | None
+    mean_prediction: float | None
     calibration: float | None
+    num_not_finite: int = 0
     auc_replicates: tuple[float, ...] = ()
 
 
@@ -49,7 +51,9 @@ class LedgerRow(Config):
         event_date: The day.
         trained_through: The last day that the model had been trained on.
         checkpoint_digest: Which model.
+        recipe_digest: How the model was trained: arms are compared over days of one recipe each.
         examples_digest: Which rows.
+        inputs_digest: Everything that the scores were computed from, and by which settings.
         scores: By objective.
     """
 
@@ -57,32 +61,33 @@ class LedgerRow(Config):
     event_date: date
     trained_through: date
     checkpoint_digest: str
+    recipe_digest: str
     examples_digest: str
+    inputs_digest: str
     scores: dict[str, ObjectiveScore]
 
 
 def find_row(store: Store, event_date: date, arm: str) -> LedgerRow | None:
-    """The record of one arm on one day, or None."""
-    uri = store.ledger_row(event_date, arm)
-    if not storage.exists(uri):
-        return None
-    return LedgerRow.model_validate_json(storage.read_bytes(uri))
-
-
-def append_row(store: Store, row: LedgerRow) -> None:
-    """Add a record; writing the same record again changes nothing.
+    """The record of one arm on one day, or None.
 
     Raises:
-        InputError: If a different record stands under the same arm and day.
+        InputError: If the record is damaged, or was changed by hand.
     """
-    present = find_row(store, row.event_date, row.arm)
-    if present is None:
-        storage.write_bytes(store.ledger_row(row.event_date, row.arm), canonical_json(row.model_dump(mode="json")))
-    elif present != row:
-        raise InputError(
-            f"{store.ledger_row(row.event_date, row.arm)}: already holds checkpoint "
-            f"{present.checkpoint_digest[:12]} on examples {present.examples_digest[:12]}; the ledger is append-only"
-        )
+    remedy = "restore it, or delete it and run the day again"
+    return find_record(store.ledger_row(event_date, arm), LedgerRow, remedy)
+
+
+def is_final(store: Store, pipeline: str, event_date: date) -> bool:
+    """Whether the records of a day may no longer change in a pipeline's run: it is finished.
+
+    The day after the batch is scored by the batch run and then by the first daily one, which may write it anew.
+    """
+    return event_date in store.finished_days(DAILY) or event_date in store.finished_days(pipeline)
+
+
+def write_row(store: Store, row: LedgerRow) -> None:
+    """Write a record of a run that is not finished, over the one that may be there."""
+    write_record(store.ledger_row(row.event_date, row.arm), row)
 
 
 def read_ledger(store: Store, through: date | None = None) -> list[LedgerRow]:

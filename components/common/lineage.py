@@ -17,6 +17,7 @@ class Lineage(Config):
         parent: Digest of the checkpoint that it was warm-started from; empty after the batch.
         step: Updates so far.
         negative_keep_rate: Share of negatives in its training examples.
+        recipe_digest: How it was trained, and how its examples were made: equal digests may be compared over days.
     """
 
     arm: str
@@ -25,3 +26,4 @@ class Lineage(Config):
     parent: str
     step: int
     negative_keep_rate: float
+    recipe_digest: str = ""

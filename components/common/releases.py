@@ -5,11 +5,10 @@ from __future__ import annotations
 from datetime import date
 from typing import Literal
 
-from components.common import storage
 from components.common.config import Config
-from components.common.digests import canonical_json
 from components.common.errors import InputError
 from components.common.layout import Store
+from components.common.records import find_record
 
 PRODUCTION_CHANNEL = "CURRENT"
 EXPERIMENT_CHANNEL = "EXPERIMENT"
@@ -122,16 +121,20 @@ class Publication(Config):
 
 
 def read_pointer(store: Store, channel: str = PRODUCTION_CHANNEL) -> Pointer | None:
-    """The version that a channel serves, or None before the first publication."""
-    uri = store.pointer(channel)
-    return Pointer.model_validate_json(storage.read_bytes(uri)) if storage.exists(uri) else None
+    """The version that a channel serves, or None before the first publication.
+
+    Raises:
+        InputError: If the pointer is damaged.
+    """
+    remedy = "restore it, or delete it: the next release writes it"
+    return find_record(store.pointer(channel), Pointer, remedy)
 
 
 def known_pointer(store: Store, channel: str = PRODUCTION_CHANNEL) -> Pointer:
     """The version that a channel serves.
 
     Raises:
-        InputError: If nothing is published on the channel.
+        InputError: If nothing is published on the channel, or the pointer is damaged.
     """
     pointer = read_pointer(store, channel)
     if pointer is None:
@@ -143,16 +146,11 @@ def known_pointer(store: Store, channel: str = PRODUCTION_CHANNEL) -> Pointer:
 
 def read_blessing(store: Store, pipeline: str, event_date: date) -> Blessing | None:
     """The verdict in a pipeline's run of a day, or None."""
-    uri = store.blessing(pipeline, event_date)
-    return Blessing.model_validate_json(storage.read_bytes(uri)) if storage.exists(uri) else None
+    remedy = "delete it, and run the day again"
+    return find_record(store.blessing(pipeline, event_date), Blessing, remedy)
 
 
 def read_publication(store: Store, pipeline: str, event_date: date) -> Publication | None:
     """What a pipeline's run of a day published, or None."""
-    uri = store.publication(pipeline, event_date)
-    return Publication.model_validate_json(storage.read_bytes(uri)) if storage.exists(uri) else None
-
-
-def write_record(uri: str, record: Config) -> None:
-    """Write a record as canonical JSON, atomically."""
-    storage.write_bytes(uri, canonical_json(record.model_dump(mode="json")))
+    remedy = "delete it, and run the day again"
+    return find_record(store.publication(pipeline, event_date), Publication, remedy)

@@ -17,4 +17,5 @@ class EvaluationConfig(Config):
         True, description="score a logistic regression on the same features beside the arms"
     )
     regression_c: float = Field(0.1, gt=0, description="inverse L2 strength of the logistic regression")
+    regression_days: int = Field(60, ge=1, description="newest days that the logistic regression is fitted on")
     batch_size: int = Field(4096, ge=1)

@@ -6,7 +6,6 @@ import numpy as np
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
-from components.common.digests import digest_bytes
 from components.features.objectives import OBJECTIVE_NAMES, OBJECTIVES, negative_rate
 from components.ranker.dataset import ExampleSet
 from components.ranker.feature_processing import DenseNormalizer, Moments
@@ -43,11 +42,6 @@ class Yardstick:
             OBJECTIVE_NAMES[number]: 1.0 / (1.0 + np.exp(-(model.decision_function(rows) + self._offsets[number])))
             for number, model in self._fitted.items()
         }
-
-    def digest(self) -> str:
-        """Digest of the coefficients."""
-        fitted = [np.append(model.coef_, model.intercept_).tobytes() for model in self._fitted.values()]
-        return digest_bytes(b"".join(fitted))
 
     def _matrix(self, examples: ExampleSet) -> sparse.csr_matrix:
         features, size = examples.features, len(examples)

@@ -12,7 +12,7 @@ import torch
 from components.common.errors import InputError
 from components.export.config import ExportConfig
 from components.features.objectives import OBJECTIVES, SERVED_OBJECTIVES
-from components.ranker.auc import user_replicates, weighted_auc
+from components.ranker.auc import RankedRows, UserReplicates, weighted_auc
 from components.ranker.checkpoint import TrainedRanker
 from components.ranker.dataset import ExampleSet, tensors_of
 from components.version.manifest import ONNX_OUTPUT
@@ -21,7 +21,7 @@ from components.version.parity import ObjectiveParity, TableBytes, TableParity
 VECTOR_INPUTS = ("categorical", "dense", "sequence", "lengths", "users")
 _ROWS_AT_ONCE = 4096
 _REPLICATES = 100
-# With few conversions an AUC moves by chance alone: only what is beyond it counts.
+# With few conversions an AUC by labels moves by chance alone: there, only what is beyond it counts.
 _ERRORS_ALLOWED = 2.0
 
 
@@ -46,8 +46,10 @@ class Reference:
         """Predict the rows by torch, and by the ranker's export that takes float32 vectors.
 
         Raises:
-            InputError: If ONNX differs from torch by more than the limit.
+            InputError: If there are fewer than two rows, or ONNX differs from torch by more than the limit.
         """
+        if len(table) < 2:
+            raise InputError(f"parity takes two evaluation rows at least, there are {len(table)}; export a later day")
         examples = tensors_of(table, ranker.features, unsampled=True)
         expected = ranker.predict(examples, _ROWS_AT_ONCE)
         difference = np.abs(_predict_vectors(ranker, examples, onnx_of_vectors) - expected)
@@ -94,31 +96,61 @@ def _check_exported(difference: np.ndarray, config: ExportConfig) -> None:
 def _compare_objective(
     labels: np.ndarray, users: np.ndarray, expected: np.ndarray, served: np.ndarray
 ) -> ObjectiveParity:
-    ratio = float(served.mean(dtype=np.float64) / expected.mean(dtype=np.float64)) if len(labels) else None
+    if not len(labels) or not np.isfinite(served).all():
+        return ObjectiveParity()
+    ratio = float(served.mean(dtype=np.float64) / expected.mean(dtype=np.float64))
+    before, after = (_expected_auc(expected, values) for values in (expected, served))
+    by_expectation = ObjectiveParity(
+        mean_prediction_ratio=ratio, expected_auc_change_percent=(after / before - 1) * 100
+    )
     if not 0 < labels.sum() < len(labels):
-        return ObjectiveParity(mean_prediction_ratio=ratio)
+        return by_expectation
     # The rows as they are, and the same bootstrap of users for both.
-    weights = np.column_stack([np.ones(len(labels), dtype=np.uint8), user_replicates(users, _REPLICATES)])
-    before, after = (weighted_auc(labels, values, weights) for values in (expected, served))
-    changes = (after / before - 1) * 100
-    return ObjectiveParity(
-        auc=float(before[0]),
-        int4_auc=float(after[0]),
-        auc_change_percent=float(changes[0]),
-        auc_change_error_percent=float(np.nanstd(changes[1:])),
-        mean_prediction_ratio=ratio,
+    replicates = UserReplicates(users).weights(range(_REPLICATES))
+    weights = np.column_stack([np.ones(len(labels), dtype=np.uint8), replicates])
+    by_labels = [RankedRows(labels, values).auc(weights) for values in (expected, served)]
+    changes = (by_labels[1] / by_labels[0] - 1) * 100
+    return by_expectation.model_copy(
+        update={
+            "auc": float(by_labels[0][0]),
+            "int4_auc": float(by_labels[1][0]),
+            "auc_change_percent": float(changes[0]),
+            "auc_change_error_percent": float(np.nanstd(changes[1:])),
+        }
     )
 
 
+def _expected_auc(probabilities: np.ndarray, predictions: np.ndarray) -> float:
+    """The AUC that predictions have if labels come with these probabilities.
+
+    Every row counts as a positive with its probability and as a negative with the rest, so no label's chance is in it.
+    """
+    positive = np.repeat([1, 0], len(probabilities))
+    weights = np.concatenate([probabilities, 1 - probabilities.astype(np.float64)])[:, None]
+    return float(weighted_auc(positive, np.tile(predictions, 2), weights)[0])
+
+
 def _beyond_limits(name: str, parity: ObjectiveParity, config: ExportConfig) -> list[str]:
-    change, error = parity.auc_change_percent, parity.auc_change_error_percent or 0.0
-    ratio, beyond = parity.mean_prediction_ratio, []
-    if change is not None and abs(change) - _ERRORS_ALLOWED * error > config.max_auc_change_percent:
+    """What packed tables change too much; what cannot be told counts as too much."""
+    expected, change, error = (
+        parity.expected_auc_change_percent,
+        parity.auc_change_percent,
+        parity.auc_change_error_percent,
+    )
+    ratio, limit, beyond = parity.mean_prediction_ratio, config.max_auc_change_percent, []
+    if change is None or error is None or expected is None or ratio is None:
+        return [f"{name} cannot be compared: its evaluation rows are of one class, or predictions are no numbers"]
+    if not abs(expected) <= limit:
+        beyond.append(
+            f"INT4 tables change the AUC of {name} by {expected:+.3f}% where labels follow the checkpoint, at most "
+            f"{limit}% is allowed (export.max_auc_change_percent)"
+        )
+    if not abs(change) - _ERRORS_ALLOWED * error <= limit:
         beyond.append(
             f"INT4 tables change the AUC of {name} by {change:+.3f}% (standard error {error:.3f}), at most "
-            f"{config.max_auc_change_percent}% is allowed (export.max_auc_change_percent)"
+            f"{limit}% is allowed (export.max_auc_change_percent)"
         )
-    if ratio is not None and abs(ratio - 1) > config.max_mean_change:
+    if not abs(ratio - 1) <= config.max_mean_change:
         beyond.append(
             f"INT4 tables change the mean prediction of {name} to {ratio:.4f} of the checkpoint's, at most "
             f"{config.max_mean_change} is allowed (export.max_mean_change)"

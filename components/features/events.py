@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 from pydantic import Field, model_validator
@@ -141,6 +141,11 @@ class DatasetConfig(Config):
         identifiers = (Column(name=name, kind="identifier", required=False) for name in self.context_identifiers)
         numbers = (Column(name=name, kind="number", required=False) for name in self.context_numbers)
         return (*_IMPRESSION_COLUMNS, *identifiers, *numbers)
+
+    @property
+    def labelling(self) -> dict[str, Any]:
+        """What decides an impression's labels, as plain values."""
+        return self.model_dump(mode="json", include={"attribution", "click_days", "good_click"})
 
     def open_days(self, first: date, last: date) -> list[date]:
         """All days from `first` to `last` on which there are events."""

@@ -39,6 +39,7 @@ class ExamplesManifest(Manifest):
         rows: Examples.
         positives: Examples with a positive label, by label.
         negative_keep_rate: Share of negatives that sampling kept in the day's training examples.
+        labelling_digest: By which rules labels were attributed and negatives sampled.
     """
 
     kind: ClassVar[str] = "examples"
@@ -46,6 +47,7 @@ class ExamplesManifest(Manifest):
     rows: int
     positives: dict[str, int]
     negative_keep_rate: float
+    labelling_digest: str = ""
 
 
 class ExampleStatisticsManifest(Manifest):
@@ -118,13 +120,18 @@ def example_files(store: Store, split: str, day: date) -> list[str]:
     return [storage.join_uri(uri, entry.name) for entry in read_examples_manifest(store, split, day).files]
 
 
-def keep_rate(manifests: list[ExamplesManifest]) -> float:
-    """The one rate at which all these examples keep negatives.
+def check_made_alike(manifests: list[ExamplesManifest]) -> ExamplesManifest:
+    """The first of some days' manifests, after a check that all days were labelled and sampled by the same rules.
 
     Raises:
-        InputError: If they differ.
+        InputError: If they were not.
     """
     rates = sorted({manifest.negative_keep_rate for manifest in manifests})
     if len(rates) != 1:
         raise InputError(f"examples have negative_keep_rate {rates}; join all days at one rate")
-    return rates[0]
+    if len({manifest.labelling_digest for manifest in manifests}) != 1:
+        raise InputError(
+            "examples were labelled by different rules (dataset.attribution, click_days, good_click, join.salt); join "
+            "all days by the same ones"
+        )
+    return manifests[0]

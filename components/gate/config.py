@@ -23,12 +23,15 @@ class GateConfig(Config):
     min_positives: int = Field(
         100, ge=1, description="of every served objective, over the window, and on the first model's day"
     )
+    min_day_positives: int = Field(
+        10, ge=1, description="of every served objective on the newest day, to replace what is served"
+    )
     min_calibration: float = Field(0.8, gt=0, description="mean prediction over mean label, pooled over the window")
     max_calibration: float = Field(1.25, gt=0)
     calibration_sigmas: float = Field(
         2.0,
         ge=0,
-        description="standard errors, 1/sqrt(positives), by which a calibration must be out of bounds to count",
+        description="standard errors of the expected positives by which a calibration must be out of bounds to count",
     )
     min_auc: float = Field(0.6, ge=0, le=1, description="floor of every served objective for the first model")
     max_refresh_loss_percent: float = Field(

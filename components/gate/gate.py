@@ -8,7 +8,7 @@ from datetime import date
 
 import numpy as np
 
-from components.common.ledger import CANDIDATE, CONTROL, LedgerRow
+from components.common.ledger import CANDIDATE, CONTROL, LedgerRow, ObjectiveScore
 from components.common.releases import Gain
 from components.features.objectives import SERVED_OBJECTIVES
 from components.gate.config import GateConfig
@@ -56,12 +56,12 @@ def decide(rows: list[LedgerRow], event_date: date, config: GateConfig) -> Verdi
         return Verdict(False, tuple(against or ["no day has an AUC of every served objective"]), days, None, {})
     gain = cumulative_gain(control, candidate, SERVED_OBJECTIVES)
     by_objective = {name: cumulative_gain(control, candidate, (name,)) for name in SERVED_OBJECTIVES}
-    if gain.percent < config.min_gain_percent:
+    if not gain.percent >= config.min_gain_percent:
         against.append(
             f"cumulative AUC gain {gain.percent:+.3f}% is below the threshold {config.min_gain_percent:+.2f}%"
         )
     for name, own in by_objective.items():
-        if own.percent < -config.max_objective_loss_percent:
+        if not own.percent >= -config.max_objective_loss_percent:
             against.append(f"{name} loses {-own.percent:.3f}%, more than {config.max_objective_loss_percent}%")
     against += calibration_problems(candidate, config)
     if against:
@@ -86,33 +86,51 @@ def cumulative_gain(control: list[LedgerRow], candidate: list[LedgerRow], object
 def calibration_problems(rows: list[LedgerRow], config: GateConfig) -> list[str]:
     """Served objectives whose calibration, pooled over the rows' days, is missing or out of bounds.
 
-    The number of positives has a relative standard error of 1 / sqrt(positives); a calibration counts as out of bounds
-    when it is so by `calibration_sigmas` of them, since a day may have few positives.
+    A model that is off by just the bound predicts `expected` positives where expected / bound come, with a Poisson
+    error of its root. The calibration counts as out of bounds when the positives that came are further away than
+    `calibration_sigmas` of these errors: the noise is that of counts that were to be expected, since the counts that
+    came are few exactly where a model predicts far too much.
     """
     problems = []
     for name in SERVED_OBJECTIVES:
         scores = [row.scores[name] for row in rows if name in row.scores]
-        positives = sum(score.positives for score in scores)
-        if not positives:
-            problems.append(f"{name} has no calibration: no positive row")
+        positives, expected = sum(score.positives for score in scores), _expected_positives(scores)
+        if not positives or expected is None:
+            reason = "no positive row" if not positives else "predictions are no numbers"
+            problems.append(f"{name} has no calibration: {reason}")
             continue
-        pooled = sum(score.mean_prediction * score.rows for score in scores) / positives
-        noise = config.calibration_sigmas / math.sqrt(positives)
-        if pooled * (1 + noise) < config.min_calibration or pooled * (1 - noise) > config.max_calibration:
+        too_high, too_low = expected / config.max_calibration, expected / config.min_calibration
+        fewest = too_high - config.calibration_sigmas * math.sqrt(too_high)
+        most = too_low + config.calibration_sigmas * math.sqrt(too_low)
+        if not fewest <= positives <= most:
             problems.append(
-                f"calibration of {name} is {pooled:.3f} ({positives} positives), outside {config.min_calibration} to "
-                f"{config.max_calibration}"
+                f"calibration of {name} is {expected / positives:.3f} ({positives} positives, {expected:.1f} "
+                f"expected), outside {config.min_calibration} to {config.max_calibration}"
             )
     return problems
 
 
+def _expected_positives(scores: list[ObjectiveScore]) -> float | None:
+    """Sum of the predictions; None if some are no numbers."""
+    means = [(score.mean_prediction, score.rows) for score in scores]
+    known = [mean * rows for mean, rows in means if mean is not None and math.isfinite(mean)]
+    return sum(known) if len(known) == len(scores) else None
+
+
 def _window(rows: list[LedgerRow], event_date: date, num_days: int) -> tuple[list[LedgerRow], list[LedgerRow]]:
+    """The newest days that both arms were scored on, by the recipes that they have now."""
     by_arm: dict[str, dict[date, LedgerRow]] = {CONTROL: {}, CANDIDATE: {}}
     for row in rows:
         if row.arm in by_arm and row.event_date <= event_date:
             by_arm[row.arm][row.event_date] = row
-    days = sorted(by_arm[CONTROL].keys() & by_arm[CANDIDATE].keys())[-num_days:]
-    return [by_arm[CONTROL][day] for day in days], [by_arm[CANDIDATE][day] for day in days]
+    scored = {arm: _of_newest_recipe(by_day) for arm, by_day in by_arm.items()}
+    days = sorted(scored[CONTROL].keys() & scored[CANDIDATE].keys())[-num_days:]
+    return [scored[CONTROL][day] for day in days], [scored[CANDIDATE][day] for day in days]
+
+
+def _of_newest_recipe(by_day: dict[date, LedgerRow]) -> dict[date, LedgerRow]:
+    newest = by_day[max(by_day)].recipe_digest if by_day else ""
+    return {day: row for day, row in by_day.items() if row.recipe_digest == newest}
 
 
 def _aucs(row: LedgerRow, objectives: tuple[str, ...]) -> list[float | None]:
@@ -137,14 +155,14 @@ def _shortcomings(
         for name, auc in zip(SERVED_OBJECTIVES, _aucs(row, SERVED_OBJECTIVES), strict=True):
             if auc is None:
                 shortcomings.append(f"{row.arm} has no AUC of {name} on {row.event_date}: only one class occurs")
-    return shortcomings + positives_problems(candidate, config)
+    return shortcomings + positives_problems(candidate, config.min_positives, "gate.min_positives")
 
 
-def positives_problems(rows: list[LedgerRow], config: GateConfig) -> list[str]:
-    """Served objectives with too few positives over the rows' days to be judged by."""
+def positives_problems(rows: list[LedgerRow], at_least: int, setting: str) -> list[str]:
+    """Served objectives with too few positives over the rows' days to be judged by; `setting` names the limit."""
     problems = []
     for name in SERVED_OBJECTIVES:
         positives = sum(row.scores[name].positives for row in rows if name in row.scores)
-        if positives < config.min_positives:
-            problems.append(f"{name} has {positives} positives, gate.min_positives = {config.min_positives} are needed")
+        if positives < at_least:
+            problems.append(f"{name} has {positives} positives, {setting} = {at_least} are needed")
     return problems

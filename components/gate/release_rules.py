@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
+from types import MappingProxyType
 
+from components.common.arms import ArmFailure
 from components.common.digests import digest_json
 from components.common.ledger import CANDIDATE, CONTROL, SERVED, LedgerRow
 from components.common.releases import Action, Blessing, Pointer, Release
@@ -13,7 +16,12 @@ from components.gate.gate import calibration_problems, decide, positives_problem
 
 
 def decide_release(
-    pipeline: str, rows: list[LedgerRow], event_date: date, production: Pointer | None, config: GateConfig
+    pipeline: str,
+    rows: list[LedgerRow],
+    event_date: date,
+    production: Pointer | None,
+    config: GateConfig,
+    failures: Mapping[str, ArmFailure] = MappingProxyType({}),
 ) -> Blessing:
     """Judge the candidate, then choose what to publish.
 
@@ -22,9 +30,10 @@ def decide_release(
       the served version on the newest day.
     - Unless the candidate was promoted just now: the production arm's fresh checkpoint, if it holds likewise (refresh).
 
-    Whatever does not pass is withheld, with its reasons.
+    Whatever does not pass is withheld, with its reasons; `failures` are why an arm is not scored any more.
     """
     verdict = decide(rows, event_date, config)
+    failed = tuple(f"{arm} failed on {failure.day}: {failure.reason}" for arm, failure in failures.items())
     today = {row.arm: row for row in rows if row.event_date == event_date}
     releases: list[Release] = []
     withheld: list[str] = []
@@ -63,7 +72,7 @@ def decide_release(
         pipeline=pipeline,
         event_date=event_date,
         blessed=verdict.blessed,
-        reasons=verdict.reasons,
+        reasons=(*failed, *verdict.reasons),
         gain=verdict.gain,
         gain_by_objective=verdict.by_objective,
         min_gain_percent=config.min_gain_percent,
@@ -86,10 +95,11 @@ def _first_model_problems(row: LedgerRow | None, config: GateConfig) -> list[str
     problems = []
     for name in SERVED_OBJECTIVES:
         auc = row.scores[name].auc if name in row.scores else None
-        if auc is None or auc < config.min_auc:
+        if auc is None or not auc >= config.min_auc:
             shown = "undefined" if auc is None else f"{auc:.4f}"
             problems.append(f"AUC of {name} is {shown}, at least {config.min_auc} is needed")
-    return problems + positives_problems([row], config) + calibration_problems([row], config)
+    problems += positives_problems([row], config.min_positives, "gate.min_positives")
+    return problems + calibration_problems([row], config)
 
 
 def _guard_problems(arm: str, rows: list[LedgerRow], event_date: date, config: GateConfig) -> list[str]:
@@ -99,13 +109,15 @@ def _guard_problems(arm: str, rows: list[LedgerRow], event_date: date, config: G
     if fresh is None or served is None:
         return ["the fresh and the served model are not both scored on this day"]
     window = sorted((row for row in rows if row.arm == arm and row.event_date <= event_date), key=_day)
-    problems = positives_problems(window[-config.num_days :], config) + calibration_problems([fresh], config)
+    problems = positives_problems(window[-config.num_days :], config.min_positives, "gate.min_positives")
+    problems += positives_problems([fresh], config.min_day_positives, "gate.min_day_positives")
+    problems += calibration_problems([fresh], config)
     for name in SERVED_OBJECTIVES:
         new = fresh.scores[name].auc if name in fresh.scores else None
         old = served.scores[name].auc if name in served.scores else None
         if new is None or old is None:
             problems.append(f"{name} has no AUC on this day")
-        elif new < old * (1 - config.max_refresh_loss_percent / 100):
+        elif not new >= old * (1 - config.max_refresh_loss_percent / 100):
             problems.append(f"{name} falls from {old:.4f} to {new:.4f}, more than {config.max_refresh_loss_percent}%")
     return problems
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from datetime import date
 
+from components.common.arms import find_failure
 from components.common.config import ResolvedConfig
 from components.common.layout import Store
-from components.common.ledger import read_ledger
+from components.common.ledger import ARMS, read_ledger
 from components.common.progress import log_line
-from components.common.releases import Blessing, read_blessing, read_pointer, read_publication, write_record
+from components.common.records import write_record
+from components.common.releases import Blessing, read_blessing, read_pointer, read_publication
 from components.gate.config import GateConfig
 from components.gate.release_rules import decide_release, inputs_digest
 
@@ -24,7 +26,8 @@ def judge_day(store_uri: str, config: GateConfig, pipeline: str, event_date: dat
     blessing = read_blessing(store, pipeline, event_date)
     published = read_publication(store, pipeline, event_date) is not None
     if blessing is None or not (published or blessing.ledger_digest == inputs_digest(rows, config)):
-        blessing = decide_release(pipeline, rows, event_date, read_pointer(store), config)
+        failures = {failure.arm: failure for arm in ARMS if (failure := find_failure(store, arm)) is not None}
+        blessing = decide_release(pipeline, rows, event_date, read_pointer(store), config, failures)
         write_record(store.blessing(pipeline, event_date), blessing)
     log_line("gate", f"{event_date}: {'blessed' if blessing.blessed else 'not blessed'}: {'; '.join(blessing.reasons)}")
     for release in blessing.releases:

@@ -21,7 +21,7 @@ from apache_beam.pvalue import AsSingleton, TaggedOutput
 
 from components.common import storage
 from components.common.days import MICROSECONDS_PER_DAY, microseconds
-from components.common.digests import digest_bytes
+from components.common.digests import digest_bytes, digest_json
 from components.common.errors import InputError
 from components.common.manifests import describe_file, finish_directory
 from components.features.engagement import SCHEMA, count_engagement, merge_engagement
@@ -217,11 +217,13 @@ class FinishDay(beam.DoFn):
                 )
 
     def _finish(self, split: str, day: date, files: list[ExamplesFile]) -> None:
+        job = self._plan.job
         manifest = ExamplesManifest(
             origin=self._plan.outputs[day].origin,
             rows=sum(file.rows for file in files),
             positives={label: sum(file.positives[label] for file in files) for label in LABELS},
-            negative_keep_rate=self._plan.job.config.negative_keep_rate,
+            negative_keep_rate=job.config.negative_keep_rate,
+            labelling_digest=digest_json([job.dataset.labelling, job.config.sampling]),
         )
         finish_directory(self._plan.examples(split, day), manifest, [file.entry for file in files])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field
 
 from components.common.beam import LOCAL_RUNNER, BeamOptions
@@ -19,3 +21,8 @@ class JoinConfig(Config):
     rows_per_shard: int = Field(500_000, ge=1, description="log rows of some users that a worker joins at once")
     rows_per_file: int = Field(250_000, ge=1, description="impressions of a day per file of examples")
     beam_options: BeamOptions = LOCAL_RUNNER
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """What decides which negatives are kept, as plain values."""
+        return self.model_dump(mode="json", include={"negative_keep_rate", "salt"})

@@ -6,7 +6,8 @@ from components.common import storage
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.manifests import find_manifest, verify_files
-from components.common.releases import Blessing, Pointer, Publication, PublishedVersion, Release, write_record
+from components.common.records import write_record
+from components.common.releases import Blessing, Pointer, Publication, PublishedVersion, Release
 from components.version.manifest import VersionManifest
 from components.version.version import Version
 

@@ -9,45 +9,85 @@ from components.features.hashing import splitmix64, uniform_from_hash
 _POISSON_CUMULATIVE = np.cumsum(np.exp(-1.0) / np.array([1, 1, 2, 6, 24, 120, 720, 5040], dtype=np.float64))
 
 
-def weighted_auc(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve for many weightings at once; tied predictions count half.
-
-    AUC = sum over pairs (positive i, negative j) of w_i w_j [p_i > p_j] + w_i w_j [p_i = p_j] / 2, over all pairs.
-
-    Args:
-        labels: 0 or 1, shape (n,).
-        predictions: Shape (n,).
-        weights: Row weights, shape (n, k).
-
-    Returns:
-        float64, shape (k,); NaN where the weights leave only one class.
-    """
-    order = np.argsort(predictions, kind="stable")
-    starts = np.flatnonzero(np.diff(predictions[order], prepend=-np.inf))
-    weights = weights[order].astype(np.float64)
-    is_positive = labels[order].astype(bool)[:, None]
-    positive = np.add.reduceat(weights * is_positive, starts, axis=0)
-    negative = np.add.reduceat(weights * ~is_positive, starts, axis=0)
-    below = np.cumsum(negative, axis=0) - negative
-    pairs = positive.sum(axis=0) * negative.sum(axis=0)
-    with np.errstate(invalid="ignore"):
-        return np.asarray((positive * (below + negative / 2)).sum(axis=0) / pairs)
+# Weights of a block of replicates: rows times replicates, whatever the number of rows.
+_CELLS_AT_ONCE = 4_000_000
 
 
-def user_replicates(users: np.ndarray, num_replicates: int) -> np.ndarray:
+class RankedRows:
+    """Labelled rows in the order of their predictions, for areas under many weightings of them."""
+
+    def __init__(self, labels: np.ndarray, predictions: np.ndarray) -> None:
+        """Sort n rows.
+
+        Args:
+            labels: 0 or 1, shape (n,).
+            predictions: Shape (n,).
+
+        Raises:
+            ValueError: If a prediction is no finite number: it has no rank.
+        """
+        if not np.isfinite(predictions).all():
+            raise ValueError(f"{np.count_nonzero(~np.isfinite(predictions))} predictions are not finite")
+        self._order = np.argsort(predictions, kind="stable")
+        self._starts = np.flatnonzero(np.diff(predictions[self._order], prepend=-np.inf))
+        self._is_positive = labels[self._order].astype(bool)[:, None]
+
+    def auc(self, weights: np.ndarray) -> np.ndarray:
+        """Area under the ROC curve for many weightings at once; tied predictions count half.
+
+        AUC = sum over pairs (positive i, negative j) of w_i w_j [p_i > p_j] + w_i w_j [p_i = p_j] / 2, over all pairs.
+
+        Args:
+            weights: Row weights, shape (n, k).
+
+        Returns:
+            float64, shape (k,); NaN where the weights leave only one class.
+        """
+        weights = weights[self._order].astype(np.float64)
+        positive = np.add.reduceat(weights * self._is_positive, self._starts, axis=0)
+        negative = np.add.reduceat(weights * ~self._is_positive, self._starts, axis=0)
+        below = np.cumsum(negative, axis=0) - negative
+        pairs = positive.sum(axis=0) * negative.sum(axis=0)
+        with np.errstate(invalid="ignore"):
+            return np.asarray((positive * (below + negative / 2)).sum(axis=0) / pairs)
+
+    def bootstrap(self, users: np.ndarray, num_replicates: int) -> np.ndarray:
+        """AUC under each replicate of a bootstrap over users, float64, shape (k,).
+
+        Replicates are drawn a block at a time, so memory follows the rows alone.
+
+        Args:
+            users: Hashed users, int64, shape (n,).
+            num_replicates: k.
+        """
+        replicates = UserReplicates(users)
+        size = max(1, _CELLS_AT_ONCE // max(len(users), 1))
+        blocks = [range(start, min(start + size, num_replicates)) for start in range(0, num_replicates, size)]
+        return np.concatenate([np.zeros(0), *(self.auc(replicates.weights(block)) for block in blocks)])
+
+
+class UserReplicates:
     """Poisson(1) weights of a bootstrap over users.
 
     The weight of a user in a replicate is a hash of both, so it is the same in every arm and on every day: differences
     between arms are paired, and days of one user are resampled together.
-
-    Args:
-        users: Hashed users, int64, shape (n,).
-        num_replicates: k.
-
-    Returns:
-        uint8, shape (n, k).
     """
-    distinct, inverse = np.unique(users, return_inverse=True)
-    replicates = splitmix64(np.arange(num_replicates))
-    drawn = uniform_from_hash(splitmix64(splitmix64(distinct)[:, None] ^ replicates[None, :]))
-    return np.searchsorted(_POISSON_CUMULATIVE, drawn, side="right").astype(np.uint8)[inverse]
+
+    def __init__(self, users: np.ndarray) -> None:
+        """Resample hashed users, int64, shape (n,)."""
+        distinct, self._user_of = np.unique(users, return_inverse=True)
+        self._hashes = splitmix64(distinct)
+
+    def weights(self, replicates: range) -> np.ndarray:
+        """The weights of some replicates by number, uint8, shape (n, k)."""
+        numbers = splitmix64(np.arange(replicates.start, replicates.stop))
+        weights = np.empty((len(self._hashes), len(numbers)), dtype=np.uint8)
+        for column, number in enumerate(numbers):
+            drawn = uniform_from_hash(splitmix64(self._hashes ^ number))
+            weights[:, column] = np.searchsorted(_POISSON_CUMULATIVE, drawn, side="right")
+        return weights[self._user_of]
+
+
+def weighted_auc(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """`RankedRows.auc` of rows that are ranked once."""
+    return RankedRows(labels, predictions).auc(weights)

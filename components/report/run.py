@@ -8,7 +8,7 @@ from components.common import storage
 from components.common.config import Config, ResolvedConfig
 from components.common.layout import Store
 from components.common.progress import log_line
-from components.common.releases import write_record
+from components.common.records import write_record
 from components.features.events import DatasetConfig
 from components.report.facts import ReportFacts, collect
 from components.report.page import render

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date, timedelta
 
+from components.common.arms import check_recipes, find_failure
 from components.common.config import ResolvedConfig
 from components.common.days import parse_day, utc_today
 from components.common.errors import InputError
@@ -83,7 +84,8 @@ def pick_day(store: Store, dataset: DatasetConfig, schedule: ScheduleConfig, as_
     if not schedule.train_immature:
         return Assignment(due, event_date, before, event_date, as_of, [event_date])
     ahead_until = dataset.mature_on(event_date)
-    trained = min(max([before, *(day for day in store.checkpoint_days(arm) if day <= ahead_until)]) for arm in ARMS)
+    training = [arm for arm in ARMS if find_failure(store, arm) is None] or list(ARMS)
+    trained = min(max([before, *(day for day in store.checkpoint_days(arm) if day <= ahead_until)]) for arm in training)
     ahead = dataset.open_days(trained + timedelta(days=1), ahead_until)
     return Assignment(due, event_date, before, event_date, as_of, ahead, EARLY)
 
@@ -93,6 +95,8 @@ def main_pick(store_uri: str, config_uri: str, pipeline: str, as_of: str) -> Ass
     config = ResolvedConfig.open(config_uri)
     dataset, schedule = config.section(DatasetConfig, "dataset"), config.section(ScheduleConfig, "schedule")
     known_on = parse_day(as_of, "as_of") if as_of else utc_today()
+    if pipeline == DAILY:
+        check_recipes(Store(store_uri), config)
     pick = pick_batch if pipeline == BATCH else pick_day
     chosen = pick(Store(store_uri), dataset, schedule, known_on)
     log_line(pipeline, f"{chosen.event_date}: {'due' if chosen.due else 'nothing is due'} as of {known_on}")

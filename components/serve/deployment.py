@@ -12,11 +12,11 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from components.common import storage
 from components.common.config import Config
 from components.common.errors import InputError
 from components.common.layout import Store
-from components.common.releases import known_pointer, write_record
+from components.common.records import find_record, write_record
+from components.common.releases import known_pointer
 from components.serve.observability import log_event
 
 Phase = Literal["steady", "ranker", "tables", "routing", "retiring"]
@@ -66,18 +66,10 @@ def read_deployment(store: Store, name: str) -> Deployment | None:
     """A deployment's record, or None before the first.
 
     Raises:
-        InputError: If it is not readable.
+        InputError: If it is damaged.
     """
-    uri = store.deployment(name)
-    try:
-        content = storage.read_bytes(uri)
-    except FileNotFoundError:
-        # Any other failure to read it must not pass for its absence.
-        return None
-    try:
-        return Deployment.model_validate_json(content)
-    except ValueError as error:
-        raise InputError(f"{uri}: not a deployment's record; restore it, or delete it to begin with CURRENT") from error
+    remedy = "restore it, or delete it to begin with CURRENT"
+    return find_record(store.deployment(name), Deployment, remedy)
 
 
 def known_deployment(store: Store, name: str) -> Deployment:

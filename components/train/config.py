@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from components.common.arms import FREE_SETTINGS
 from components.common.config import Config
 from components.features.objectives import OBJECTIVE_NAMES
 from components.ranker.config import ModelConfig
@@ -79,6 +80,10 @@ class TrainConfig(Config):
                 "test.patience and optimizer.reinitialize"
             )
         return self
+
+    def binding(self) -> dict[str, Any]:
+        """What an arm must not change between its days, as plain values."""
+        return self.model_dump(mode="json", exclude=set(FREE_SETTINGS))
 
     def recipe(self) -> dict[str, Any]:
         """What decides the result, as plain values."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date
+from functools import partial
 
 import torch
 
 from components.common import storage
+from components.common.arms import ArmFailure, ArmRecipe, find_failure, write_recipe
 from components.common.config import ResolvedConfig
 from components.common.digests import digest_json
 from components.common.errors import InputError
@@ -14,8 +17,9 @@ from components.common.layout import LOSS_CURVE_FILE, TEST_CURVE_FILE, Store
 from components.common.lineage import Lineage
 from components.common.manifests import Origin, Step, find_current
 from components.common.progress import log_line
+from components.common.records import write_record
 from components.features.events import DatasetConfig
-from components.features.examples import EARLY, TRAINING, ExamplesManifest, keep_rate
+from components.features.examples import EARLY, TRAINING, ExamplesManifest, check_made_alike
 from components.features.feature_list import FeatureConfig
 from components.ranker.checkpoint import CheckpointManifest, find_checkpoint
 from components.ranker.dataset import concatenate
@@ -50,13 +54,15 @@ def train_batch(store_uri: str, arm: str, features: FeatureConfig, config: Train
         last, more = _open(store, features, config, days[len(days) - num_tested :], process)
         if more:
             inputs["test_examples"] = more[0].content_digest
+        made = check_made_alike(manifests + more)
         lineage = Lineage(
             arm=arm,
             first_day=days[0],
             trained_through=days[-1],
             parent="",
             step=0,
-            negative_keep_rate=keep_rate(manifests + more),
+            negative_keep_rate=made.negative_keep_rate,
+            recipe_digest=_recipe_digest(features, config, made),
         )
         origin = _origin(inputs, features, config)
         done = _finished(store, arm, days[-1], origin)
@@ -86,7 +92,7 @@ def train_day(
         The checkpoint's digest; one that exists for the same parent, examples and recipe is kept.
 
     Raises:
-        InputError: If the parent is absent, or was trained under another feature list, model or `negative_keep_rate`.
+        InputError: If the parent is absent, or was trained by another recipe.
     """
     store = Store(store_uri)
     parent = find_checkpoint(store, arm, before)
@@ -102,7 +108,7 @@ def train_day(
             return done
         torch.set_num_threads(config.num_threads)
         state, digest = load_state(store, arm, before)
-        _check_warm_start(state, features, config, keep_rate(manifests), store.checkpoint(arm, before))
+        _check_warm_start(state, features, config, manifests[0], store.checkpoint(arm, before))
         state.config = config
         state.lineage = Lineage(**{**state.lineage.model_dump(), "parent": digest, "trained_through": day})
         return _train(store, state, [Phase(stream, 1)], origin, process)
@@ -132,21 +138,29 @@ def _finished(store: Store, arm: str, through: date, origin: Origin) -> str | No
     return checkpoint.checkpoint_digest
 
 
+def _recipe_digest(features: FeatureConfig, config: TrainConfig, made: ExamplesManifest) -> str:
+    return digest_json([features.model_dump(mode="json"), config.binding(), made.labelling_digest])
+
+
 def _check_warm_start(
-    state: TrainingState, features: FeatureConfig, config: TrainConfig, rate: float, uri: str
+    state: TrainingState, features: FeatureConfig, config: TrainConfig, made: ExamplesManifest, uri: str
 ) -> None:
-    if state.lineage.negative_keep_rate != rate:
+    if state.lineage.negative_keep_rate != made.negative_keep_rate:
         raise InputError(
-            f"{uri}: trained at negative_keep_rate {state.lineage.negative_keep_rate}, the day's examples have {rate}; "
-            "join the day at the same rate, or train a new batch"
+            f"{uri}: trained at negative_keep_rate {state.lineage.negative_keep_rate}, the day's examples have "
+            f"{made.negative_keep_rate}; join the day at the same rate, or train a new batch"
         )
-    for name, trained, wanted in (
-        ("features", state.features, features),
-        ("train.model", state.config.model, config.model),
-        ("train.optimizer", state.config.optimizer, config.optimizer),
-    ):
-        if trained != wanted:
-            raise InputError(f"{uri}: trained under another {name}; restore that configuration, or train a new batch")
+    before, now = ({"features": f, **c.binding()} for f, c in ((state.features, state.config), (features, config)))
+    changed = [name if name == "features" else f"train.{name}" for name in now if now[name] != before[name]]
+    if changed:
+        raise InputError(
+            f"{uri}: trained under another {', '.join(changed)}; restore that configuration, or train a new batch"
+        )
+    if state.lineage.recipe_digest != _recipe_digest(features, config, made):
+        raise InputError(
+            f"{uri}: trained on examples that were labelled by other rules than the day's; join the day by the same "
+            "ones, or train a new batch"
+        )
 
 
 def _train(store: Store, state: TrainingState, phases: list[Phase], origin: Origin, process: Process) -> str:
@@ -180,25 +194,45 @@ def _train(store: Store, state: TrainingState, phases: list[Phase], origin: Orig
 
 
 def main_batch(store_uri: str, config_uri: str, arm: str, first_day: str, last_day: str) -> str:
-    """`train_batch` of an arm of a run's configuration, on the open days `first_day`..`last_day`."""
-    config = ResolvedConfig.open(config_uri)
+    """`train_batch` of an arm of a run's configuration, on open days; '' if the arm fails."""
+    config, store = ResolvedConfig.open(config_uri), Store(store_uri)
     days = config.section(DatasetConfig, "dataset").open_days(
         date.fromisoformat(first_day), date.fromisoformat(last_day)
     )
-    return train_batch(store_uri, arm, *_sections(config, arm), days)
+    write_recipe(store, ArmRecipe.of(config, arm))
+    return _contained(store, arm, days[-1], lambda: train_batch(store_uri, arm, *_sections(config, arm), days))
 
 
 def main_days(store_uri: str, config_uri: str, arm: str, days: list[str], early_days: list[str]) -> str:
     """`train_day` likewise, day after day; on `early_days` with the labels that were known when they ended."""
-    config = ResolvedConfig.open(config_uri)
+    config, store = ResolvedConfig.open(config_uri), Store(store_uri)
     dataset, (features, recipe) = config.section(DatasetConfig, "dataset"), _sections(config, arm)
     digest = ""
     with joined_processes(recipe.execution.device):
         for day in map(date.fromisoformat, days):
-            split = EARLY if str(day) in early_days else TRAINING
-            digest = train_day(store_uri, arm, features, recipe, day, dataset.open_day(day, -1), split)
+            split, before = EARLY if str(day) in early_days else TRAINING, dataset.open_day(day, -1)
+            train = partial(train_day, store_uri, arm, features, recipe, day, before, split)
+            digest = _contained(store, arm, day, train)
+            if not digest:
+                break
     return digest
 
 
 def _sections(config: ResolvedConfig, arm: str) -> tuple[FeatureConfig, TrainConfig]:
     return config.section(FeatureConfig, "features"), config.section(TrainConfig, "arms", arm)
+
+
+def _contained(store: Store, arm: str, day: date, train: Callable[[], str]) -> str:
+    """The digest that training returns; '' if it diverges or runs out of memory, now or before: that is the arm's own.
+
+    The failure is kept in the store, so that the other arms go on without it.
+    """
+    failure = find_failure(store, arm)
+    if failure is None:
+        try:
+            return train()
+        except (FloatingPointError, MemoryError, torch.OutOfMemoryError) as error:
+            failure = ArmFailure(arm=arm, day=day, reason=" ".join(str(error).split()) or type(error).__name__)
+            write_record(store.arm_failure(arm), failure)
+    log_line("train", f"{arm} {day}: failed on {failure.day}: {failure.reason}; the others go on without it")
+    return ""

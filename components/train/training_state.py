@@ -125,6 +125,7 @@ def write_checkpoint(
     tensors = state.tensors()
     if tensors is None:
         return None
+    check_finite(tensors[0], state.title)
 
     def write(folder: str) -> None:
         write_tensors(folder, *tensors)
@@ -141,6 +142,20 @@ def write_checkpoint(
         **tests,
     )
     return write_artifact(store.checkpoint(state.lineage.arm, state.lineage.trained_through), manifest, write)
+
+
+def check_finite(weights: dict[str, Tensor], title: str) -> None:
+    """Check a model's weights, which no loss has seen since the last update.
+
+    Raises:
+        FloatingPointError: Naming the weights with numbers that are not finite.
+    """
+    damaged = [name for name, values in weights.items() if values.is_floating_point() and not values.isfinite().all()]
+    if damaged:
+        raise FloatingPointError(
+            f"{title}: {len(damaged)} weights such as {', '.join(damaged[:3])} are not finite after the last update; "
+            "lower optimizer.learning_rate or set optimizer.max_gradient_norm"
+        )
 
 
 def write_tensors(uri: str, model: dict[str, Tensor], optimizer: dict[str, Tensor]) -> None:

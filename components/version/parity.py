@@ -15,6 +15,8 @@ class ObjectiveParity(Config):
         int4_auc: Of the version, likewise.
         auc_change_percent: From the first to the second.
         auc_change_error_percent: Its standard error, over users.
+        expected_auc_change_percent: Change of the AUC where labels follow the checkpoint's own probabilities: without
+            the chance that is in few conversions; None without rows.
         mean_prediction_ratio: Mean prediction of the version over the checkpoint's; None without rows.
     """
 
@@ -22,6 +24,7 @@ class ObjectiveParity(Config):
     int4_auc: float | None = None
     auc_change_percent: float | None = None
     auc_change_error_percent: float | None = None
+    expected_auc_change_percent: float | None = None
     mean_prediction_ratio: float | None = None
 
 

@@ -19,6 +19,9 @@ from components.version.packed_tables import PackedTable, PackedTables
 from components.version.session import start_session
 from components.version.version import Version
 
+# At most as many as an export allows for by default (export.max_batch).
+_ROWS_AT_ONCE = 4096
+
 
 @dataclass(frozen=True)
 class Predictor:
@@ -68,6 +71,10 @@ class Predictor:
                 f"examples lack {len(missing)} columns of the version's feature list, such as {missing[:3]}; "
                 "pass rows as the join writes them: examples/evaluation/event_date=D/part-00000.parquet in the store"
             )
+        parts = [self._predict(table.slice(start, _ROWS_AT_ONCE)) for start in range(0, len(table), _ROWS_AT_ONCE)]
+        return np.concatenate(parts) if parts else self._predict(table)
+
+    def _predict(self, table: pa.Table) -> np.ndarray:
         encoded = encode(table, self.features)
         inputs = (
             self.tables.look_up(self.features.categorical_tables, encoded.categorical),

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from components.evaluate.metrics import score_objective
-from components.ranker.auc import user_replicates, weighted_auc
+from components.ranker import auc as auc_module
+from components.ranker.auc import RankedRows, UserReplicates, weighted_auc
 
 
 def auc(labels, predictions):
@@ -59,13 +60,13 @@ def test_calibration_is_mean_prediction_over_mean_label():
 
 def test_replicates_are_the_same_for_a_user_everywhere():
     users = np.array([5, 9, 5, 7])
-    weights = user_replicates(users, 50)
+    weights = UserReplicates(users).weights(range(50))
     assert (weights[0] == weights[2]).all()
-    assert (user_replicates(np.array([9]), 50)[0] == weights[1]).all()
+    assert (UserReplicates(np.array([9])).weights(range(50))[0] == weights[1]).all()
 
 
 def test_replicate_weights_are_poisson():
-    weights = user_replicates(np.arange(20_000), 20)
+    weights = UserReplicates(np.arange(20_000)).weights(range(20))
     assert weights.mean() == pytest.approx(1.0, abs=0.01)
     assert weights.var() == pytest.approx(1.0, abs=0.02)
     assert (weights == 0).mean() == pytest.approx(np.exp(-1), abs=0.005)
@@ -78,3 +79,24 @@ def test_bootstrap_spread_matches_theory():
     replicates = np.array(score_objective(labels, predictions.clip(0, 1), np.arange(4000), 300).auc_replicates)
     assert replicates.mean() == pytest.approx(roc_auc_score(labels, predictions.clip(0, 1)), abs=0.005)
     assert 0.004 < replicates.std() < 0.02
+
+
+@pytest.mark.parametrize("cells", [1, 700, 10**9])
+def test_replicates_are_the_same_in_blocks_of_any_size(monkeypatch, cells):
+    generator = np.random.default_rng(2)
+    labels, predictions = generator.random(300) < 0.3, generator.random(300).round(2)
+    users = generator.integers(0, 40, 300)
+    whole = weighted_auc(labels, predictions, UserReplicates(users).weights(range(25)))
+    monkeypatch.setattr(auc_module, "_CELLS_AT_ONCE", cells)
+    assert RankedRows(labels, predictions).bootstrap(users, 25).tolist() == whole.tolist()
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_predictions_that_are_no_numbers_have_no_score(wrong):
+    """NaN used to rank highest, and to pass every comparison."""
+    labels, predictions = np.array([1, 0, 1, 0]), np.array([0.9, 0.3, wrong, 0.1])
+    with pytest.raises(ValueError, match="1 predictions are not finite"):
+        weighted_auc(labels, predictions, np.ones((4, 1)))
+    score = score_objective(labels, predictions, np.arange(4), 20)
+    assert (score.auc, score.pr_auc, score.log_loss, score.mean_prediction, score.calibration) == (None,) * 5
+    assert score.num_not_finite == 1 and score.positives == 2

@@ -10,7 +10,7 @@ import pytest
 
 from components.common import storage
 from components.common.layout import Store
-from components.common.releases import write_record
+from components.common.records import write_record
 from tests.conftest import Deployment
 from tests.unit.export.served import Unexported
 from tests.unit.export.test_export import blessing_of

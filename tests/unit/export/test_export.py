@@ -9,14 +9,15 @@ from components.common import storage
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.manifests import read_manifest
-from components.common.releases import Blessing, Release, read_pointer, read_publication, write_record
-from components.export.comparison import _beyond_limits
+from components.common.records import write_record
+from components.common.releases import Blessing, Release, read_pointer, read_publication
+from components.export.comparison import Reference, _beyond_limits, _compare_objective
 from components.export.config import ExportConfig
 from components.export.run import export_releases
 from components.features.examples import EVALUATION, read_examples
 from components.features.objectives import OBJECTIVE_NAMES
 from components.publish.registry import publish_releases
-from components.ranker.checkpoint import find_checkpoint
+from components.ranker.checkpoint import TrainedRanker, find_checkpoint
 from components.ranker.dataset import tensors_of
 from components.ranker.prediction import predict
 from components.train.training_state import load_state
@@ -131,10 +132,60 @@ def test_int4_beyond_its_limits_stops(trained, monkeypatch):
 
 def test_chance_of_few_conversions_is_allowed_for():
     config = ExportConfig()
-    parity = ObjectiveParity(auc_change_percent=0.25, auc_change_error_percent=0.1, mean_prediction_ratio=1.0)
+    parity = ObjectiveParity(
+        auc=0.7,
+        int4_auc=0.7,
+        auc_change_percent=0.25,
+        auc_change_error_percent=0.1,
+        expected_auc_change_percent=-0.05,
+        mean_prediction_ratio=1.0,
+    )
     assert _beyond_limits("checkout_given_click", parity, config) == []
-    for change in ({"auc_change_error_percent": 0.05}, {"auc_change_percent": -0.35}, {"mean_prediction_ratio": 0.98}):
+    for change in (
+        {"auc_change_error_percent": 0.05},
+        {"auc_change_percent": -0.35},
+        {"mean_prediction_ratio": 0.98},
+        {"expected_auc_change_percent": -0.11},
+    ):
         assert len(_beyond_limits("checkout_given_click", parity.model_copy(update=change), config)) == 1
+
+
+@pytest.mark.parametrize(
+    "unknown",
+    [
+        {"auc_change_percent": None},
+        {"auc_change_error_percent": None},
+        {"expected_auc_change_percent": None},
+        {"mean_prediction_ratio": None},
+        {"auc_change_error_percent": float("nan")},
+        {"auc_change_percent": float("nan")},
+        {"mean_prediction_ratio": float("nan")},
+    ],
+)
+def test_what_cannot_be_told_is_beyond_the_limits(unknown):
+    known = {"auc_change_percent": 0.0, "auc_change_error_percent": 0.01, "expected_auc_change_percent": 0.0}
+    parity = ObjectiveParity(**{**known, "mean_prediction_ratio": 1.0, **unknown})
+    assert len(_beyond_limits("checkout_given_click", parity, ExportConfig())) == 1
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_parity_takes_two_rows(exported, rows):
+    deployment, _, _ = exported
+    ranker = TrainedRanker.load(deployment.store, "control", deployment.batch_days[-1])
+    table, _ = read_examples(deployment.store, EVALUATION, deployment.scored_day)
+    with pytest.raises(InputError, match=f"takes two evaluation rows at least, there are {rows}"):
+        Reference.of(ranker, table.slice(0, rows), b"", ExportConfig())
+
+
+def test_expected_auc_has_no_label_in_it():
+    """It finds ranks that moved among rows of which none became a positive."""
+    generator = np.random.default_rng(0)
+    probabilities = generator.random(4000) * 0.02
+    labels, users = np.zeros(4000), np.arange(4000)
+    labels[:3] = 1
+    same = _compare_objective(labels, users, probabilities, probabilities)
+    moved = _compare_objective(labels, users, probabilities, probabilities * generator.normal(1, 0.3, 4000))
+    assert same.expected_auc_change_percent == 0 and -5 < moved.expected_auc_change_percent < -0.5
 
 
 def test_parity_report_compares_objectives(exported):

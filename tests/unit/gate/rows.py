@@ -16,6 +16,7 @@ def ledger_row(
     calibration: float | None = 1.0,
     examples: str = "rows",
     checkpoint: str | None = None,
+    recipe: str = "recipe",
 ) -> LedgerRow:
     """A row of January 2026 with the same scores for both served objectives, unless `auc` says otherwise."""
     scores = {
@@ -35,6 +36,8 @@ def ledger_row(
         event_date=date(2026, 1, day),
         trained_through=date.fromordinal(date(2026, 1, day).toordinal() - 1),
         checkpoint_digest=checkpoint or f"{arm}-{day}",
+        recipe_digest=f"{arm}-{recipe}",
         examples_digest=f"{examples}-{day}",
+        inputs_digest="",
         scores=scores,
     )

@@ -127,3 +127,29 @@ def test_interval_comes_from_paired_replicates():
     assert gain.percent == pytest.approx(1.0)
     assert gain.low is not None and gain.high is not None
     assert 0.95 < gain.low < 1.0 < gain.high < 1.05
+
+
+@pytest.mark.parametrize(("positives", "calibration"), [(1, 1000.0), (4, 30.0), (4, 1000.0), (10, 30.0), (40, 30.0)])
+def test_predicting_far_too_much_is_found_on_a_thin_day(positives, calibration):
+    """The noise of four positives or fewer used to swallow any calibration, as when conversion tracking breaks."""
+    assert calibration_problems([ledger_row("control", 1, calibration=calibration, positives=positives)], GateConfig())
+
+
+def test_predicting_far_too_little_is_found():
+    assert calibration_problems([ledger_row("control", 1, calibration=0.001, positives=5)], GateConfig())
+
+
+def test_calibration_without_numbers_is_a_problem():
+    row = ledger_row("control", 1)
+    scores = {name: score.model_copy(update={"mean_prediction": None}) for name, score in row.scores.items()}
+    problems = calibration_problems([row.model_copy(update={"scores": scores})], GateConfig())
+    assert len(problems) == 2 and "predictions are no numbers" in problems[0]
+
+
+def test_days_of_another_recipe_are_not_counted():
+    """A window never mixes recipes: it begins anew with the newest one."""
+    rows = [ledger_row("control", day, 0.7) for day in (1, 2)]
+    rows += [ledger_row("candidate", 1, 0.9, recipe="first"), ledger_row("candidate", 2, 0.9, recipe="second")]
+    verdict = decide(rows, date(2026, 1, 2), CONFIG)
+    assert [day.day for day in verdict.days] == [2]
+    assert "1 of 2 days are scored by both arms" in verdict.reasons

@@ -2,9 +2,11 @@ from datetime import date
 
 import pytest
 
+from components.common.arms import ArmFailure
 from components.common.layout import Store
-from components.common.ledger import append_row
-from components.common.releases import Pointer, Publication, read_blessing, write_record
+from components.common.ledger import write_row
+from components.common.records import write_record
+from components.common.releases import Pointer, Publication, read_blessing
 from components.gate.config import GateConfig
 from components.gate.release_rules import decide_release
 from components.gate.run import judge_day
@@ -113,7 +115,7 @@ def test_verdict_stands_after_its_model_was_published(tmp_path):
     """A run that is killed after publishing is run again; the gate must not judge the model against itself."""
     store = Store(str(tmp_path))
     for row in rows(candidate=0.71):
-        append_row(store, row)
+        write_row(store, row)
     write_record(store.pointer("CURRENT"), pointer())
     first = judge_day(store.root, CONFIG, "daily", DAY)
     write_record(store.publication("daily", DAY), Publication(pipeline="daily", event_date=DAY, versions=()))
@@ -121,3 +123,21 @@ def test_verdict_stands_after_its_model_was_published(tmp_path):
     stricter = CONFIG.model_copy(update={"min_gain_percent": 50.0})
     assert first == judge_day(store.root, stricter, "daily", DAY) == read_blessing(store, "daily", DAY)
     assert released(first)[0][0] == "promote"
+
+
+def test_refresh_needs_positives_on_the_day_itself():
+    """Positives of earlier days say nothing of a day on which conversions stopped coming in."""
+    few = [row for row in rows() if row.event_date != DAY]
+    few += [ledger_row(arm, 2, 0.7, positives=9) for arm in ("control", "candidate")]
+    few.append(ledger_row("served", 2, 0.7, positives=9, checkpoint="control-1"))
+    blessing = decide_release("daily", few, DAY, pointer(), CONFIG)
+    assert blessing.releases == () and "9 positives, gate.min_day_positives = 10" in "; ".join(blessing.withheld)
+
+
+def test_failed_candidate_does_not_stop_the_refresh_of_production():
+    failure = ArmFailure(arm="candidate", day=DAY, reason="the loss at step 3 is not finite")
+    scored = [row for row in rows() if row.arm != "candidate" or row.event_date != DAY]
+    blessing = decide_release("daily", scored, DAY, pointer(), CONFIG, {"candidate": failure})
+    assert released(blessing) == [("refresh", "control", "control-2")]
+    assert not blessing.blessed
+    assert blessing.reasons[0] == "candidate failed on 2026-01-02: the loss at step 3 is not finite"

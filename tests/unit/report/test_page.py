@@ -9,8 +9,9 @@ from datetime import timedelta
 
 import pytest
 
-from components.common.ledger import append_row
-from components.common.releases import Blessing, Gain, read_blessing, write_record
+from components.common.ledger import write_row
+from components.common.records import write_record
+from components.common.releases import Blessing, Gain, read_blessing
 from components.gate.config import GateConfig
 from components.gate.run import judge_day
 from components.report.facts import collect
@@ -61,7 +62,7 @@ def test_report_closes_the_run(trained, tmp_path):
     from components.common.layout import Store
 
     store, day = Store(str(tmp_path)), trained.scored_day
-    append_row(store, ledger_row("control", 12))
+    write_row(store, ledger_row("control", 12))
     blessing = Blessing(
         pipeline="daily",
         event_date=day,

@@ -1,0 +1,54 @@
+"""Records: small JSON files that steps exchange, each with a digest of its own values.
+
+A record that was cut short, or changed by hand, is found out when it is read.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from components.common import storage
+from components.common.config import Config
+from components.common.digests import canonical_json, digest_json
+from components.common.errors import InputError
+
+_DIGEST = "sha256"
+R = TypeVar("R", bound=Config)
+
+
+def write_record(uri: str, record: Config) -> None:
+    """Write a record as canonical JSON, whole or not at all."""
+    values = record.model_dump(mode="json")
+    storage.write_bytes(uri, canonical_json({**values, _DIGEST: digest_json(values)}))
+
+
+def find_record(uri: str, kind: type[R], remedy: str) -> R | None:
+    """Read a record; None if it is not there.
+
+    Args:
+        uri: Its file.
+        kind: Its class.
+        remedy: What to do about a damaged one, for the error.
+
+    Raises:
+        InputError: If the file is no such record, or its values are not those that were written.
+    """
+    try:
+        content = storage.read_bytes(uri)
+    except FileNotFoundError:
+        # Any other failure to read it must not pass for its absence.
+        return None
+    try:
+        values = json.loads(content)
+        digest = values.pop(_DIGEST)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{uri}: cut short, or no record of this release; {remedy}") from error
+    if digest_json(values) != digest:
+        raise InputError(f"{uri}: was changed after it had been written; {remedy}")
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"{uri}: not a {kind.__name__} of this release; {remedy}") from error

@@ -1,0 +1,186 @@
+"""Scores models on one day: the arms, the version in production, and the yardstick."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+
+from components.common.arms import find_failure
+from components.common.digests import digest_json
+from components.common.errors import InputError
+from components.common.layout import Store
+from components.common.ledger import ARMS, LOGISTIC_REGRESSION, SERVED, LedgerRow, ObjectiveScore
+from components.common.manifests import Step
+from components.common.progress import log_line
+from components.common.releases import Pointer
+from components.evaluate.config import EvaluationConfig
+from components.evaluate.logistic_regression import Yardstick
+from components.evaluate.metrics import score_objective
+from components.features.events import DatasetConfig
+from components.features.examples import (
+    EVALUATION,
+    TRAINING,
+    check_made_alike,
+    read_examples,
+    read_examples_manifest,
+)
+from components.features.feature_list import FeatureConfig
+from components.features.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
+from components.ranker.checkpoint import CheckpointManifest, TrainedRanker, find_checkpoint
+from components.ranker.dataset import ExampleSet, tensors_of
+from components.version.predictor import Predictor
+from components.version.version import Version
+
+STEP = Step("evaluate")
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model to be scored.
+
+    Attributes:
+        name: Its name in the ledger.
+        features: Its feature list.
+        trained_through: The last day that it was trained on.
+        checkpoint_digest: Which checkpoint; of the yardstick, which is fitted to be scored, what it is fitted from.
+        recipe_digest: How it was trained.
+        made_from: Digest of the files that predict.
+        predict: From the day's examples to probabilities by objective, shape (n,) each.
+    """
+
+    name: str
+    features: FeatureConfig
+    trained_through: date
+    checkpoint_digest: str
+    recipe_digest: str
+    made_from: str
+    predict: Callable[[pa.Table, ExampleSet], dict[str, np.ndarray]]
+
+
+class Scorer:
+    """The models of one day, and that day's examples."""
+
+    def __init__(
+        self, store: Store, dataset: DatasetConfig, config: EvaluationConfig, event_date: date, trained_through: date
+    ) -> None:
+        """Score models that were trained through one day on a later one.
+
+        Raises:
+            InputError: If the day has no evaluation examples.
+        """
+        self._store, self._dataset, self._config = store, dataset, config
+        self._event_date, self._trained_through = event_date, trained_through
+        self._encoded: dict[str, ExampleSet] = {}
+        self._examples_digest = read_examples_manifest(store, EVALUATION, event_date).content_digest
+
+    def models(self, production: Pointer | None) -> list[Model]:
+        """The arms that have not failed, the version in production, if there is one, and the yardstick.
+
+        Raises:
+            InputError: If an arm that did not fail has no checkpoint, or the version in production is damaged.
+        """
+        checkpoints = [one for one in map(self._checkpoint, ARMS) if one is not None]
+        models = [self._arm(checkpoint) for checkpoint in checkpoints]
+        if production is not None:
+            models.append(self._served(production))
+        if self._config.logistic_regression and checkpoints:
+            models.append(self._yardstick(checkpoints[0]))
+        return models
+
+    def _checkpoint(self, arm: str) -> CheckpointManifest | None:
+        checkpoint = find_checkpoint(self._store, arm, self._trained_through)
+        if checkpoint is not None:
+            return checkpoint
+        failure = find_failure(self._store, arm)
+        if failure is None:
+            uri = self._store.checkpoint(arm, self._trained_through)
+            raise InputError(f"{uri}: no checkpoint to score; train {arm} through {self._trained_through} first")
+        log_line("evaluate", f"{self._event_date}: {arm} is left out: failed on {failure.day}: {failure.reason}")
+        return None
+
+    def _arm(self, checkpoint: CheckpointManifest) -> Model:
+        lineage = checkpoint.lineage
+
+        def predict(table: pa.Table, examples: ExampleSet) -> dict[str, np.ndarray]:
+            ranker = TrainedRanker.load(self._store, lineage.arm, lineage.trained_through)
+            probabilities = ranker.predict(examples, self._config.batch_size)
+            return dict(zip(OBJECTIVE_NAMES, probabilities.T, strict=True))
+
+        through, digest = lineage.trained_through, checkpoint.checkpoint_digest
+        return Model(lineage.arm, checkpoint.features, through, digest, lineage.recipe_digest, digest, predict)
+
+    def _served(self, pointer: Pointer) -> Model:
+        """The published files, as a server has them: INT4 tables and ONNX, whatever the model code is today."""
+        version = Version.published(self._store, pointer.version)
+
+        def predict(table: pa.Table, examples: ExampleSet) -> dict[str, np.ndarray]:
+            probabilities = Predictor.from_version(version).predict(table)
+            return dict(zip(version.manifest.objectives, probabilities.T, strict=True))
+
+        manifest, through = version.manifest, pointer.trained_through
+        recipe_digest, digest = manifest.lineage.recipe_digest, pointer.checkpoint_digest
+        return Model(SERVED, manifest.features, through, digest, recipe_digest, version.digest, predict)
+
+    def _yardstick(self, checkpoint: CheckpointManifest) -> Model:
+        """A logistic regression on the newest of the days that the arms have seen."""
+        days = self._dataset.open_days(checkpoint.lineage.first_day, self._trained_through)
+        days = days[-self._config.regression_days :]
+        manifests = [read_examples_manifest(self._store, TRAINING, day) for day in days]
+        fitted_from = digest_json([*(manifest.content_digest for manifest in manifests), self._config.regression_c])
+
+        def predict(table: pa.Table, examples: ExampleSet) -> dict[str, np.ndarray]:
+            read = pa.concat_tables([read_examples(self._store, TRAINING, day)[0] for day in days])
+            training = tensors_of(read, checkpoint.features, unsampled=False)
+            rate = check_made_alike(manifests).negative_keep_rate
+            return Yardstick(training, rate, self._config.regression_c).predict(examples)
+
+        features, through = checkpoint.features, self._trained_through
+        return Model(LOGISTIC_REGRESSION, features, through, fitted_from, fitted_from, fitted_from, predict)
+
+    def inputs_digest(self, model: Model) -> str:
+        """Everything that a model's scores are computed from, and by which settings."""
+        return digest_json([STEP.version, model.made_from, self._examples_digest, self._config.num_replicates])
+
+    @cached_property
+    def _table(self) -> pa.Table:
+        return read_examples(self._store, EVALUATION, self._event_date)[0]
+
+    def _examples(self, features: FeatureConfig) -> ExampleSet:
+        digest = features.digest()
+        if digest not in self._encoded:
+            self._encoded = {digest: tensors_of(self._table, features, unsampled=True)}
+        return self._encoded[digest]
+
+    def score(self, model: Model) -> LedgerRow:
+        """Score one model.
+
+        Raises:
+            InputError: If its files are damaged.
+        """
+        examples = self._examples(model.features)
+        probabilities = model.predict(self._table, examples)
+        scores: dict[str, ObjectiveScore] = {}
+        for number, name in enumerate(OBJECTIVE_NAMES):
+            if name in probabilities:
+                taking_part = examples.masks[:, number].numpy() > 0
+                scores[name] = score_objective(
+                    examples.labels[:, number].numpy()[taking_part],
+                    probabilities[name][taking_part],
+                    examples.users[taking_part],
+                    self._config.num_replicates if name in SERVED_OBJECTIVES else 0,
+                )
+        return LedgerRow(
+            arm=model.name,
+            event_date=self._event_date,
+            trained_through=model.trained_through,
+            checkpoint_digest=model.checkpoint_digest,
+            recipe_digest=model.recipe_digest,
+            examples_digest=self._examples_digest,
+            inputs_digest=self.inputs_digest(model),
+            scores=scores,
+        )

@@ -1,0 +1,127 @@
+"""An arm that diverges is recorded and left out; the others are trained, scored and judged without it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from components.common import storage
+from components.common.arms import find_failure
+from components.common.layout import Store
+from components.common.ledger import find_row
+from components.common.releases import Pointer
+from components.evaluate.run import evaluate_day
+from components.gate.run import judge_day
+from components.ranker.checkpoint import find_checkpoint
+from components.schedule.run import pick_day
+from components.train.run import main_batch, main_days
+from components.train.training_run import TrainingRun
+from components.train.training_state import check_finite
+from tests.conftest import Deployment
+
+DIVERGING = {"optimizer": {"learning_rate": 1e30}}
+
+
+@pytest.fixture()
+def diverging(joined, tmp_path) -> tuple[Deployment, str]:
+    """The deployment with a candidate that diverges, in a store of its own."""
+    import shutil
+    from dataclasses import replace
+
+    shutil.copytree(joined.store.root, tmp_path / "store")
+    store = Store(str(tmp_path / "store"))
+    candidate = joined.config.arms.candidate
+    optimizer = candidate.optimizer.model_copy(update=DIVERGING["optimizer"])
+    arms = joined.config.arms.model_copy(update={"candidate": candidate.model_copy(update={"optimizer": optimizer})})
+    config = joined.config.model_copy(update={"arms": arms})
+    return replace(joined, store=store, config=config), config.write(store)
+
+
+def train_batch(deployment: Deployment, config_uri: str) -> dict[str, str]:
+    days = (str(deployment.batch_days[0]), str(deployment.batch_days[-1]))
+    return {arm: main_batch(deployment.store.root, config_uri, arm, *days) for arm in ("control", "candidate")}
+
+
+def test_failure_is_the_arms_own(diverging, capsys):
+    deployment, config_uri = diverging
+    store, config, last = deployment.store, deployment.config, deployment.batch_days[-1]
+    digests = train_batch(deployment, config_uri)
+    assert digests["control"] and not digests["candidate"]
+    failure = find_failure(store, "candidate")
+    assert failure is not None and failure.day == last and "finite" in failure.reason
+    assert find_checkpoint(store, "candidate", last) is None and find_failure(store, "control") is None
+    assert "the others go on without it" in capsys.readouterr().out
+
+    evaluate_day(store.root, config.dataset, config.evaluation, "batch", deployment.scored_day, last)
+    assert find_row(store, deployment.scored_day, "control") is not None
+    assert find_row(store, deployment.scored_day, "candidate") is None
+    blessing = judge_day(store.root, config.gate, "batch", deployment.scored_day)
+    assert [release.arm for release in blessing.releases] == ["control"]
+    assert not blessing.blessed and blessing.reasons[0].startswith(f"candidate failed on {last}: ")
+
+    day = str(deployment.scored_day)
+    assert main_days(store.root, config_uri, "control", [day], []) != ""
+    assert main_days(store.root, config_uri, "candidate", [day], []) == "", "it is not tried again"
+    storage.write_bytes(store.finished_run("batch", deployment.scored_day), b"{}")
+    early = config.schedule.model_copy(update={"train_immature": True})
+    chosen = pick_day(store, config.dataset, early, config.dataset.mature_on(deployment.scored_day).replace(day=25))
+    assert deployment.scored_day not in chosen.train_days, "training is not held back to the failed arm's days"
+
+
+def test_failed_arm_is_tried_again_when_its_record_is_deleted(diverging, joined):
+    deployment, config_uri = diverging
+    train_batch(deployment, config_uri)
+    storage.remove(deployment.store.arm_failure("candidate"))
+    days = (str(deployment.batch_days[0]), str(deployment.batch_days[-1]))
+    mended = joined.config.write(deployment.store)
+    assert main_batch(deployment.store.root, mended, "candidate", *days)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_weights_are_looked_at_after_the_last_update(wrong):
+    """No loss sees them any more."""
+    weights = {"net.a": torch.zeros(3), "net.b": torch.tensor([1.0, wrong]), "counts": torch.tensor([1, 2])}
+    with pytest.raises(FloatingPointError, match=r"1 weights such as net\.b are not finite after the last update"):
+        check_finite(weights, "train x")
+
+
+def test_no_checkpoint_is_written_of_weights_that_are_no_numbers(joined, tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    from tests.unit.train.test_run import copy_examples
+
+    own = copy_examples(joined, str(tmp_path / "own"))
+    original = TrainingRun.run
+
+    def run_and_break(run):
+        original(run)
+        with torch.no_grad():
+            run.trainer.model.net.wide.bias[0] = float("nan")
+
+    monkeypatch.setattr(TrainingRun, "run", run_and_break)
+    digests = train_batch(replace(own), joined.config.write(own.store))
+    assert digests == {"control": "", "candidate": ""}
+    assert own.store.checkpoint_days("control") == []
+
+
+def test_served_version_is_scored_by_its_own_files(published, trained, tmp_path):
+    """Without its checkpoint, and with what INT4 tables make of it."""
+    import shutil
+
+    shutil.copytree(published.store.root, tmp_path / "store")
+    store, config = Store(str(tmp_path / "store")), trained.config
+    storage.remove(storage.join_uri(store.root, "ledger"))
+    pointer = Pointer(
+        version=published.old,
+        arm="elsewhere",
+        checkpoint_digest="c",
+        trained_through=trained.batch_days[-1],
+        published_on=trained.scored_day,
+    )
+    from components.common.records import write_record
+
+    write_record(store.pointer("CURRENT"), pointer)
+    evaluate_day(store.root, config.dataset, config.evaluation, "daily", trained.scored_day, trained.batch_days[-1])
+    rows = {arm: find_row(store, trained.scored_day, arm) for arm in ("served", "control")}
+    auc = {arm: row.scores["checkout_given_view"].auc for arm, row in rows.items()}
+    assert auc["served"] == pytest.approx(auc["control"], abs=0.01) and auc["served"] != auc["control"]
