@@ -12,10 +12,18 @@ from rich.table import Table
 
 from cli.inspection import newest_blessing
 from components.common import storage
+from components.common.arms import find_failure
 from components.common.layout import Store
 from components.common.ledger import ARMS, LOGISTIC_REGRESSION, SERVED, read_ledger
-from components.common.manifests import find_manifest
-from components.common.releases import DAILY, PRODUCTION_CHANNEL, read_pointer
+from components.common.manifests import read_manifest
+from components.common.releases import (
+    ALARM_DAYS,
+    DAILY,
+    PRODUCTION_CHANNEL,
+    days_withheld,
+    read_pointer,
+    read_publication,
+)
 from components.features.objectives import SERVED_OBJECTIVES
 from components.version.manifest import VersionManifest
 from components.version.parity import Parity
@@ -126,13 +134,20 @@ def summary_lines(store_uri: str, prefix: str) -> list[str]:
         lines.append(f"{prefix}.blessed: {str(blessing.blessed).lower()}")
         lines.append(f"{prefix}.reasons: {'; '.join(blessing.reasons)}")
         lines += [f"{prefix}.released: {r.action} of {r.arm}: {'; '.join(r.reasons)}" for r in blessing.releases]
-        lines += [f"{prefix}.withheld: {reason}" for reason in blessing.withheld]
+        publication = read_publication(store, blessing.pipeline, blessing.event_date)
+        withheld = (*blessing.withheld, *(publication.withheld if publication else ()))
+        lines += [f"{prefix}.withheld: {reason}" for reason in withheld]
+    failures = [failure for arm in ARMS if (failure := find_failure(store, arm)) is not None]
+    lines += [f"{prefix}.failed: {failure.arm} on {failure.day}: {failure.reason}" for failure in failures]
+    in_a_row = days_withheld(store, max(store.publication_days(DAILY), default=date.min))
+    if in_a_row >= ALARM_DAYS:
+        lines.append(f"{prefix}.alarm: a version was withheld on {in_a_row} days in a row")
     if pointer is not None:
         lines.append(f"{prefix}.arm: {pointer.arm}")
         lines.append(f"{prefix}.published: {pointer.version}")
         lines.append(f"{prefix}.version_folder: {store.version(pointer.version)}")
-        manifest = find_manifest(store.version(pointer.version), VersionManifest)
-        lines += _parity_lines(manifest.parity, prefix) if manifest else []
+        manifest = read_manifest(store.version(pointer.version), VersionManifest)
+        lines += _parity_lines(manifest.parity, prefix)
     else:
         lines.append(f"{prefix}.published: nothing")
     if storage.exists(store.newest_report()):

@@ -20,7 +20,7 @@ from components.serve.tensors import request_tensors
 from components.version.predictor import Predictor
 from components.version.version import Version
 from tests.conftest import Deployment
-from tests.unit.export.test_export import blessing_of
+from tests.unit.export.served import blessing_of
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ def publish_both(trained: Deployment, root: str) -> Published:
     for action, arm in (("experiment", "candidate"), ("first", "control")):
         blessing = blessing_of(trained, arm, action)
         write_record(store.blessing("serving", trained.scored_day), blessing)
-        manifests = export_releases(root, ExportConfig(), "serving", trained.scored_day)
-        publish_releases(store, blessing, [manifest.version_digest for manifest in manifests])
-        digests.append(manifests[0].version_digest)
+        export = export_releases(root, ExportConfig(), "serving", trained.scored_day)
+        publish_releases(store, blessing, export)
+        digests.append(export.versions[0].version)
     new, old = digests
     assert read_pointer(store).version == old and new != old
     contract = Version.published(store, old).contract()

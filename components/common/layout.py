@@ -132,7 +132,11 @@ class Store:
 
     def staged_version(self, digest: str) -> str:
         """An exported version that has not been published."""
-        return join_uri(self.root, "exports", digest)
+        return join_uri(self.root, "exports", "versions", digest)
+
+    def export(self, pipeline: str, day: date) -> str:
+        """What one pipeline's run of a day exported."""
+        return join_uri(self.root, "exports", "runs", pipeline, f"{_DAY_PREFIX}{day}.json")
 
     def version(self, digest: str) -> str:
         """A published version; a server looks nowhere else."""
@@ -153,6 +157,10 @@ class Store:
     def publication(self, pipeline: str, day: date) -> str:
         """What one pipeline's run of a day published."""
         return join_uri(self.root, "registry", "publications", pipeline, f"{_DAY_PREFIX}{day}.json")
+
+    def publication_days(self, pipeline: str) -> list[date]:
+        """The days whose run published something, or withheld it."""
+        return _days_in(join_uri(self.root, "registry", "publications", pipeline), list_names, _DAY_PREFIX)
 
     def report(self, name: str) -> str:
         """A report page."""

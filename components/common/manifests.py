@@ -109,7 +109,10 @@ class Manifest(Config):
         if kind != cls.kind:
             raise InputError(f"{path}: describes {kind}, expected {cls.kind}; {_remedy(path)}")
         if schema_version != cls.schema_version:
-            values = cls.upgraded(values, schema_version)
+            try:
+                values = cls.upgraded(values, schema_version)
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                raise InputError(f"{path}: no {kind} of form {schema_version}; {_remedy(path)}") from error
         return None if values is None else cls.parse(values, path)
 
 

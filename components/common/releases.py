@@ -14,6 +14,8 @@ PRODUCTION_CHANNEL = "CURRENT"
 EXPERIMENT_CHANNEL = "EXPERIMENT"
 # Cumulative AUC gain, in percent, that blesses a candidate unless configured otherwise (Qiu et al. 2025, section 4.4).
 MIN_GAIN_PERCENT = 0.10
+# Daily runs in a row that withhold a version before it is called out.
+ALARM_DAYS = 3
 BATCH = "batch"
 DAILY = "daily"
 
@@ -101,12 +103,42 @@ class PublishedVersion(Config):
     version: str
 
 
+class ExportedVersion(Config):
+    """What became of one release.
+
+    Attributes:
+        checkpoint_digest: The released checkpoint.
+        version: Its version's digest; empty if it is withheld.
+        withheld: Why it is.
+    """
+
+    checkpoint_digest: str
+    version: str = ""
+    withheld: str = ""
+
+
+class Export(Config):
+    """What one run exported, a version for each release of its blessing, in order."""
+
+    pipeline: str
+    event_date: date
+    versions: tuple[ExportedVersion, ...]
+
+
 class Publication(Config):
-    """What one run published; written before the pointers move."""
+    """What one run published; written before the pointers move.
+
+    Attributes:
+        pipeline: Whose run: `batch` or `daily`.
+        event_date: The run's day.
+        versions: What was published.
+        withheld: Why a released checkpoint was not: its version failed its limits.
+    """
 
     pipeline: str
     event_date: date
     versions: tuple[PublishedVersion, ...]
+    withheld: tuple[str, ...] = ()
 
     @property
     def promoted(self) -> bool:
@@ -154,3 +186,20 @@ def read_publication(store: Store, pipeline: str, event_date: date) -> Publicati
     """What a pipeline's run of a day published, or None."""
     remedy = "delete it, and run the day again"
     return find_record(store.publication(pipeline, event_date), Publication, remedy)
+
+
+def read_export(store: Store, pipeline: str, event_date: date) -> Export | None:
+    """What a pipeline's run of a day exported, or None."""
+    return find_record(store.export(pipeline, event_date), Export, "delete it, and run the day again")
+
+
+def days_withheld(store: Store, event_date: date) -> int:
+    """Daily runs in a row, up to a day, that withheld a version which failed its limits."""
+    count = 0
+    for day in sorted(store.publication_days(DAILY), reverse=True):
+        publication = read_publication(store, DAILY, day) if day <= event_date else None
+        if publication is not None:
+            if not publication.withheld:
+                break
+            count += 1
+    return count

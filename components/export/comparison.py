@@ -25,6 +25,10 @@ _REPLICATES = 100
 _ERRORS_ALLOWED = 2.0
 
 
+class Withheld(InputError):
+    """A version that does not predict what its checkpoint predicts."""
+
+
 @dataclass(frozen=True)
 class Reference:
     """What a checkpoint predicts of evaluation rows.
@@ -46,10 +50,10 @@ class Reference:
         """Predict the rows by torch, and by the ranker's export that takes float32 vectors.
 
         Raises:
-            InputError: If there are fewer than two rows, or ONNX differs from torch by more than the limit.
+            Withheld: If there are fewer than two rows, or ONNX differs from torch by more than the limit.
         """
         if len(table) < 2:
-            raise InputError(f"parity takes two evaluation rows at least, there are {len(table)}; export a later day")
+            raise Withheld(f"parity takes two evaluation rows at least, there are {len(table)}; export a later day")
         examples = tensors_of(table, ranker.features, unsampled=True)
         expected = ranker.predict(examples, _ROWS_AT_ONCE)
         difference = np.abs(_predict_vectors(ranker, examples, onnx_of_vectors) - expected)
@@ -87,7 +91,7 @@ def _predict_vectors(ranker: TrainedRanker, examples: ExampleSet, onnx: bytes) -
 def _check_exported(difference: np.ndarray, config: ExportConfig) -> None:
     if not difference.max(initial=0) <= config.max_parity_difference:
         worst = OBJECTIVES[int(difference.max(axis=0).argmax())].name
-        raise InputError(
+        raise Withheld(
             f"the exported ranker differs from the checkpoint by {difference.max():.2e} on {worst}, at most "
             f"{config.max_parity_difference:.0e} is allowed (export.max_parity_difference)"
         )

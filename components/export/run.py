@@ -14,8 +14,9 @@ from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.manifests import Step, find_current, read_manifest, write_artifact
 from components.common.progress import log_line
-from components.common.releases import Blessing, Release, read_blessing
-from components.export.comparison import VECTOR_INPUTS, Reference, beyond_limits
+from components.common.records import write_record
+from components.common.releases import Blessing, Export, ExportedVersion, Release, read_blessing
+from components.export.comparison import VECTOR_INPUTS, Reference, Withheld, beyond_limits
 from components.export.config import ExportConfig
 from components.export.look_up_counts import count_look_ups, most_frequent
 from components.export.onnx_export import export_onnx, packed_inputs, vector_inputs
@@ -38,17 +39,17 @@ STEP = Step("export")
 _OF_FILES = {"opset", "max_batch", "max_table_error", "single_file", "int8_share"}
 
 
-def export_releases(store_uri: str, config: ExportConfig, pipeline: str, event_date: date) -> list[VersionManifest]:
+def export_releases(store_uri: str, config: ExportConfig, pipeline: str, event_date: date) -> Export:
     """Export what the blessing of a run allows to publish, and compare it with torch on that day's rows.
 
-    The files go where no server looks; `publish` moves them.
+    The files go where no server looks; `publish` moves them. A version that does not predict what its checkpoint
+    predicts is withheld, with its reason; the next day's may pass.
 
     Returns:
-        The manifest of each release's version, in order.
+        What became of each release, in order.
 
     Raises:
-        InputError: If there is no such blessing, its checkpoint is not the one in the store, or an exported version
-            does not predict what the checkpoint predicts.
+        InputError: If there is no such blessing, or its checkpoint is not the one in the store.
     """
     store = Store(store_uri)
     blessing = read_blessing(store, pipeline, event_date)
@@ -56,7 +57,18 @@ def export_releases(store_uri: str, config: ExportConfig, pipeline: str, event_d
         raise InputError(
             f"{store.blessing(pipeline, event_date)}: allows nothing to be exported; the gate decides first"
         )
-    return [_export(store, config, blessing, release) for release in blessing.releases]
+    versions = []
+    for release in blessing.releases:
+        digest = release.checkpoint_digest
+        try:
+            manifest = _export(store, config, blessing, release)
+            versions.append(ExportedVersion(checkpoint_digest=digest, version=manifest.version_digest))
+        except Withheld as error:
+            log_line("export", f"{event_date}: {release.action} of {release.arm} is withheld: {error}")
+            versions.append(ExportedVersion(checkpoint_digest=digest, withheld=str(error)))
+    export = Export(pipeline=pipeline, event_date=event_date, versions=tuple(versions))
+    write_record(store.export(pipeline, event_date), export)
+    return export
 
 
 def _export(store: Store, config: ExportConfig, blessing: Blessing, release: Release) -> VersionManifest:
@@ -141,7 +153,7 @@ def _make_files_within_limits(
             break
         log_line("export", f"{beyond}: once more, with the finest tables")
     if beyond:
-        raise InputError(f"{beyond}; nothing is exported")
+        raise Withheld(beyond)
     return files, parity, _compare(_make_files(ranker, config, max_error, {}), reference) if hot else None
 
 
@@ -219,9 +231,7 @@ def _comparison(name: str, parity: TableParity) -> str:
 
 
 def main(store_uri: str, config_uri: str, pipeline: str, event_date: str) -> list[str]:
-    """`export_releases` under a run's configuration; returns the versions' digests."""
+    """`export_releases` under a run's configuration; returns the digests of the versions that are not withheld."""
     config = ResolvedConfig.open(config_uri).section(ExportConfig, "export")
-    return [
-        manifest.version_digest
-        for manifest in export_releases(store_uri, config, pipeline, date.fromisoformat(event_date))
-    ]
+    export = export_releases(store_uri, config, pipeline, date.fromisoformat(event_date))
+    return [exported.version for exported in export.versions if exported.version]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from components.common.errors import InputError
+from components.export.comparison import Withheld
 from components.export.config import ExportConfig
 from components.export.onnx_export import export_onnx
 from components.export.served_ranker import PackedRanker
@@ -174,7 +175,7 @@ def compare_single_file(
         The largest difference of a probability.
 
     Raises:
-        InputError: If it is more than float32 arithmetic explains.
+        Withheld: If it is more than float32 arithmetic explains.
     """
     session, parts = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"]), []
     for start in range(0, table.num_rows, _ROWS_AT_ONCE):
@@ -183,8 +184,8 @@ def compare_single_file(
         parts += session.run([ONNX_OUTPUT], dict(zip(PREDICTOR_INPUTS, values, strict=True)))
     difference, limit = np.abs(np.concatenate(parts) - served).max(), config.max_parity_difference * _SHARE_OF_LIMIT
     if not difference <= limit:
-        raise InputError(
+        raise Withheld(
             f"export.single_file: the file differs from tables and ranker by {difference:.2e}, at most {limit:.0e} is "
-            "allowed (a tenth of export.max_parity_difference); nothing is exported"
+            "allowed (a tenth of export.max_parity_difference)"
         )
     return float(difference)

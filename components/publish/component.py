@@ -5,13 +5,13 @@ from components.common.step import step
 
 @step
 def publish(store_uri: str, pipeline: str, event_date: str, versions: list) -> str:
-    """Copy the versions into the registry and move their channels' pointers; returns production's digest."""
+    """Copy versions to the registry, then move pointers; returns production's. `versions` orders it after export."""
     from components.common.progress import reported
 
     with reported("publish"):
         from components.publish import run
 
-        return run.main(store_uri, pipeline, event_date, versions).production
+        return run.main(store_uri, pipeline, event_date).production
 
 
 @step

@@ -7,40 +7,44 @@ from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.manifests import find_manifest, verify_files
 from components.common.records import write_record
-from components.common.releases import Blessing, Pointer, Publication, PublishedVersion, Release
+from components.common.releases import Blessing, Export, Pointer, Publication, PublishedVersion, Release
 from components.version.manifest import VersionManifest
 from components.version.version import Version
 
 
-def publish_releases(store: Store, blessing: Blessing, digests: list[str]) -> Publication:
+def publish_releases(store: Store, blessing: Blessing, export: Export) -> Publication:
     """Copy the exported versions of a blessing's releases into the registry, then move their channels' pointers.
 
     Args:
         store: Where everything lies.
         blessing: The verdict.
-        digests: The version of each release, in order.
+        export: What became of each release, in order; those that are withheld are left out.
 
     Raises:
         InputError: If a version was not made from the checkpoint that the blessing releases, or a file of it is not
             what its manifest says.
     """
-    if len(digests) != len(blessing.releases) or not digests:
+    exported = export.versions
+    if len(exported) != len(blessing.releases) or not exported:
         raise InputError(
-            f"the blessing of {blessing.event_date} releases {len(blessing.releases)} checkpoints, {len(digests)} "
+            f"the blessing of {blessing.event_date} releases {len(blessing.releases)} checkpoints, {len(exported)} "
             "versions were exported; only what is released is published"
         )
-    for release, digest in zip(blessing.releases, digests, strict=True):
+    pairs = list(zip(blessing.releases, exported, strict=True))
+    passed = [(release, one.version) for release, one in pairs if not one.withheld]
+    for release, digest in passed:
         _copy_version(store, release, digest)
     publication = Publication(
         pipeline=blessing.pipeline,
         event_date=blessing.event_date,
         versions=tuple(
             PublishedVersion(action=release.action, channel=release.channel, arm=release.arm, version=digest)
-            for release, digest in zip(blessing.releases, digests, strict=True)
+            for release, digest in passed
         ),
+        withheld=tuple(f"{release.action} of {release.arm}: {one.withheld}" for release, one in pairs if one.withheld),
     )
     write_record(store.publication(blessing.pipeline, blessing.event_date), publication)
-    for release, digest in zip(blessing.releases, digests, strict=True):
+    for release, digest in passed:
         pointer = Pointer(
             version=digest,
             arm=release.arm,

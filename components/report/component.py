@@ -11,7 +11,7 @@ from components.common.step import step
 def report(
     store_uri: str, config_uri: str, pipeline: str, event_date: str, published: str, page: Output[HTML]
 ) -> NamedTuple("Outcome", [("blessed", bool), ("published", str), ("promoted", bool), ("reasons", list)]):
-    """Write the run's page, and mark the run as finished; `published` orders it after the release."""
+    """Mark the run as finished, and write its page; `published` orders it after the release."""
     from components.common.progress import reported
 
     with reported("report"):

@@ -10,12 +10,13 @@ from typing import Any
 from components.common import storage
 from components.common.layout import LOSS_CURVE_FILE, TEST_CURVE_FILE, Store
 from components.common.ledger import ARMS, LedgerRow, read_ledger
-from components.common.manifests import find_manifest
+from components.common.manifests import find_manifest, read_manifest
 from components.common.releases import (
     PRODUCTION_CHANNEL,
     Blessing,
     Pointer,
     Publication,
+    days_withheld,
     read_blessing,
     read_pointer,
     read_publication,
@@ -75,6 +76,7 @@ class ReportFacts:
         pointer: What is in production.
         version: The version in production, or None.
         history: Verdicts of the daily runs so far.
+        days_withheld: Daily runs in a row that withheld a version.
     """
 
     dataset: str
@@ -89,14 +91,19 @@ class ReportFacts:
     pointer: Pointer | None
     version: VersionManifest | None = None
     history: list[Blessing] = field(default_factory=list)
+    days_withheld: int = 0
 
 
 def collect(store: Store, dataset: DatasetConfig, pipeline: str, event_date: date) -> ReportFacts:
-    """Read the facts of one run."""
+    """Read the facts of one run.
+
+    Raises:
+        InputError: If the version that the pointer names is not there.
+    """
     blessing = read_blessing(store, pipeline, event_date)
     assert blessing is not None, "the gate runs before the report"
     pointer = read_pointer(store, PRODUCTION_CHANNEL)
-    version = find_manifest(store.version(pointer.version), VersionManifest) if pointer else None
+    version = read_manifest(store.version(pointer.version), VersionManifest) if pointer else None
     verdicts = (read_blessing(store, "daily", day) for day in store.blessing_days("daily") if day <= event_date)
     return ReportFacts(
         dataset=dataset.name,
@@ -111,6 +118,7 @@ def collect(store: Store, dataset: DatasetConfig, pipeline: str, event_date: dat
         pointer=pointer,
         version=version,
         history=[verdict for verdict in verdicts if verdict is not None],
+        days_withheld=days_withheld(store, event_date),
     )
 
 

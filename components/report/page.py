@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from components.common.ledger import ARMS, LOGISTIC_REGRESSION, SERVED, LedgerRow
+from components.common.releases import ALARM_DAYS
 from components.features.examples import LABELS
 from components.features.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
 from components.report.facts import ReportFacts
@@ -42,6 +43,8 @@ def render(facts: ReportFacts) -> str:
         mean_aucs=_mean_aucs(facts.ledger),
         quarantined=quarantined,
         labels=LABELS,
+        withheld=(*facts.blessing.withheld, *(facts.publication.withheld if facts.publication else ())),
+        alarm_days=ALARM_DAYS,
         moved=[(volume.day, volume.moved) for volume in facts.volumes if volume.moved],
         warnings=[(volume.day, text) for volume in facts.volumes for text in volume.warnings],
         days_with_examples=[volume.day for volume in facts.volumes if volume.labels],

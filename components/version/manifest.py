@@ -55,14 +55,11 @@ class VersionManifest(Manifest):
         if schema_version != 1:
             return None
         details = dict(values["details"])
-        origin = {"step": "export", "step_version": 0, "inputs": values["inputs"], "settings": values["settings"]}
-        checkpoint = values["inputs"]["checkpoint"]
-        recipe = details.pop("train")
         return {
-            "origin": origin,
+            "origin": {"step": "export", "step_version": 0, "inputs": values["inputs"], "settings": values["settings"]},
             "files": values["files"],
-            "checkpoint_digest": checkpoint,
-            "recipe": recipe,
+            "checkpoint_digest": values["inputs"]["checkpoint"],
+            "recipe": details.pop("train"),
             **details,
         }
 

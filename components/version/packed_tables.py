@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
+from pydantic import Field, model_validator
 
 from components.common.config import Config
 from components.common.errors import InputError
@@ -35,12 +37,17 @@ class PackedTable(Config):
     """
 
     name: str
-    num_rows: int
-    dim: int
-    block_size: int
-    first_byte: int
+    num_rows: int = Field(ge=1)
+    dim: int = Field(ge=2)
+    block_size: int = Field(ge=2)
+    first_byte: int = Field(ge=0)
     relative_error: float
-    num_hot: int = 0
+    num_hot: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _has_a_layout(self) -> Self:
+        Int4Layout(self.dim, self.block_size)
+        return self
 
     @property
     def layout(self) -> Int4Layout:

@@ -39,7 +39,7 @@ def look_ups(generator: np.random.Generator) -> np.ndarray:
 def pack(tables: dict[str, np.ndarray], max_error: float, hot: dict[str, np.ndarray]) -> tuple[PackedTables, float]:
     """Tables, and their bytes over those of float16."""
     content, specs = pack_tables(tables, max_error, hot)
-    return PackedTables(np.frombuffer(content, np.uint8), specs, FEATURES), bytes_of(specs)["ratio"]
+    return PackedTables(np.frombuffer(content, np.uint8), specs, FEATURES), bytes_of(specs).ratio
 
 
 def weighted_error(packed: PackedTables, rows: np.ndarray, counts: np.ndarray) -> float:

@@ -222,11 +222,11 @@ def demo_version(demo: Store) -> None:
     if pointer is None:
         sys.exit(f"error: {demo.root}: nothing is published there; run `make demo` first")
     parity = Version.published(demo, pointer.version).manifest.parity
-    changes = [parity["objectives"][name]["auc_change_percent"] for name in SERVED_OBJECTIVES]
-    ratios = [parity["objectives"][name]["mean_prediction_ratio"] for name in SERVED_OBJECTIVES]
+    changes = [parity.objectives[name].auc_change_percent for name in SERVED_OBJECTIVES]
+    ratios = [parity.objectives[name].mean_prediction_ratio for name in SERVED_OBJECTIVES]
     say("export.int4.auc_change_max_percent", max(abs(change) for change in changes))
     say("export.int4.mean_change_max", max(abs(ratio - 1) for ratio in ratios), 4)
-    print(f"export.parity_max: {parity['max_difference']:.1e}", flush=True)
+    print(f"export.parity_max: {parity.max_difference:.1e}", flush=True)
 
 
 def main(demo_uri: str) -> None:

@@ -28,7 +28,7 @@ from components.common.digests import canonical_json, digest_json
 from components.common.layout import Store
 from components.common.lineage import Lineage
 from components.common.progress import Progress
-from components.features.examples import EVALUATION, TRAINING, keep_rate, read_examples
+from components.features.examples import EVALUATION, TRAINING, check_made_alike, read_examples
 from components.features.feature_list import FeatureConfig
 from components.features.objectives import OBJECTIVES
 from components.ranker.auc import weighted_auc
@@ -159,7 +159,7 @@ def _stored(source: StoredDays) -> StudyExamples:
         batch=tensors_of(pa.concat_tables([table for table, _ in batch]), source.features, unsampled=False),
         test=tensors_of(pa.concat_tables(evaluation), source.features, unsampled=True),
         days=days,
-        negative_keep_rate=keep_rate([manifest for _, manifest in batch + training]),
+        negative_keep_rate=check_made_alike([manifest for _, manifest in batch + training]).negative_keep_rate,
     )
 
 

@@ -13,6 +13,7 @@ from components.common.layout import Store
 from tests.conftest import Deployment
 
 if TYPE_CHECKING:
+    from components.version.manifest import VersionManifest
     from tests.published import Published
 
 
@@ -30,3 +31,22 @@ def fresh_store(published: Published, tmp_path: Path) -> Store:
     registry = storage.join_uri(published.store.root, "registry")
     shutil.copytree(registry, tmp_path / "store" / "registry")
     return Store(str(tmp_path / "store"))
+
+
+@pytest.fixture(scope="session")
+def exported(trained: Deployment) -> tuple[Deployment, VersionManifest, str]:
+    """The control's version, exported but not published: the deployment, its manifest and where it is."""
+    from components.common.manifests import read_manifest
+    from components.common.records import write_record
+    from components.export.config import ExportConfig
+    from components.export.run import export_releases
+    from components.version.manifest import VersionManifest
+    from tests.unit.export.served import blessing_of
+
+    write_record(trained.store.blessing("batch", trained.scored_day), blessing_of(trained))
+    export = export_releases(trained.store.root, ExportConfig(), "batch", trained.scored_day)
+    assert not export.versions[0].withheld
+    uri = trained.store.staged_version(export.versions[0].checkpoint_digest)
+    manifest = read_manifest(uri, VersionManifest)
+    assert manifest.version_digest == export.versions[0].version
+    return trained, manifest, uri

@@ -12,8 +12,7 @@ from components.common import storage
 from components.common.layout import Store
 from components.common.records import write_record
 from tests.conftest import Deployment
-from tests.unit.export.served import Unexported
-from tests.unit.export.test_export import blessing_of
+from tests.unit.export.served import Unexported, blessing_of
 
 
 @pytest.fixture

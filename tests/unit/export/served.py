@@ -9,12 +9,13 @@ import pyarrow as pa
 import torch
 
 from components.common.manifests import read_manifest
-from components.common.releases import Blessing
+from components.common.releases import Blessing, Export, ExportedVersion, Release
 from components.export.config import ExportConfig
 from components.export.onnx_export import export_onnx, packed_inputs
 from components.export.run import export_releases
 from components.export.served_ranker import PackedRanker, ServedRanker
 from components.features.feature_list import FeatureConfig
+from components.ranker.checkpoint import find_checkpoint
 from components.ranker.ranker import Ranker
 from components.version.int4 import dequantize
 from components.version.manifest import ONNX_INPUTS, VersionManifest
@@ -68,6 +69,39 @@ def predict_as_served(ranker: Ranker, features: FeatureConfig, table: pa.Table, 
     return files.predict(table)
 
 
+def blessing_of(
+    deployment: Deployment, arm: str = "control", action: str = "first", digest: str | None = None
+) -> Blessing:
+    """A verdict that releases an arm's checkpoint after the batch."""
+    through = deployment.batch_days[-1]
+    manifest = find_checkpoint(deployment.store, arm, through)
+    release = Release(
+        action=action,
+        arm=arm,
+        checkpoint_digest=digest or manifest.checkpoint_digest,
+        trained_through=through,
+        reasons=("test",),
+    )
+    return Blessing(
+        pipeline="batch",
+        event_date=deployment.scored_day,
+        blessed=False,
+        reasons=(),
+        gain=None,
+        releases=(release,),
+        ledger_digest="",
+    )
+
+
+def export_of(blessing: Blessing, digests: list[str]) -> Export:
+    """A record of these versions, one for each release; an empty digest is a withheld one."""
+    versions = [
+        ExportedVersion(checkpoint_digest="", version=digest, withheld="" if digest else "INT4 changes too much")
+        for digest in digests
+    ]
+    return Export(pipeline=blessing.pipeline, event_date=blessing.event_date, versions=tuple(versions))
+
+
 @dataclass(frozen=True)
 class Unexported:
     """A deployment, and the blessing that lets its control be exported."""
@@ -82,6 +116,11 @@ class Unexported:
 
     def export(self, **config: object) -> VersionManifest:
         """Export it."""
-        settings = ExportConfig.parse(config, "export")
-        export_releases(self.deployment.store.root, settings, "batch", self.deployment.scored_day)
+        assert not self.withheld(**config)
         return read_manifest(self.uri, VersionManifest)
+
+    def withheld(self, **config: object) -> str:
+        """Try to export it; why it is withheld, or nothing."""
+        settings = ExportConfig.parse(config, "export")
+        export = export_releases(self.deployment.store.root, settings, "batch", self.deployment.scored_day)
+        return export.versions[0].withheld

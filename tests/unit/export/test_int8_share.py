@@ -27,7 +27,7 @@ from components.train.training_state import load_state
 from components.version.parity import TableParity
 from components.version.predictor import Predictor
 from components.version.version import Version
-from tests.unit.export.served import vectors_of
+from tests.unit.export.served import export_of, vectors_of
 from tests.unit.export.test_single_file import with_codes
 
 SHARE = 0.2
@@ -130,7 +130,7 @@ def test_report_page_shows_plain_int4_beside_what_is_published(unexported):
     for config in ({}, {"int8_share": SHARE}):
         storage.remove(unexported.uri)
         manifest = unexported.export(**config)
-        publish_releases(deployment.store, blessing, [manifest.version_digest])
+        publish_releases(deployment.store, blessing, export_of(blessing, [manifest.version_digest]))
         facts = collect(deployment.store, deployment.config.dataset, "batch", deployment.scored_day)
         pages.append(render(facts))
     assert "plain INT4" not in pages[0] and "frequent rows INT8" not in pages[0]

@@ -5,18 +5,19 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from datetime import timedelta
 
 import pytest
 
+from components.common.layout import Store
 from components.common.ledger import write_row
 from components.common.records import write_record
 from components.common.releases import Blessing, Gain, read_blessing
+from components.features.objectives import SERVED_OBJECTIVES
 from components.gate.config import GateConfig
 from components.gate.run import judge_day
 from components.report.facts import collect
 from components.report.page import render
-from components.report.run import write_report
+from components.report.run import main, write_report
 from tests.unit.gate.rows import ledger_row
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -58,9 +59,9 @@ def test_text_from_data_is_escaped(trained):
     assert "<script>alert(1)" not in page and "&lt;script&gt;alert(1)" in page
 
 
-def test_report_closes_the_run(trained, tmp_path):
-    from components.common.layout import Store
-
+@pytest.fixture
+def judged(trained, tmp_path):
+    """A store of its own with a verdict on a run that is not finished."""
     store, day = Store(str(tmp_path)), trained.scored_day
     write_row(store, ledger_row("control", 12))
     blessing = Blessing(
@@ -69,22 +70,31 @@ def test_report_closes_the_run(trained, tmp_path):
         blessed=True,
         reasons=("good",),
         gain=Gain(percent=0.5, low=None, high=None),
-        gain_by_objective={name: Gain(percent=0.5, low=0.1, high=0.9) for name in _served()},
+        gain_by_objective={name: Gain(percent=0.5, low=0.1, high=0.9) for name in SERVED_OBJECTIVES},
         days=(day,),
         ledger_digest="",
     )
     write_record(store.blessing("daily", day), blessing)
+    return store, blessing, trained.config.write(store)
+
+
+def test_drawing_a_page_finishes_no_run(judged, trained):
+    store, blessing, _ = judged
+    write_report(store.root, trained.config.dataset, "daily", trained.scored_day)
     assert store.finished_days("daily") == []
-    write_report(store.root, trained.config.dataset, "daily", day)
-    assert store.finished_days("daily") == [day]
-    assert read_blessing(store, "daily", day) == blessing
-    assert store.finished_days("daily")[0] + timedelta(days=1) > day
+    assert read_blessing(store, "daily", trained.scored_day) == blessing
 
 
-def _served():
-    from components.features.objectives import SERVED_OBJECTIVES
-
-    return SERVED_OBJECTIVES
+@pytest.mark.parametrize("drawn", [True, False])
+def test_run_is_finished_with_a_page_or_without(judged, trained, monkeypatch, capsys, drawn):
+    store, _, config_uri = judged
+    if not drawn:
+        monkeypatch.setattr("components.report.run.render", lambda facts: 1 / 0)
+    page, outcome = main(store.root, config_uri, "daily", str(trained.scored_day))
+    assert store.finished_days("daily") == [trained.scored_day]
+    assert outcome.blessed and outcome.reasons == ("good",)
+    assert ("has no report: ZeroDivisionError" in page) is not drawn
+    assert ("ALARM: there is no report: ZeroDivisionError" in capsys.readouterr().out) is not drawn
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")

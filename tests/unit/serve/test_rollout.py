@@ -69,7 +69,7 @@ def test_record_is_made_of_production_once_and_a_damaged_one_is_named(published,
     storage.write_bytes(fresh_store.pointer("CURRENT"), storage.read_bytes(fresh_store.pointer("EXPERIMENT")))
     assert open_deployment(fresh_store, "local") == Deployment(current=published.old)
     storage.write_bytes(fresh_store.deployment("local"), b'{"current":')
-    with pytest.raises(InputError, match="local.json: not a deployment's record"):
+    with pytest.raises(InputError, match="local.json: cut short, or no record of this release; restore it"):
         read_deployment(fresh_store, "local")
 
 

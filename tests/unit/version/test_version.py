@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from components.common import storage
+from components.common.digests import digest_bytes
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.serve.ranker_version import RankerVersion
@@ -96,6 +97,22 @@ def test_version_under_another_name_is_refused(published, fresh_store):
     shutil.copytree(fresh_store.version(published.old), uri)
     with pytest.raises(InputError, match=f"holds version {published.old[:12]}"):
         Version.published(fresh_store, "0" * 64)
+
+
+def test_version_that_an_earlier_form_describes_is_served(published, fresh_store):
+    """The first form held what is particular to a version as loose details, and no step's version."""
+    path = Path(fresh_store.version(published.old), "manifest.json")
+    values = json.loads(path.read_bytes())
+    inputs, settings = {"checkpoint": values.pop("checkpoint_digest")}, values.pop("origin")["settings"]
+    head = {name: values.pop(name) for name in ("kind", "files", "schema_version")}
+    form_1 = head | {"schema_version": 1, "inputs": inputs, "settings": settings, "counts": {}}
+    form_1["details"] = {"train": values.pop("recipe")} | values
+    del form_1["details"]["lineage"]["recipe_digest"]
+    path.write_text(json.dumps(form_1))
+    digest = digest_bytes(path.read_bytes())
+    path.parent.rename(path.parent.with_name(digest))
+    ranker, tables = load(fresh_store, digest)
+    assert ranker.digest == digest and tables.features.categorical_tables
 
 
 def test_version_of_an_earlier_release_says_what_to_do(published, fresh_store):

@@ -27,11 +27,8 @@ def test_page_compares_two_data_sets():
 
 
 def test_last_day_s_page_lies_beside_the_reports(joined):
-    values = {
-        name: getattr(joined.config, name).model_dump(mode="json") for name in ("dataset", "features", "validation")
-    }
     days = (str(joined.batch_days[0]), str(joined.batch_days[1]))
-    warnings, page = main_examples(joined.store.root, *values.values(), days, [])
+    warnings, page = main_examples(joined.store.root, joined.config.write(joined.store), days, [])
     assert sorted(warnings) == list(days)
     written = storage.read_bytes(joined.store.report(f"statistics-{joined.batch_days[1]}")).decode()
     assert page == written and "item_id_click_rate" in page and "the day before" in page

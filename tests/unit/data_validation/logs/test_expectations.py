@@ -28,8 +28,8 @@ def sample(name, count, **changes):
 def volumes(rows=100):
     return pd.DataFrame(
         [
-            {"table": table, "event_date": "2026-01-01", "rows": rows, "quarantined_share": 0.0}
-            for table in ("impressions", "actions")
+            {"log_name": log_name, "event_date": "2026-01-01", "rows": rows, "quarantined_share": 0.0}
+            for log_name in ("impressions", "actions")
         ]
     )
 
