@@ -15,7 +15,7 @@ from cli.inspection import open_store
 from components.common import storage
 from components.common.errors import InputError
 from components.common.layout import Store
-from components.common.manifests import find_manifest
+from components.common.manifests import find_manifest, verified_files
 from components.common.releases import known_pointer
 from components.features.events import ACTIONS, IMPRESSIONS
 from components.features.examples import EVALUATION, read_examples
@@ -74,8 +74,7 @@ def _clean_rows(store: Store, log_name: str, days: list[date]) -> pa.Table:
     for day in days:
         uri = store.clean_logs(log_name, day)
         manifest = find_manifest(uri, CleanLogManifest)
-        files = [storage.join_uri(uri, entry.name) for entry in manifest.files] if manifest else []
-        parts += [storage.read_parquet(file) for file in files]
+        parts += [storage.read_parquet(path) for path in (verified_files(uri, manifest) if manifest else [])]
     if not parts:
         raise InputError(f"{store.clean_logs(log_name, days[-1])}: no clean {log_name}; run the pipeline for this day")
     return pa.concat_tables(parts, promote_options="permissive")

@@ -117,6 +117,8 @@ class Manifest(Config):
 
 
 M = TypeVar("M", bound=Manifest)
+# Files whose bytes this process has compared: path, digest and state then.
+_verified: set[tuple[str, str, str]] = set()
 
 
 def _remedy(path: str) -> str:
@@ -200,12 +202,36 @@ def verify_files(uri: str, manifest: Manifest, names: tuple[str, ...] = ()) -> N
     if missing:
         raise InputError(f"{posixpath.join(uri, missing[0])}: not listed in the manifest; make the directory again")
     for entry in [described[name] for name in names or described]:
-        path = posixpath.join(uri, entry.name)
-        if not storage.exists(path):
-            raise InputError(f"{path}: listed in the manifest, but absent; make the directory again")
-        num_bytes, sha256 = storage.measure(path)
-        if sha256 != entry.sha256:
-            raise InputError(
-                f"{path}: {num_bytes} bytes that are not the {entry.num_bytes} bytes of the manifest; "
-                "make the directory again"
-            )
+        _compare(posixpath.join(uri, entry.name), entry)
+
+
+def verified_file(directory: str, entry: FileEntry) -> str:
+    """The path of a described file whose bytes are those of its manifest.
+
+    A process reads a file once for this, however often it asks: until the file's size, time or place changes.
+
+    Raises:
+        InputError: If the file is absent or differs.
+    """
+    path = storage.join_uri(directory, entry.name)
+    state = storage.file_state(path)
+    if (path, entry.sha256, state) not in _verified:
+        _compare(path, entry)
+        _verified.add((path, entry.sha256, state))
+    return path
+
+
+def verified_files(uri: str, manifest: Manifest) -> list[str]:
+    """The paths of all files of a directory, likewise, in order."""
+    return [verified_file(uri, entry) for entry in manifest.files]
+
+
+def _compare(path: str, entry: FileEntry) -> None:
+    remedy = f"delete {posixpath.dirname(path)}, and have it made or delivered again"
+    if not storage.exists(path):
+        raise InputError(f"{path}: listed in the manifest, but absent; {remedy}")
+    num_bytes, sha256 = storage.measure(path)
+    if sha256 != entry.sha256:
+        raise InputError(
+            f"{path}: {num_bytes} bytes that are not the {entry.num_bytes} bytes of the manifest; {remedy}"
+        )

@@ -54,12 +54,14 @@ def join_uri(base: str, *parts: str) -> str:
 def exists(uri: str) -> bool:
     """Whether a file or directory is there."""
     fs, path = filesystem(uri)
+    fs.invalidate_cache(posixpath.dirname(path))
     return bool(fs.exists(path))
 
 
 def is_file(uri: str) -> bool:
     """Whether a file, and no directory, is there."""
     fs, path = filesystem(uri)
+    fs.invalidate_cache(posixpath.dirname(path))
     return bool(fs.isfile(path))
 
 
@@ -80,6 +82,16 @@ def list_names(uri: str) -> list[str]:
         return []
     names = (posixpath.basename(entry.rstrip("/")) for entry in fs.ls(path, detail=False))
     return sorted(name for name in names if name and not name.endswith(_PARTIAL))
+
+
+def file_state(uri: str) -> str:
+    """What changes when a file is written anew: of its size, time, place or tag what the filesystem knows; or empty."""
+    fs, path = filesystem(uri)
+    fs.invalidate_cache(posixpath.dirname(path))
+    try:
+        return str(fs.checksum(path))
+    except FileNotFoundError:
+        return ""
 
 
 def read_bytes(uri: str) -> bytes:

@@ -13,15 +13,16 @@ from torch import nn
 from components.export.config import ExportConfig
 from components.features.feature_list import FeatureConfig
 from components.tables.embeddings import Embeddings
+from components.version.int4 import finest
 from components.version.manifest import ONNX_OUTPUT
-from components.version.packed_tables import PackedTable, finest_of, look_up_rows
+from components.version.packed_tables import PackedTable, look_up_rows
 
 _ROWS, _USERS = 3, 2
 
 
 def packed_inputs(features: FeatureConfig, specs: list[PackedTable]) -> tuple[torch.Tensor, ...]:
     """Inputs of a `PackedRanker` of these tables, all zeros."""
-    length, row_bytes = features.sequence.length, finest_of(specs).row_bytes
+    length, row_bytes = features.sequence.length, finest(spec.layout for spec in specs).row_bytes
     categorical, sequence = (
         torch.zeros(*shape, len(look_up_rows(tables, specs, features)), row_bytes, dtype=torch.uint8)
         for shape, tables in (((_ROWS,), features.categorical_tables), ((_USERS, length), features.sequence_tables))

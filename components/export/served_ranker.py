@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from components.features.feature_list import FeatureConfig
 from components.ranker.ranker import LogitCorrection, RankerNet
-from components.version.int4 import Int4Layout
-from components.version.packed_tables import PackedTable, finest_of, look_up_rows
+from components.version.int4 import Int4Layout, finest
+from components.version.packed_tables import PackedTable, look_up_rows
 
 
 class ServedRanker(nn.Module):
@@ -42,7 +42,9 @@ class PackedRanker(nn.Module):
         super().__init__()
         self.ranker = ranker
         self.categorical, self.sequence = (
-            RowsToVectors([row.vector for row in look_up_rows(tables, specs, features)], finest_of(specs))
+            RowsToVectors(
+                [row.vector for row in look_up_rows(tables, specs, features)], finest(spec.layout for spec in specs)
+            )
             for tables in (features.categorical_tables, features.sequence_tables)
         )
 

@@ -16,9 +16,9 @@ from components.export.served_ranker import PackedRanker
 from components.features.binary_code import BinaryCode
 from components.features.encoding import encode
 from components.features.feature_list import FeatureConfig
-from components.version.int4 import Int4Layout, widen
+from components.version.int4 import Int4Layout, finest, widen
 from components.version.manifest import ONNX_OUTPUT, PREDICTOR_INPUTS
-from components.version.packed_tables import PackedTable, bytes_of, finest_of
+from components.version.packed_tables import PackedTable, bytes_of
 
 # A protobuf message ends before 2 GiB; the rest is for what is in neither the tables' file nor the ranker's.
 _MAX_BYTES = 2**31 - 2**24
@@ -34,7 +34,7 @@ class SingleFileRanker(nn.Module):
         """Put the tables of a version's file in front of its ranker."""
         super().__init__()
         self.ranker = ranker
-        bytes_, layout = np.frombuffer(content, dtype=np.uint8), finest_of(specs)
+        bytes_, layout = np.frombuffer(content, dtype=np.uint8), finest(spec.layout for spec in specs)
         places = {spec.name: number for number, spec in enumerate(specs)}
         self.tables = nn.ModuleList(
             _PackedRows(bytes_, spec, layout, features.binary_codes.get(spec.name)) for spec in specs

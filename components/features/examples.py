@@ -10,7 +10,7 @@ import pyarrow as pa
 from components.common import storage
 from components.common.errors import InputError
 from components.common.layout import Store
-from components.common.manifests import Manifest, read_manifest
+from components.common.manifests import Manifest, read_manifest, verified_files
 from components.features.events import TIMESTAMP
 from components.features.feature_list import FeatureConfig, sequence_column
 
@@ -102,22 +102,20 @@ def read_examples(
     """One day of examples, all its files in order, and its manifest.
 
     Raises:
-        InputError: If the day has no such examples.
+        InputError: If the day has no such examples, or a file is not what was written.
     """
-    uri = store.examples(split, day)
     manifest = read_examples_manifest(store, split, day)
-    parts = [storage.read_parquet(storage.join_uri(uri, entry.name), columns) for entry in manifest.files]
+    parts = [storage.read_parquet(uri, columns) for uri in verified_files(store.examples(split, day), manifest)]
     return pa.concat_tables(parts), manifest
 
 
 def example_files(store: Store, split: str, day: date) -> list[str]:
-    """The Parquet files of a day's examples.
+    """The Parquet files of a day's examples, compared with their digests.
 
     Raises:
-        InputError: If the day has no such examples.
+        InputError: If the day has no such examples, or a file is not what was written.
     """
-    uri = store.examples(split, day)
-    return [storage.join_uri(uri, entry.name) for entry in read_examples_manifest(store, split, day).files]
+    return verified_files(store.examples(split, day), read_examples_manifest(store, split, day))
 
 
 def check_made_alike(manifests: list[ExamplesManifest]) -> ExamplesManifest:

@@ -23,7 +23,7 @@ from components.common import storage
 from components.common.days import MICROSECONDS_PER_DAY, microseconds
 from components.common.digests import digest_bytes, digest_json
 from components.common.errors import InputError
-from components.common.manifests import describe_file, finish_directory
+from components.common.manifests import describe_file, finish_directory, verified_file
 from components.features.engagement import SCHEMA, count_engagement, merge_engagement
 from components.features.events import ACTIONS, IMPRESSIONS, arrow_type
 from components.features.examples import EVALUATION, LABELS, NEGATIVE_KEPT, ExamplesManifest
@@ -47,15 +47,16 @@ class SplitFile(beam.DoFn):
 
     def process(self, log_file: LogFile) -> Iterator[Any]:
         """Yield (shard, (log, path)) and, tagged, the file's engagement counts."""
-        job, name = self._plan.job, digest_bytes(log_file.uri.encode())[:16]
-        for part, table in enumerate(storage.read_parquet_batches(log_file.uri, job.config.rows_per_shard)):
+        uri = verified_file(log_file.directory, log_file.entry)
+        job, name = self._plan.job, digest_bytes(uri.encode())[:16]
+        for part, table in enumerate(storage.read_parquet_batches(uri, job.config.rows_per_shard)):
             if job.features is not None:
                 counted = count_engagement(log_file.log_name, Events.of(table), job.features.engagement.entities)
                 yield TaggedOutput(_ENGAGEMENT, counted)
             for number, rows in shards.split_by_user(table, self._plan.num_shards):
-                uri = self._plan.scratch(f"shard-{number:04d}", f"{log_file.log_name}-{name}-{part:04d}.arrow")
-                shards.write_groups(uri, rows, np.zeros(len(rows), dtype=np.int64))
-                yield number, (log_file.log_name, uri)
+                shard_uri = self._plan.scratch(f"shard-{number:04d}", f"{log_file.log_name}-{name}-{part:04d}.arrow")
+                shards.write_groups(shard_uri, rows, np.zeros(len(rows), dtype=np.int64))
+                yield number, (log_file.log_name, shard_uri)
 
 
 class MergeEngagement(beam.CombineFn):

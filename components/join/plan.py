@@ -18,7 +18,8 @@ class LogFile:
     """One clean Parquet file."""
 
     log_name: str
-    uri: str
+    directory: str
+    entry: FileEntry
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,7 @@ def _run_pipeline(
         identifiers=_identifiers(manifests),
     )
     files = [
-        LogFile(name, storage.join_uri(store.clean_logs(name, day), entry.name))
+        LogFile(name, store.clean_logs(name, day), entry)
         for (name, day), manifest in manifests.items()
         for entry in manifest.files
     ]

@@ -13,8 +13,9 @@ import numpy as np
 from components.common.errors import InputError
 from components.features.objectives import SERVED_OBJECTIVES
 from components.serve.observability import IN_FLIGHT
+from components.version.int4 import finest
 from components.version.manifest import ONNX_INPUTS, ONNX_OUTPUT
-from components.version.packed_tables import finest_of, look_up_rows
+from components.version.packed_tables import look_up_rows
 from components.version.request import RequestContract
 from components.version.session import start_session
 from components.version.version import Version
@@ -94,7 +95,7 @@ class RankerVersion:
 def _empty_inputs(version: Version) -> tuple[np.ndarray, ...]:
     """Rows of zeros of two candidates."""
     features, specs = version.manifest.features, list(version.manifest.tables)
-    row_bytes = finest_of(specs).row_bytes
+    row_bytes = finest(spec.layout for spec in specs).row_bytes
     look_ups = [
         len(look_up_rows(tables, specs, features)) for tables in (features.categorical_tables, features.sequence_tables)
     ]

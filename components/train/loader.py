@@ -17,6 +17,7 @@ import torch
 
 from components.common import storage
 from components.common.layout import Store
+from components.common.manifests import verified_file
 from components.features.examples import ExamplesManifest, read_examples_manifest
 from components.features.feature_list import FeatureConfig
 from components.ranker.batch import Batch
@@ -146,7 +147,7 @@ def open_stream(
         manifest = read_examples_manifest(store, split, day)
         manifests.append(manifest)
         for entry in manifest.files:
-            uri = storage.join_uri(store.examples(split, day), entry.name)
+            uri = verified_file(store.examples(split, day), entry)
             sizes = storage.parquet_row_groups(uri)
             groups += [RowGroup(uri, number, size) for number, size in enumerate(sizes) if size]
     return ExampleStream(groups, features, pool_rows, share or Share()), manifests

@@ -7,7 +7,7 @@ numbers is two such rows that add up to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 
@@ -45,6 +45,11 @@ class Int4Layout:
     def row_bytes(self) -> int:
         """Bytes a row."""
         return self.num_blocks * (self.block_size // 2 + _PARAMETERS)
+
+
+def finest(some: Iterable[Int4Layout]) -> Int4Layout:
+    """The layout with the most blocks."""
+    return max(some, key=lambda layout: layout.num_blocks)
 
 
 def quantize(rows: np.ndarray, layout: Int4Layout) -> np.ndarray:

@@ -12,7 +12,7 @@ from components.common.config import Config
 from components.common.errors import InputError
 from components.features.binary_code import BinaryCode
 from components.features.feature_list import FeatureConfig
-from components.version.int4 import Int4Layout, layouts, quantize, quantize_int8, relative_error, widen
+from components.version.int4 import Int4Layout, finest, layouts, quantize, quantize_int8, relative_error, widen
 from components.version.parity import TableBytes
 
 _PAGE = 4096
@@ -181,7 +181,7 @@ class PackedTables:
         if misplaced:
             raise InputError(f"tables: {misplaced[:3]} do not begin at a multiple of their rows; export them again")
         self._content, self.features = np.asarray(content), features
-        self.layout = finest_of(specs)
+        self.layout = finest(spec.layout for spec in specs)
         self._rows = {layout: _rows_of(self._content, layout) for layout in {spec.layout for spec in specs}}
         self._columns = {
             tables: _Columns.of(tables, specs, features, self._content)
@@ -285,11 +285,6 @@ def _ranks(hot: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Which of the hot rows each row is, or how many these are, if it is none."""
     ranks = np.searchsorted(hot, rows)
     return np.where(hot.take(ranks, mode="clip") == rows, ranks, len(hot))
-
-
-def finest_of(specs: list[PackedTable]) -> Int4Layout:
-    """The layout with the most blocks."""
-    return max((spec.layout for spec in specs), key=lambda layout: layout.num_blocks)
 
 
 def _rows_of(content: np.ndarray, layout: Int4Layout) -> np.ndarray:

@@ -15,7 +15,15 @@ from components.common.days import day_range
 from components.common.digests import digest_json
 from components.common.errors import InputError
 from components.common.layout import Store
-from components.common.manifests import Manifest, Step, find_current, find_manifest, write_artifact
+from components.common.manifests import (
+    Manifest,
+    Step,
+    find_current,
+    find_manifest,
+    verified_file,
+    verified_files,
+    write_artifact,
+)
 from components.common.progress import Progress, log_line
 from components.features.events import ACTIONS, IMPRESSIONS, LOG_NAMES, DatasetConfig
 from components.features.log_manifests import LOG_FILE, CleanLogManifest, DeliveredLogManifest, QuarantineManifest
@@ -90,10 +98,7 @@ def _clean_day(
     if current is not None:
         return current
     table = _read_delivered(source_uri, delivered, log_name, dataset)
-    times = [
-        storage.read_parquet(storage.join_uri(uri, LOG_FILE), ["impression_id", "timestamp", "user_id"])
-        for uri in impressions
-    ]
+    times = [_read_clean(*logs, ["impression_id", "timestamp", "user_id"]) for logs in impressions.items()]
     shown = {
         f"impressions of {name.rsplit('=', 1)[-1]}": part.schema for name, part in zip(impressions, times, strict=True)
     }
@@ -131,11 +136,15 @@ def _impressions_before(store: Store, dataset: DatasetConfig, day: date) -> dict
     return {uri: manifest for uri, manifest in manifests.items() if manifest is not None}
 
 
+def _read_clean(uri: str, manifest: CleanLogManifest, columns: list[str] | None = None) -> pa.Table:
+    return pa.concat_tables([storage.read_parquet(path, columns) for path in verified_files(uri, manifest)])
+
+
 def _read_delivered(uri: str, delivered: DeliveredLogManifest, log_name: str, dataset: DatasetConfig) -> pa.Table:
     """The conformed rows of all files of a day, each with its file and row number."""
     parts = []
     for entry in delivered.files:
-        path = storage.join_uri(uri, entry.name)
+        path = verified_file(uri, entry)
         part = conform(storage.read_parquet(path), log_name, dataset, path)
         part = part.append_column("file", pa.array([entry.name] * part.num_rows, pa.string()))
         parts.append(part.append_column("row", pa.array(np.arange(part.num_rows))))
@@ -211,6 +220,6 @@ def _sample(
     for day in days:
         wanted = sample_rows - sum(part.num_rows for part in parts)
         if wanted > 0:
-            part = storage.read_parquet(storage.join_uri(store.clean_logs(log_name, day), LOG_FILE))
+            part = _read_clean(store.clean_logs(log_name, day), manifests[log_name, day])
             parts.append(part.slice(0, wanted))
     return pa.concat_tables(parts, promote_options="permissive").to_pandas()

@@ -9,7 +9,7 @@ from components.common import storage
 from components.common.days import microseconds
 from components.common.errors import InputError
 from components.common.layout import Store
-from components.common.manifests import read_manifest
+from components.common.manifests import describe_file, finish_directory, read_manifest
 from components.features.examples import EARLY, EVALUATION, NEGATIVE_KEPT, TRAINING, ExamplesManifest
 from components.features.feature_list import FeatureConfig
 from components.features.log_manifests import LOG_FILE, CleanLogManifest
@@ -115,8 +115,10 @@ def test_join_works_on_a_remote_filesystem(joined):
 def test_rows_lost_on_the_way_stop_the_join(joined, logs):
     """The clean logs hold fewer rows than their manifests say, as if the runner had dropped some."""
     day = joined.scored_day
-    uri = storage.join_uri(logs.clean_logs("actions", day), LOG_FILE)
+    folder = logs.clean_logs("actions", day)
+    uri = storage.join_uri(folder, LOG_FILE)
     storage.write_parquet(uri, storage.read_parquet(uri).slice(1))
+    finish_directory(folder, read_manifest(folder, CleanLogManifest), [describe_file(folder, LOG_FILE)])
     for _ in range(2):
         with pytest.raises(RuntimeError, match="reached the join"):
             join_days(logs.root, job_of(joined, day, day))
