@@ -93,15 +93,15 @@ class Scorer:
         return models
 
     def _checkpoint(self, arm: str) -> CheckpointManifest | None:
-        checkpoint = find_checkpoint(self._store, arm, self._trained_through)
-        if checkpoint is not None:
-            return checkpoint
         failure = find_failure(self._store, arm)
-        if failure is None:
+        if failure is not None and failure.day <= self._trained_through:
+            log_line("evaluate", f"{self._event_date}: {arm} is left out: failed on {failure.day}: {failure.reason}")
+            return None
+        checkpoint = find_checkpoint(self._store, arm, self._trained_through)
+        if checkpoint is None:
             uri = self._store.checkpoint(arm, self._trained_through)
             raise InputError(f"{uri}: no checkpoint to score; train {arm} through {self._trained_through} first")
-        log_line("evaluate", f"{self._event_date}: {arm} is left out: failed on {failure.day}: {failure.reason}")
-        return None
+        return checkpoint
 
     def _arm(self, checkpoint: CheckpointManifest) -> Model:
         lineage = checkpoint.lineage

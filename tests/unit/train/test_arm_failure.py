@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
+
 import pytest
 import torch
 
 from components.common import storage
-from components.common.arms import find_failure
+from components.common.arms import ArmFailure, find_failure
 from components.common.layout import Store
 from components.common.ledger import find_row
+from components.common.records import write_record
 from components.common.releases import Pointer
 from components.evaluate.run import evaluate_day
 from components.gate.run import judge_day
@@ -24,11 +28,9 @@ DIVERGING = {"optimizer": {"learning_rate": 1e30}}
 
 @pytest.fixture()
 def diverging(joined, tmp_path) -> tuple[Deployment, str]:
-    """The deployment with a candidate that diverges, in a store of its own."""
-    import shutil
-    from dataclasses import replace
-
-    shutil.copytree(joined.store.root, tmp_path / "store")
+    """The deployment with a candidate that diverges, in a store of its own, where nothing was trained."""
+    trained = shutil.ignore_patterns("checkpoints", "ledger")
+    shutil.copytree(joined.store.root, tmp_path / "store", ignore=trained)
     store = Store(str(tmp_path / "store"))
     candidate = joined.config.arms.candidate
     optimizer = candidate.optimizer.model_copy(update=DIVERGING["optimizer"])
@@ -75,6 +77,17 @@ def test_failed_arm_is_tried_again_when_its_record_is_deleted(diverging, joined)
     days = (str(deployment.batch_days[0]), str(deployment.batch_days[-1]))
     mended = joined.config.write(deployment.store)
     assert main_batch(deployment.store.root, mended, "candidate", *days)
+
+
+def test_checkpoint_from_before_a_failure_is_not_scored(trained, tmp_path):
+    """An arm whose recipe was changed, and then failed, leaves the checkpoint of its old recipe behind."""
+    shutil.copytree(trained.store.root, tmp_path / "store", ignore=shutil.ignore_patterns("ledger"))
+    store, through = Store(str(tmp_path / "store")), trained.batch_days[-1]
+    write_record(store.arm_failure("candidate"), ArmFailure(arm="candidate", day=through, reason="diverged"))
+    config = trained.config
+    evaluate_day(store.root, config.dataset, config.evaluation, "batch", trained.scored_day, through)
+    assert find_row(store, trained.scored_day, "control") is not None
+    assert find_row(store, trained.scored_day, "candidate") is None
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])

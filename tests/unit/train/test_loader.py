@@ -10,7 +10,8 @@ import torch
 
 from components.common import storage
 from components.common.layout import Store
-from components.features.examples import TRAINING, read_examples
+from components.common.manifests import describe_file, finish_directory, read_manifest
+from components.features.examples import TRAINING, ExamplesManifest, read_examples
 from components.ranker.dataset import concatenate, tensors_of
 from components.tables.processes import Share
 from components.train.loader import _ahead, open_stream
@@ -24,13 +25,12 @@ def store(joined, tmp_path_factory):
     root = str(tmp_path_factory.mktemp("loader"))
     for day in joined.batch_days:
         source, target = joined.store.examples(TRAINING, day), Store(root).examples(TRAINING, day)
-        for name in storage.list_names(source):
-            if name.endswith(".parquet"):
-                table = storage.read_parquet(storage.join_uri(source, name))
-                storage.write_parquet(storage.join_uri(target, name), table, rows_per_group=100)
-        for name in storage.list_names(source):
-            if not name.endswith(".parquet"):
-                storage.copy(storage.join_uri(source, name), storage.join_uri(target, name))
+        manifest = read_manifest(source, ExamplesManifest)
+        names = [entry.name for entry in manifest.files]
+        for name in names:
+            table = storage.read_parquet(storage.join_uri(source, name))
+            storage.write_parquet(storage.join_uri(target, name), table, rows_per_group=100)
+        finish_directory(target, manifest, [describe_file(target, name) for name in names])
     return Store(root)
 
 
