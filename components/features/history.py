@@ -14,6 +14,7 @@ class EventIndex:
 
     Attributes:
         order: Event numbers in sorted order, int64, shape (events,).
+        keys: The distinct keys, sorted, uint64.
     """
 
     def __init__(self, keys: np.ndarray, times: np.ndarray, tie_break: np.ndarray | None = None) -> None:
@@ -26,9 +27,9 @@ class EventIndex:
         """
         ties = np.arange(len(keys)) if tie_break is None else tie_break
         self.order = np.lexsort((ties, times, keys))
-        self._keys, key_codes = np.unique(keys, return_inverse=True)
+        self.keys, key_codes = np.unique(keys, return_inverse=True)
         self._times, time_codes = np.unique(times, return_inverse=True)
-        assert len(self._keys) * (len(self._times) + 1) < 2**62
+        assert len(self.keys) * (len(self._times) + 1) < 2**62
         self._codes = (key_codes * (len(self._times) + 1) + time_codes)[self.order]
 
     def spans(self, keys: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -41,7 +42,7 @@ class EventIndex:
         Returns:
             First and past-the-end positions, int64, shape (n,); equal when there are none.
         """
-        key_codes = positions_in(keys, self._keys)
+        key_codes = positions_in(keys, self.keys)
         rows = np.flatnonzero(key_codes >= 0)
         base = key_codes[rows] * (len(self._times) + 1)
         start, stop = np.zeros(len(keys), dtype=np.int64), np.zeros(len(keys), dtype=np.int64)

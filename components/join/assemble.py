@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from components.common.days import MICROSECONDS_PER_DAY, microseconds
 from components.features.engagement import engagement_columns
-from components.features.events import IMPRESSIONS, DatasetConfig
+from components.features.events import ACTIONS, IMPRESSIONS, DatasetConfig
 from components.features.example_columns import (
     categorical_columns,
     count_columns,
@@ -19,11 +19,14 @@ from components.features.example_columns import (
 )
 from components.features.examples import EVALUATION, NEGATIVE_KEPT, TRAINING, USER_HASH, example_schema, labelled_schema
 from components.features.feature_list import FeatureConfig
-from components.features.hashing import feature_ids
+from components.features.hashing import combine_hashes, feature_ids
 from components.features.log_events import Events
 from components.join.attribution import attribute, label
 from components.join.config import JoinConfig
 from components.join.sampling import kept_as_negative
+
+# What names an event of a log.
+IDENTIFIERS = {IMPRESSIONS: "impression_id", ACTIONS: "action_id"}
 
 
 @dataclass(frozen=True)
@@ -103,8 +106,8 @@ def join_shard(impressions_table: pa.Table, actions_table: pa.Table, engagement:
         order of the log, and counts that reconcile: `impressions` = `impressions_kept` + `impressions_sampled_out` +
         `impressions_duplicate`, and `actions` = `actions_attributed` + `actions_unattributed` + `actions_duplicate`.
     """
-    impressions, duplicate_impressions = _without_repeats(Events.of(impressions_table), "impression_id")
-    actions, duplicate_actions = _without_repeats(Events.of(actions_table), "action_id")
+    impressions, duplicate_impressions = without_repeats(Events.of(impressions_table), IMPRESSIONS)
+    actions, duplicate_actions = without_repeats(Events.of(actions_table), ACTIONS)
     credited = attribute(impressions, actions, job.dataset)
     labels = label(len(impressions), actions, credited, job.dataset)
 
@@ -158,12 +161,13 @@ def _within(times: np.ndarray, start: int, end: int) -> int:
     return int(((times >= start) & (times < end)).sum())
 
 
-def _without_repeats(events: Events, identifier: str) -> tuple[Events, np.ndarray]:
-    """Events whose identifier was not used earlier on their day or on the day before, and the moments of the others.
+def without_repeats(events: Events, log_name: str) -> tuple[Events, np.ndarray]:
+    """Events whose id their user did not use earlier on their day or on the day before, and the others' moments.
 
-    Looking back further would make the verdict depend on how many days a run reads.
+    Looking back further would make the verdict depend on how many days a run reads, and looking at other users' ids on
+    how users are spread over shards.
     """
-    identity = events.hashed(identifier)
+    identity = combine_hashes(events.users, events.hashed(IDENTIFIERS[log_name]))
     in_order = np.sort(identity)
     if not (in_order[1:] == in_order[:-1]).any():
         return events, np.zeros(0, dtype=np.int64)

@@ -13,6 +13,7 @@ from components.features.events import DatasetConfig
 from components.features.hashing import combine_hashes, hash_identifiers, positions_in
 from components.features.history import EventIndex
 from components.features.log_events import Events
+from components.features.named_impressions import NamedImpressions
 
 UNATTRIBUTED = -1
 
@@ -20,12 +21,12 @@ UNATTRIBUTED = -1
 def attribute(impressions: Events, actions: Events, dataset: DatasetConfig) -> np.ndarray:
     """Credit each action to at most one impression.
 
-    Onsite actions name their impression, which must be of the same user: a click counts within `click_days`, a
-    conversion within the click-through window of a click on that impression, else within the view-through window.
-    Offsite conversions go to the last clicked impression of the same user and entity within the click-through window,
-    else to the last view within the view-through window, else to none. A touch must come strictly before the
-    conversion. Among touches at the same moment the one whose item is the action's own
-    wins, then the one with the greatest impression id.
+    Onsite actions name their impression: of those with this id the last that the same user was shown before. A click
+    counts within `click_days`, a conversion within the click-through window of a click on that impression, else within
+    the view-through window. Offsite conversions go to the last clicked impression of the same user and entity within
+    the click-through window, else to the last view within the view-through window, else to none. A touch must come
+    strictly before the conversion. Among touches at the same moment the one whose item is the action's own wins, then
+    the one with the greatest impression id.
 
     Args:
         impressions: Every impression that may compete for one of the actions.
@@ -38,7 +39,8 @@ def attribute(impressions: Events, actions: Events, dataset: DatasetConfig) -> n
     credited = np.full(len(actions), UNATTRIBUTED)
     if not len(impressions) or not len(actions):
         return credited
-    named = _named_impression(impressions, actions)
+    is_onsite = actions.where("source", "onsite")
+    named = np.where(is_onsite, NamedImpressions.of(actions, impressions).rows, UNATTRIBUTED)
     age = np.where(named >= 0, actions.times - impressions.times[named], -1)
     in_time = (age >= 0) & (age <= dataset.click_days * MICROSECONDS_PER_DAY)
     click_rows = np.flatnonzero(actions.where("action_type", "click") & in_time)
@@ -68,24 +70,6 @@ def attribute(impressions: Events, actions: Events, dataset: DatasetConfig) -> n
 def _take(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """`values[rows]`, with anything for rows of -1."""
     return values[rows] if len(values) else np.zeros(len(rows), dtype=values.dtype)
-
-
-def _named_impression(impressions: Events, actions: Events) -> np.ndarray:
-    """The impression that each onsite action names, or -1; compares the identifiers themselves, not their hashes."""
-    named = np.full(len(actions), UNATTRIBUTED)
-    onsite = np.flatnonzero(actions.where("source", "onsite") & actions.known("impression_id"))
-    if not len(onsite):
-        return named
-    wanted = actions.table["impression_id"].take(pa.array(onsite)).combine_chunks().dictionary_encode()
-    # The few identifiers that are named make the hash table, not the many that were shown.
-    shown = pc.index_in(impressions.table["impression_id"], value_set=wanted.dictionary)
-    rows = np.flatnonzero(shown.is_valid().to_numpy())
-    row_of = np.full(len(wanted.dictionary), UNATTRIBUTED)
-    row_of[shown.take(pa.array(rows)).to_numpy()] = rows
-    shown_row = row_of[wanted.indices.to_numpy()]
-    same_user = (shown_row >= 0) & (impressions.users[shown_row] == actions.users[onsite])
-    named[onsite[same_user]] = shown_row[same_user]
-    return named
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ rewriting any file after a retry changes nothing.
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -21,42 +22,55 @@ from apache_beam.pvalue import AsSingleton, TaggedOutput
 
 from components.common import storage
 from components.common.days import MICROSECONDS_PER_DAY, microseconds
-from components.common.digests import digest_bytes, digest_json
+from components.common.digests import digest_json
 from components.common.errors import InputError
 from components.common.manifests import describe_file, finish_directory, verified_file
 from components.features.engagement import SCHEMA, count_engagement, merge_engagement
-from components.features.events import ACTIONS, IMPRESSIONS, arrow_type
+from components.features.events import ACTIONS, IMPRESSIONS, LOG_NAMES, arrow_type
 from components.features.examples import EVALUATION, LABELS, NEGATIVE_KEPT, ExamplesManifest
 from components.features.hashing import hash_identifiers
 from components.features.log_events import Events
 from components.join import shards
-from components.join.assemble import Seen, join_shard
+from components.join.assemble import Seen, join_shard, without_repeats
 from components.join.plan import ExamplesFile, JoinPlan, LogFile, Piece
 
 METRICS_NAMESPACE = "afterclick.join"
-_ENGAGEMENT = "engagement"
 _RECEIVED = "received"
 
 
 class SplitFile(beam.DoFn):
-    """Splits one log file by user, a batch of rows at a time; also counts its engagement."""
+    """Splits one log file by user, a batch of rows at a time."""
 
     def __init__(self, plan: JoinPlan) -> None:
         """Follow `plan`."""
         self._plan = plan
 
     def process(self, log_file: LogFile) -> Iterator[Any]:
-        """Yield (shard, (log, path)) and, tagged, the file's engagement counts."""
+        """Yield (shard, (log, path)); the paths' order is that of the log, wherever the store lies."""
         uri = verified_file(log_file.directory, log_file.entry)
-        job, name = self._plan.job, digest_bytes(uri.encode())[:16]
-        for part, table in enumerate(storage.read_parquet_batches(uri, job.config.rows_per_shard)):
-            if job.features is not None:
-                counted = count_engagement(log_file.log_name, Events.of(table), job.features.engagement.entities)
-                yield TaggedOutput(_ENGAGEMENT, counted)
+        day, name = (posixpath.basename(path) for path in (log_file.directory, log_file.entry.name))
+        for part, table in enumerate(storage.read_parquet_batches(uri, self._plan.job.config.rows_per_shard)):
             for number, rows in shards.split_by_user(table, self._plan.num_shards):
-                shard_uri = self._plan.scratch(f"shard-{number:04d}", f"{log_file.log_name}-{name}-{part:04d}.arrow")
+                file = f"{log_file.log_name}-{day}-{name}-{part:06d}.arrow"
+                shard_uri = self._plan.scratch(f"shard-{number:04d}", file)
                 shards.write_groups(shard_uri, rows, np.zeros(len(rows), dtype=np.int64))
                 yield number, (log_file.log_name, shard_uri)
+
+
+class CountEngagement(beam.DoFn):
+    """Counts the events of one shard of users; repeats do not count."""
+
+    def __init__(self, plan: JoinPlan) -> None:
+        """Follow `plan`."""
+        self._plan = plan
+
+    def process(self, element: tuple[int, Iterable[tuple[str, str]]]) -> Iterator[pa.Table]:
+        """Yield the shard's counts; rows of `engagement.SCHEMA`."""
+        features = self._plan.job.features
+        assert features is not None
+        for name, table in _read_shard(self._plan, element[1]).items():
+            events, _ = without_repeats(Events.of(table), name)
+            yield count_engagement(name, events, features.engagement.entities)
 
 
 class MergeEngagement(beam.CombineFn):
@@ -102,27 +116,13 @@ class JoinShard(beam.DoFn):
 
     def process(self, element: tuple[int, Iterable[tuple[str, str]]], engagement_uri: str | None) -> Iterator[Any]:
         """Yield ((day, file), Piece) for the job's days, and, tagged, how many rows were received."""
-        number, files = element
-        job, paths = self._plan.job, sorted(files)
-        impressions = [shards.read_arrow(path) for log_name, path in paths if log_name == IMPRESSIONS]
-        actions = [shards.read_arrow(path) for log_name, path in paths if log_name == ACTIONS]
-        result = join_shard(
-            self._concatenate(impressions, IMPRESSIONS),
-            self._concatenate(actions, ACTIONS),
-            shards.read_arrow(engagement_uri) if engagement_uri else SCHEMA.empty_table(),
-            job,
-        )
+        number, job, logs = element[0], self._plan.job, _read_shard(self._plan, element[1])
+        engagement = shards.read_arrow(engagement_uri) if engagement_uri else SCHEMA.empty_table()
+        result = join_shard(logs[IMPRESSIONS], logs[ACTIONS], engagement, job)
         for name, value in result.counts.items():
             Metrics.counter(METRICS_NAMESPACE, name).inc(value)
-        yield TaggedOutput(_RECEIVED, tuple(sum(part.num_rows for part in parts) for parts in (impressions, actions)))
+        yield TaggedOutput(_RECEIVED, (logs[IMPRESSIONS].num_rows, logs[ACTIONS].num_rows))
         yield from self._write(number, result.examples, result.by_day)
-
-    def _concatenate(self, parts: list[pa.Table], name: str) -> pa.Table:
-        """One log's parts in a row, in the same types whether the shard has any rows or values."""
-        types = self._plan.identifiers[name]
-        columns = self._plan.job.dataset.columns(name)
-        schema = pa.schema([(c.name, types.get(c.name) or arrow_type(c, pa.int64())) for c in columns])
-        return pa.concat_tables([part.cast(schema) for part in parts]) if parts else schema.empty_table()
 
     def _write(
         self, number: int, examples: pa.Table, by_day: dict[date, Seen]
@@ -140,6 +140,19 @@ class JoinShard(beam.DoFn):
         for place, (day, file) in enumerate(places):
             if place in batches or file == 0:
                 yield (str(day), file), Piece(uri, batches.get(place), by_day[day] if file == 0 else Seen())
+
+
+def _read_shard(plan: JoinPlan, files: Iterable[tuple[str, str]]) -> dict[str, pa.Table]:
+    """Each log of a shard in the log's order, in the same types whether the shard has any rows or values."""
+    paths = sorted(files)
+    logs = {}
+    for log_name in LOG_NAMES:
+        types = plan.identifiers[log_name]
+        columns = plan.job.dataset.columns(log_name)
+        schema = pa.schema([(c.name, types.get(c.name) or arrow_type(c, pa.int64())) for c in columns])
+        parts = [shards.read_arrow(path).cast(schema) for name, path in paths if name == log_name]
+        logs[log_name] = pa.concat_tables(parts) if parts else schema.empty_table()
+    return logs
 
 
 class WriteExamples(beam.DoFn):
@@ -237,17 +250,13 @@ class JoinExamples(beam.PTransform):
 
     def expand(self, files: beam.PCollection[LogFile]) -> beam.PCollection[str]:
         """Split, join, gather, finish."""
-        split = files | beam.Reshuffle() | beam.ParDo(SplitFile(self.plan)).with_outputs(_ENGAGEMENT, main="shards")
+        by_shard = files | beam.Reshuffle() | beam.ParDo(SplitFile(self.plan)) | "ByShard" >> beam.GroupByKey()
         if self.plan.job.features is None:
             engagement = None
         else:
-            merged = split[_ENGAGEMENT] | beam.CombineGlobally(MergeEngagement())
-            engagement = AsSingleton(merged | beam.ParDo(WriteEngagement(self.plan)))
-        joined = (
-            split["shards"]
-            | "ByShard" >> beam.GroupByKey()
-            | beam.ParDo(JoinShard(self.plan), engagement).with_outputs(_RECEIVED, main="pieces")
-        )
+            counted = by_shard | beam.ParDo(CountEngagement(self.plan)) | beam.CombineGlobally(MergeEngagement())
+            engagement = AsSingleton(counted | beam.ParDo(WriteEngagement(self.plan)))
+        joined = by_shard | beam.ParDo(JoinShard(self.plan), engagement).with_outputs(_RECEIVED, main="pieces")
         received = joined[_RECEIVED] | beam.CombineGlobally(_add_pairs)
         return (
             joined["pieces"]

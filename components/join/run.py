@@ -27,7 +27,7 @@ from components.join.beam_join import METRICS_NAMESPACE, JoinExamples
 from components.join.config import JoinConfig
 from components.join.plan import DayOutput, JoinPlan, LogFile
 
-STEP = Step("join")
+STEP = Step("join", 2)
 
 
 def join_days(store_uri: str, job: JoinJob) -> dict[str, int]:

@@ -22,6 +22,8 @@ from components.features.events import (
     fits,
 )
 from components.features.hashing import hash_identifiers
+from components.features.log_events import Events
+from components.features.named_impressions import NO_ROW, NamedImpressions
 
 USER_OVER_CAP = "user_over_daily_cap"
 _EXPECTED = {
@@ -181,11 +183,10 @@ def _checks(
             and impression_times.num_rows
             and not pa.types.is_null(table.schema.field("impression_id").type)
         ):
-            position = _named_impression(table, impression_times)
-            shown_at = impression_times["timestamp"].cast(pa.int64()).to_numpy()
-            yield "before_its_impression", (position >= 0) & (moment < shown_at[position])
-            users = hash_identifiers(impression_times["user_id"])
-            yield "not_its_impressions_user", (position >= 0) & (users[position] != hash_identifiers(table["user_id"]))
+            actions = Events(table, moment, hash_identifiers(table["user_id"]))
+            named = NamedImpressions.of(actions, Events.of(impression_times))
+            yield "before_its_impression", named.used_by_user & (named.rows == NO_ROW)
+            yield "not_its_impressions_user", named.used & ~named.used_by_user
 
 
 def _is_in(column: pa.ChunkedArray, values: tuple[str, ...]) -> np.ndarray:
@@ -198,10 +199,3 @@ def _repeated(identity: np.ndarray, moment: np.ndarray) -> np.ndarray:
     repeated = np.zeros(len(identity), dtype=bool)
     repeated[order[1:]] = identity[order[1:]] == identity[order[:-1]]
     return repeated
-
-
-def _named_impression(actions: pa.Table, impression_times: pa.Table) -> np.ndarray:
-    """The row of `impression_times` that each action names, or -1."""
-    named = pc.index_in(actions["impression_id"], value_set=impression_times["impression_id"].combine_chunks())
-    places = pc.fill_null(named, -1).to_numpy().astype(np.int64)
-    return np.where(actions["impression_id"].is_valid().to_numpy(), places, -1)

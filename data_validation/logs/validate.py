@@ -30,7 +30,7 @@ from components.features.log_manifests import LOG_FILE, CleanLogManifest, Delive
 from data_validation.config import ValidationConfig
 from data_validation.logs.row_checks import USER_OVER_CAP, conform, sort_rows, with_null_columns
 
-STEP = Step("validate_logs")
+STEP = Step("validate_logs", 2)
 _PAGE = "expectations.html"
 
 

@@ -28,6 +28,8 @@ from tests.serving import free_port
 pytestmark = pytest.mark.xdist_group("end_to_end")
 
 AFTERCLICK = [sys.executable, "-m", "cli.main"]
+# Any candidate passes that is scored on days enough.
+OPEN_GATE = {"min_gain_percent": -100.0, "max_objective_loss_percent": 100.0}
 
 
 def afterclick(*arguments: str, expect: int = 0) -> str:
@@ -57,7 +59,7 @@ def batch_done(tmp_path_factory) -> Store:
     """A finished batch run, which the daily runs of several tests start from."""
     root = tmp_path_factory.mktemp("batch")
     store = Store(str(root / "store"))
-    afterclick("run", "-c", config_file(root), "-s", store.root, "--max-days", "0")
+    afterclick("run", "-c", config_file(root, gate=OPEN_GATE), "-s", store.root, "--max-days", "0")
     assert store.finished_days("batch") and not store.finished_days("daily")
     return store
 
@@ -72,7 +74,7 @@ def published(batch_done, tmp_path_factory):
     """Two daily runs after the batch, whose candidate is promoted, whatever its AUC."""
     root = tmp_path_factory.mktemp("published")
     store = copy_of(batch_done, root)
-    config = config_file(root, gate={"min_gain_percent": -100.0, "max_objective_loss_percent": 100.0})
+    config = config_file(root, gate=OPEN_GATE)
     printed = afterclick("run", "-c", config, "-s", store.root, "--max-days", "2")
     return store, config, printed
 

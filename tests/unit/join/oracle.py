@@ -19,12 +19,14 @@ Row = dict[str, Any]
 
 def credited_impressions(shown: list[Row], acted: list[Row]) -> list[Any]:
     """The rule of `attribution.attribute`, one action at a time: impression ids, None where there is none."""
-    by_id = {row["impression_id"]: row for row in shown}
     clicks = []
 
     def named_by(action: Row) -> Row | None:
-        named = by_id.get(action.get("impression_id")) if action["source"] == "onsite" else None
-        return named if named and named["user_id"] == action["user_id"] else None
+        names = ("impression_id", "user_id")
+        own = [row for row in shown if all(row[name] == action.get(name) for name in names)]
+        before = [row for row in own if row["timestamp"] <= action["timestamp"]]
+        is_any = action["source"] == "onsite" and bool(before)
+        return max(before, key=lambda row: row["timestamp"]) if is_any else None
 
     result: list[Any] = [None] * len(acted)
     for number, action in enumerate(acted):

@@ -58,6 +58,18 @@ def test_ties_go_to_the_own_item_then_to_the_greatest_id():
     assert credited_ids(shown, [cart | {"item_id": 5}]) == [3]
 
 
+def test_id_that_is_used_again_names_the_impression_shown_before():
+    """Rows, not ids: whichever order the log has them in, and whoever else has the id."""
+    shown = [row(1, 0), row(1, 50), row(1, 20, user_id=2), row(1, 80)]
+    acted = [click(1, hours) | {"action_id": number} for number, hours in enumerate((3, 55, 50, 30, 81))]
+    for order in ([0, 1, 2, 3], [3, 2, 1, 0]):
+        log = [shown[number] for number in order]
+        rows = attribute(Events.of(impressions(log)), Events.of(actions(acted)), DATASET)
+        assert [log[row]["timestamp"] // HOUR if row >= 0 else None for row in rows] == [0, 50, 50, None, 80]
+    assert credited_ids([row(1, 5)], [click(1, 4)]) == [None]
+    assert credited_ids([row(1, 5, user_id=2)], [click(1, 6)]) == [None]
+
+
 def test_string_identifiers():
     shown = [row("a", 0, user_id="u", item_id="i", brand="b")]
     acted = [checkout(1, action_id="x", user_id="u", item_id="i", brand="b")]
