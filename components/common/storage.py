@@ -7,6 +7,7 @@ elsewhere beside it, and renamed.
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import posixpath
@@ -115,18 +116,31 @@ def map_bytes(uri: str) -> np.ndarray:
     return np.frombuffer(read_bytes(uri), dtype=np.uint8)
 
 
+@contextmanager
+def naming(uri: str) -> Iterator[None]:
+    """Name the file, and how to go on, in what the system says when it cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "make room" if is_full else "see to it"
+        raise OSError(f"{uri}: cannot be written ({reason}); {remedy} and give the same command again") from error
+
+
 def write_bytes(uri: str, content: bytes) -> None:
     """Write a file whole: in one piece on object stores, elsewhere under a temporary name that is checked and moved."""
     fs, path = filesystem(uri)
-    if _is_object_store(fs):
-        fs.pipe_file(path, content)
-        return
-    fs.makedirs(posixpath.dirname(path), exist_ok=True)
-    staged = _staged_name(path)
-    fs.pipe_file(staged, content)
-    if fs.size(staged) != len(content):
-        raise OSError(f"{uri}: {fs.size(staged)} of {len(content)} bytes were written")
-    fs.mv(staged, path)
+    with naming(uri):
+        if _is_object_store(fs):
+            fs.pipe_file(path, content)
+            return
+        fs.makedirs(posixpath.dirname(path), exist_ok=True)
+        staged = _staged_name(path)
+        fs.pipe_file(staged, content)
+        if fs.size(staged) != len(content):
+            raise OSError(errno.EIO, f"{fs.size(staged)} of {len(content)} bytes were written")
+        fs.mv(staged, path)
 
 
 def remove(uri: str) -> None:
@@ -174,14 +188,22 @@ def remove_unfinished(uri: str) -> None:
         fs.rm(name, recursive=True)
 
 
+@contextmanager
+def writing(uri: str) -> Iterator[Any]:
+    """A binary stream to a file in its place, of which nothing reads before a manifest names it."""
+    fs, path = filesystem(uri)
+    with naming(uri):
+        fs.makedirs(posixpath.dirname(path), exist_ok=True)
+        with fs.open(path, "wb") as stream:
+            yield stream
+
+
 def write_parquet(uri: str, table: pa.Table, rows_per_group: int = 65_536) -> None:
     """Write one Parquet file; the same table gives the same bytes.
 
     Training puts row groups in random order, so they must be small beside what it holds in memory.
     """
-    fs, path = filesystem(uri)
-    fs.makedirs(posixpath.dirname(path), exist_ok=True)
-    with fs.open(path, "wb") as stream:
+    with writing(uri) as stream:
         pq.write_table(table, stream, compression="zstd", row_group_size=rows_per_group)
 
 

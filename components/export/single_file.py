@@ -39,11 +39,12 @@ class SingleFileRanker(nn.Module):
         self.tables = nn.ModuleList(
             _PackedRows(bytes_, spec, layout, features.binary_codes.get(spec.name)) for spec in specs
         )
+        self.num_ids = [table.num_ids for table in self.tables]
         self._categorical = [places[table] for table in features.categorical_tables]
         self._sequence = [places[table] for table in features.sequence_tables]
 
     def forward(self, categorical_ids: Tensor, dense: Tensor, sequence_ids: Tensor, lengths: Tensor) -> Tensor:
-        """Probabilities, shape (n, objectives).
+        """Probabilities, shape (n, objectives); NaN in rows with an id that no table has, on every provider.
 
         Args:
             categorical_ids: Below their tables' `num_ids`, int64, shape (n, C).
@@ -53,7 +54,15 @@ class SingleFileRanker(nn.Module):
         """
         categorical = self._look_up(self._categorical, categorical_ids)
         sequence = self._look_up(self._sequence, sequence_ids)
-        return self.ranker(categorical, dense, sequence, lengths, torch.arange(lengths.shape[0]))
+        probabilities = self.ranker(categorical, dense, sequence, lengths, torch.arange(lengths.shape[0]))
+        # The graph cannot fail by itself, and CUDA does not say that a row is beyond the table.
+        known = self._known(self._categorical, categorical_ids) & self._known(self._sequence, sequence_ids).all(dim=1)
+        return torch.where(known[:, None], probabilities, torch.nan)
+
+    def _known(self, places: list[int], ids: Tensor) -> Tensor:
+        """Whether all of a row's ids have a row, bool, of ids of shape (..., columns)."""
+        limits = torch.tensor([self.num_ids[place] for place in places])
+        return ((ids >= 0) & (ids < limits)).all(dim=-1)
 
     def _look_up(self, places: list[int], ids: Tensor) -> Tensor:
         """Packed rows, shape (..., rows, row bytes), of ids of shape (..., columns)."""
@@ -81,9 +90,8 @@ class _PackedRows(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """(...) to (..., rows, row bytes)."""
+        ids = torch.where((ids >= 0) & (ids < self.num_ids), ids, 0)
         rows = ids[..., None] if self.block_rows is None else self.block_rows(ids)
-        # A negative row would count from the end, and a code that is too long would lose bits: no table has this row.
-        rows = torch.where(((ids >= 0) & (ids < self.num_ids))[..., None], rows, len(self.packed))
         if self.num_hot:
             rows = torch.cat([rows, self.num_rows + self._ranks(rows)], dim=-1)
         packed = nn.functional.embedding(rows, self.packed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Iterator
 
 import numpy as np
@@ -25,9 +24,7 @@ def write_groups(uri: str, table: pa.Table, groups: np.ndarray) -> list[tuple[in
         Number of each group that has rows, and of its record batch.
     """
     ordered, spans = grouped(table, groups)
-    fs, path = storage.filesystem(uri)
-    fs.makedirs(posixpath.dirname(path), exist_ok=True)
-    with fs.open(path, "wb") as stream, pa.ipc.new_file(stream, table.schema) as writer:
+    with storage.writing(uri) as stream, pa.ipc.new_file(stream, table.schema) as writer:
         if not spans:
             writer.write_batch(pa.RecordBatch.from_pylist([], schema=table.schema))
         for _, start, stop in spans:

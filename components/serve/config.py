@@ -65,6 +65,7 @@ class RankerTierConfig(TierConfig):
     )
     threads: int = Field(2, ge=1, description="requests that are computed at one time")
     session_threads: int = Field(1, ge=1, description="of ONNX Runtime, for one request")
+    require_gpu: bool = Field(False, description="do not start, or route to a version, on the CPU")
     max_candidates: int = Field(2000, ge=1)
     max_actions: int = Field(20_000, ge=0)
     ignore_unknown_inputs: bool = Field(False, description="for callers that already send the next version's columns")

@@ -22,6 +22,9 @@ RANK_SECONDS = Histogram("afterclick_rank_seconds", "Time of ONNX Runtime", ("ve
 CANDIDATES = Counter("afterclick_candidates", "Candidates ranked", ("version",))
 ROWS = Counter("afterclick_rows_looked_up", "Rows of embedding tables looked up", ("version",))
 LOADED = Gauge("afterclick_version_loaded", "1 while a version is loaded", ("tier", "version"))
+PROVIDER = Gauge(
+    "afterclick_ranker_provider", "1 while a version's ranker runs on ONNX Runtime's provider", ("version", "provider")
+)
 ROUTED = Gauge("afterclick_version_share", "Share of users that a version answers", ("version",))
 
 _EXTRA = "afterclick"

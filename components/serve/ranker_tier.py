@@ -20,6 +20,7 @@ from components.serve.observability import (
     CANDIDATES,
     LOADED,
     LOOK_UP_SECONDS,
+    PROVIDER,
     RANK_SECONDS,
     ROUTED,
     log_event,
@@ -105,18 +106,22 @@ class RankerTier:
             for version in gone:
                 drained = await version.drained(self.config.drain_seconds)
                 LOADED.labels(_TIER, version.digest).set(0)
+                PROVIDER.labels(version.digest, version.provider).set(0)
                 log_event("ranker unloaded", version=version.digest, drained=drained)
             if isinstance(self.source, LocalTables):
                 self.source.keep(deployment.tables)
 
     def _load(self, digest: str) -> None:
         started = time.monotonic()
-        version = RankerVersion.load(Version.published(self._store, digest), self.config.session_threads)
+        published, config = Version.published(self._store, digest), self.config
+        version = RankerVersion.load(published, config.session_threads, config.require_gpu)
         if isinstance(self.source, LocalTables):
             self.source.load(digest)
         self._versions = {**self._versions, digest: version}
         LOADED.labels(_TIER, digest).set(1)
-        log_event("ranker loaded", version=digest, seconds=round(time.monotonic() - started, 3))
+        PROVIDER.labels(digest, version.provider).set(1)
+        seconds = round(time.monotonic() - started, 3)
+        log_event("ranker loaded", version=digest, provider=version.provider, seconds=seconds)
 
     def _route(self, routes: dict[str, float]) -> None:
         for digest in {*self._routes, *routes}:

@@ -17,7 +17,7 @@ from components.version.int4 import finest
 from components.version.manifest import ONNX_INPUTS, ONNX_OUTPUT
 from components.version.packed_tables import look_up_rows
 from components.version.request import RequestContract
-from components.version.session import start_session
+from components.version.session import provider_of, start_session
 from components.version.version import Version
 
 _TIER = "ranker"
@@ -32,6 +32,7 @@ class RankerVersion:
         contract: What its requests carry.
         run: From the graph's inputs, in order, to probabilities of all objectives, shape (n, objectives).
         columns: Of the served objectives in these.
+        provider: What ONNX Runtime runs it on.
         in_flight: Requests that it is answering.
     """
 
@@ -39,17 +40,18 @@ class RankerVersion:
     contract: RequestContract
     run: Callable[[tuple[np.ndarray, ...]], np.ndarray]
     columns: dict[str, int]
+    provider: str
     in_flight: int = 0
     idle: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
 
     @classmethod
-    def load(cls, version: Version, num_threads: int) -> RankerVersion:
+    def load(cls, version: Version, num_threads: int, require_gpu: bool = False) -> RankerVersion:
         """Start a version's session and run it once.
 
         Raises:
-            InputError: If its files are damaged or do not fit each other.
+            InputError: If its files are damaged or do not fit each other, or the GPU that it must have cannot be used.
         """
-        session = start_session(version.onnx(), version.uri, num_threads)
+        session = start_session(version.onnx(), version.uri, num_threads, require_gpu)
 
         def run(inputs: tuple[np.ndarray, ...]) -> np.ndarray:
             return np.asarray(session.run([ONNX_OUTPUT], dict(zip(ONNX_INPUTS, inputs, strict=True)))[0])
@@ -65,7 +67,7 @@ class RankerVersion:
                 f"{version.uri}: answers {probabilities.shape} for objectives {list(objectives)}; export it again"
             )
         columns = {name: objectives.index(name) for name in SERVED_OBJECTIVES}
-        return cls(version.digest, version.contract(), run, columns)
+        return cls(version.digest, version.contract(), run, columns, provider_of(session))
 
     @contextmanager
     def answering(self) -> Iterator[None]:

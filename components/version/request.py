@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from components.common.errors import InputError
 from components.features.encoding import encode_categorical, encode_dense, encode_sequences
@@ -24,6 +25,7 @@ from components.features.example_columns import (
 )
 from components.features.feature_list import CLOCK_FEATURES, FeatureConfig
 from components.features.log_events import Events
+from components.features.values import is_number
 
 ACTION_PREFIX = "actions."
 # Beside a tensor: which of its values are there.
@@ -254,7 +256,12 @@ def _identifiers(field: Field, values: np.ndarray, valid: np.ndarray | None) -> 
         if values.dtype.kind not in "iu" or values.dtype == np.uint64:
             raise InputError(f"input {field.name!r} is {_kind_of(values)}; it must be INT64, as in the logs")
         return pa.array(values.astype(np.int64), mask=mask)
-    return _strings(field, values, mask)
+    texts = _strings(field, values, mask)
+    if field.required:
+        row = pc.index(texts, "").as_py()
+        if row >= 0:
+            raise InputError(f"input {field.name!r} is empty in row {row}; it must be an identifier, as in the logs")
+    return texts
 
 
 def _strings(field: Field, values: np.ndarray, mask: np.ndarray | None) -> pa.Array:
@@ -278,7 +285,7 @@ def _numbers(field: Field, values: np.ndarray, valid: np.ndarray | None) -> pa.A
     if values.dtype.kind not in "iuf":
         raise InputError(f"input {field.name!r} is {_kind_of(values)}; it must be FP32")
     numbers = values.astype(np.float64) if valid is None else np.where(valid, values, np.nan)
-    wrong = (np.abs(numbers) > np.finfo(np.float32).max) | (np.isnan(numbers) if field.required else False)
+    wrong = ~is_number(numbers) & (field.required | ~np.isnan(numbers))
     if wrong.any():
         row = int(np.argmax(wrong))
         raise InputError(f"input {field.name!r} has {numbers[row]} in row {row}; it must be a finite number of 32 bits")

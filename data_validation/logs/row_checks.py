@@ -24,6 +24,7 @@ from components.features.events import (
 from components.features.hashing import hash_identifiers
 from components.features.log_events import Events
 from components.features.named_impressions import NO_ROW, NamedImpressions
+from components.features.values import is_number
 
 USER_OVER_CAP = "user_over_daily_cap"
 _EXPECTED = {
@@ -167,8 +168,10 @@ def _checks(
                 yield f"empty_{column.name}", pc.fill_null(pc.equal(table[column.name], ""), False).to_numpy()
     for column in dataset.columns(log_name):
         if column.kind == "number":
-            finite = pc.fill_null(pc.is_finite(table[column.name]), True)
-            yield f"not_finite_{column.name}", pc.invert(finite).to_numpy()
+            numbers = table[column.name].cast(pa.float64())
+            finite = pc.fill_null(pc.is_finite(numbers), True).to_numpy()
+            yield f"not_finite_{column.name}", ~finite
+            yield f"too_large_{column.name}", ~is_number(pc.fill_null(numbers, 0.0).to_numpy())
     moment = pc.fill_null(table["timestamp"].cast(pa.int64()), 0).to_numpy()
     yield "timestamp_in_the_future", moment >= microseconds(as_of)
     start = microseconds(day)

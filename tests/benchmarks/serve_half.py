@@ -15,6 +15,7 @@ from components.serve.embedding_server import EmbeddingTier, start
 from components.serve.ranker_version import RankerVersion
 from components.version.manifest import ONNX_INPUTS, ONNX_OUTPUT
 from components.version.packed_tables import PackedTables
+from components.version.session import provider_of
 from components.version.version import Version
 from tests.benchmarks.serve_version import DIM, HALF_FILE, HALF_RANKER_FILE
 
@@ -55,7 +56,7 @@ class HalfRankerTier(ranker_tier.RankerTier):
 
         objectives = version.manifest.objectives
         columns = {name: objectives.index(name) for name in SERVED_OBJECTIVES}
-        self._versions = {digest: RankerVersion(digest, version.contract(), run, columns)}
+        self._versions = {digest: RankerVersion(digest, version.contract(), run, columns, provider_of(session))}
 
 
 def main(tier: str, store: str, grpc_port: str, http_port: str, embedding_address: str = "") -> None:

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 import uuid
 from typing import ClassVar
 
@@ -184,3 +186,39 @@ def test_parquet_round_trip_and_truncation(root):
         storage.read_parquet(uri)
     with pytest.raises(InputError, match="no such file"):
         storage.read_parquet(storage.join_uri(root, "absent.parquet"))
+
+
+_WRITES = {
+    "bytes": "storage.write_bytes(uri, b'x' * 100_000)",
+    "parquet": "storage.write_parquet(uri, pa.table({'value': np.random.default_rng(0).random(100_000)}))",
+    "arrow": "shards.write_groups(uri, pa.table({'value': np.arange(100_000)}), np.zeros(100_000, dtype=np.int64))",
+}
+
+
+@pytest.mark.parametrize("kind", _WRITES)
+def test_full_disk_is_an_error_that_names_the_file(tmp_path, kind):
+    """A limit on the size of files stands for the disk: the system's error is of the same kind."""
+    uri = str(tmp_path / "folder" / "file")
+    code = f"""
+import resource
+import numpy as np
+import pyarrow as pa
+from components.common import storage
+from components.join import shards
+
+uri, limits = {uri!r}, resource.getrlimit(resource.RLIMIT_FSIZE)
+def write():
+    {_WRITES[kind]}
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+try:
+    write()
+except OSError as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+write()
+"""
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert printed.returncode == 0, printed.stderr
+    said = f"{uri}: cannot be written (File too large); make room and give the same command again"
+    assert printed.stdout.strip() == said
+    assert storage.measure(uri)[0] > 20_000

@@ -11,6 +11,7 @@ import pytest
 from grpc_interceptor.exceptions import DeadlineExceeded, GrpcException, ResourceExhausted
 from kserve import InferInput, InferRequest
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
+from prometheus_client import REGISTRY
 
 from components.common.errors import InputError
 from components.features.objectives import SERVED_OBJECTIVES
@@ -22,6 +23,7 @@ from components.serve.ranker_model import RankerModel, _listed
 from components.serve.ranker_tier import RankerTier, route
 from components.serve.table_source import LocalTables, RemoteTables
 from components.serve.tensors import infer_response
+from components.version.session import has_gpu
 from components.version.version import Version
 
 
@@ -163,16 +165,28 @@ def test_version_whose_graph_fails_is_refused_before_any_request(published, fres
     write_deployment(fresh_store, "local", Deployment(current=published.old, other=published.new, phase="ranker"))
     real = ranker_version.start_session
 
-    def failing(onnx, where, threads):
+    def failing(onnx, where, *settings):
         if published.new not in where:
-            return real(onnx, where, threads)
-        return SimpleNamespace(run=lambda *_: (_ for _ in ()).throw(RuntimeError("bad node\nsecond line")))
+            return real(onnx, where, *settings)
+        return SimpleNamespace(
+            get_providers=lambda: ["CPU"], run=lambda *_: (_ for _ in ()).throw(RuntimeError("bad node\nsecond line"))
+        )
 
     monkeypatch.setattr(ranker_version, "start_session", failing)
     tier = tier_of(fresh_store)
     assert tier.versions == [published.old]
     with pytest.raises(InputError, match=r"its ranker does not run \(bad node\)"):
         asyncio.run(tier.follow())
+
+
+def test_ranker_says_what_it_runs_on_and_a_required_gpu_is_required(fresh_store, published):
+    if has_gpu():
+        pytest.skip("there is a GPU here")
+    tier_of(fresh_store)
+    labels = {"version": published.old, "provider": "CPUExecutionProvider"}
+    assert REGISTRY.get_sample_value("afterclick_ranker_provider", labels) == 1
+    with pytest.raises(InputError, match="runs on CPUExecutionProvider, and require_gpu is set; ONNX Runtime has"):
+        tier_of(fresh_store, require_gpu=True)
 
 
 def test_a_user_is_routed_alike_however_it_is_sent():

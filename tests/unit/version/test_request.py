@@ -50,6 +50,19 @@ REQUEST = {
 }
 
 
+@pytest.mark.parametrize(("part", "name"), [("user", "user_id"), ("actions", "action_id")])
+def test_empty_identifier_is_none_as_in_the_logs(part, name):
+    identifiers = {"impressions": {"user_id": "string", "item_id": "int64"}, "actions": {"action_id": "string"}}
+    contract = RequestContract(FEATURES, identifiers)
+    acted = [dict(action, action_id=str(action["action_id"]), item_id=None) for action in REQUEST["actions"]]
+    request = {**REQUEST, "actions": acted}
+    contract.read(request_tensors(request), Limits())
+    changed = {**request["user"], name: ""} if part == "user" else [*acted[:1], {**acted[1], name: ""}]
+    tensors = request_tensors({**request, part: changed})
+    with pytest.raises(InputError, match=rf"{name}' is empty in row {0 if part == 'user' else 1}"):
+        contract.read(tensors, Limits())
+
+
 def test_tensors_are_derived_from_the_feature_list():
     found = {(field.name, field.datatype, field.required) for field in CONTRACT.fields.values()}
     assert found == {

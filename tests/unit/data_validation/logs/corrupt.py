@@ -103,6 +103,7 @@ CASES = [
     ),
     Case("dwell_seconds is NaN", ACTIONS, at_row("dwell_seconds", float("nan")), "not_finite_dwell_seconds"),
     Case("value is infinite", ACTIONS, at_row("value", float("inf")), "not_finite_value"),
+    Case("value is larger than any float32", ACTIONS, at_row("value", 1e308), "too_large_value"),
     Case("onsite action names no impression", ACTIONS, at_row("impression_id", None), "onsite_without_impression_id"),
     Case("onsite action comes before its impression", ACTIONS, at_row("timestamp", moved(0)), "before_its_impression"),
     Case(
