@@ -21,7 +21,8 @@ from components.serve.protocol import RANKER_MODEL
 from components.serve.ranker_tier import NotServed, RankerTier
 from components.serve.table_source import VersionMismatch
 from components.serve.tensors import array_of, shortened, texts_array
-from components.version.request import VALID_SUFFIX, Ranking
+from components.version.request import Ranking
+from components.version.request_field import VALID_SUFFIX
 
 _TIER = "ranker"
 _JSON_TYPES = {

@@ -27,7 +27,8 @@ from components.serve.observability import (
 )
 from components.serve.ranker_version import RankerVersion
 from components.serve.table_source import LocalTables, RemoteTables, TableSource
-from components.version.request import Field, Ranking
+from components.version.request import Ranking
+from components.version.request_field import Field
 from components.version.version import Version
 
 _TIER = "ranker"

@@ -12,7 +12,7 @@ import numpy as np
 
 from components.common.errors import InputError
 from components.serve.protocol import pb
-from components.version.request import ACTION_PREFIX, VALID_SUFFIX
+from components.version.request_field import ACTION_PREFIX, VALID_SUFFIX
 
 _DTYPES = {
     "BOOL": np.dtype(np.bool_),

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from components.common.errors import InputError
 from components.features.encoding import encode_categorical, encode_dense, encode_sequences
-from components.features.events import ACTION_TYPES, ACTIONS, IMPRESSIONS
+from components.features.events import ACTIONS, IMPRESSIONS
 from components.features.example_columns import (
     categorical_columns,
     count_columns,
@@ -25,41 +23,9 @@ from components.features.example_columns import (
 )
 from components.features.feature_list import CLOCK_FEATURES, FeatureConfig
 from components.features.log_events import Events
-from components.features.values import is_number
+from components.version.request_field import VALID_SUFFIX, Field, Part, column_of
 
-ACTION_PREFIX = "actions."
-# Beside a tensor: which of its values are there.
-VALID_SUFFIX = ".valid"
-# 2000 and 2100: what was counted in seconds, milliseconds or nanoseconds is outside.
-_EARLIEST, _LATEST = 946_684_800_000_000, 4_102_444_800_000_000
 _KINDS = {"int64": "INT64", "string": "BYTES"}
-_ARROW = {"INT64": pa.int64(), "BYTES": pa.string(), "FP32": pa.float64()}
-
-Part = Literal["user", "candidates", "actions"]
-
-
-@dataclass(frozen=True)
-class Field:
-    """One tensor of a request.
-
-    Attributes:
-        column: Its column in the logs or examples.
-        part: One value a request, one a candidate, or one an action.
-        kind: What its values are.
-        datatype: INT64, BYTES or FP32; numbers may also come as INT64 or FP64.
-        required: Whether every row must have a value.
-    """
-
-    column: str
-    part: Part
-    kind: Literal["timestamp", "identifier", "action_type", "number"]
-    datatype: str
-    required: bool
-
-    @property
-    def name(self) -> str:
-        """Its tensor's name."""
-        return f"{ACTION_PREFIX}{self.column}" if self.part == "actions" else self.column
 
 
 @dataclass(frozen=True)
@@ -157,7 +123,7 @@ class RequestContract:
         }
         columns: dict[Part, dict[str, pa.Array]] = {"user": {}, "candidates": {}, "actions": {}}
         for field in self.fields.values():
-            columns[field.part][field.column] = _column(field, tensors, num_rows[field.part])
+            columns[field.part][field.column] = column_of(field, tensors, num_rows[field.part])
         given = {name: columns["candidates"].pop(name).to_numpy() for name in self._given}
         first = np.zeros(num_rows["candidates"], dtype=np.int64)
         own = {name: values.take(pa.array(first)) for name, values in columns["user"].items()}
@@ -210,95 +176,3 @@ class RequestContract:
 def _first_gap(valid: np.ndarray) -> str:
     rows = np.flatnonzero(valid == 0)
     return f"none in row {rows[0]}" if len(rows) else "a tensor that says which are there; leave that out"
-
-
-def _column(field: Field, tensors: Mapping[str, np.ndarray], num_rows: int) -> pa.Array:
-    """A tensor as a checked Arrow column of `num_rows` values."""
-    values = tensors.get(field.name)
-    if values is None:
-        if field.required and num_rows:
-            raise InputError(
-                f"input {field.name!r} is missing: {field.datatype}, one value for each of the {field.part}"
-            )
-        return pa.nulls(num_rows, _ARROW[field.datatype])
-    valid = tensors.get(field.name + VALID_SUFFIX)
-    if valid is not None:
-        valid = _sized(field.name + VALID_SUFFIX, field.part, valid, num_rows)
-        if valid.dtype != np.bool_:
-            raise InputError(f"input {field.name + VALID_SUFFIX!r} is {valid.dtype}; it must be BOOL")
-    return _CHECKS[field.kind](field, _sized(field.name, field.part, values, num_rows), valid)
-
-
-def _sized(name: str, part: Part, values: np.ndarray, num_rows: int) -> np.ndarray:
-    if values.ndim != 1:
-        raise InputError(f"input {name!r} has shape {list(values.shape)}; it must have one dimension")
-    if len(values) == 1 and part == "candidates":
-        return np.repeat(values, num_rows)
-    if len(values) != num_rows:
-        raise InputError(f"input {name!r} has {len(values)} values, the request has {num_rows} of {part}")
-    return values
-
-
-def _timestamps(field: Field, values: np.ndarray, valid: np.ndarray | None) -> pa.Array:
-    if values.dtype != np.int64:
-        raise InputError(f"input {field.name!r} is {values.dtype}; it must be INT64, microseconds since 1970 in UTC")
-    wrong = (values < _EARLIEST) | (values >= _LATEST)
-    if wrong.any():
-        raise InputError(
-            f"input {field.name!r} has {values[wrong][0]}; it must be microseconds since 1970 in UTC, from 2000 to 2100"
-        )
-    return pa.array(values)
-
-
-def _identifiers(field: Field, values: np.ndarray, valid: np.ndarray | None) -> pa.Array:
-    mask = None if valid is None else ~valid
-    if field.datatype == "INT64":
-        if values.dtype.kind not in "iu" or values.dtype == np.uint64:
-            raise InputError(f"input {field.name!r} is {_kind_of(values)}; it must be INT64, as in the logs")
-        return pa.array(values.astype(np.int64), mask=mask)
-    texts = _strings(field, values, mask)
-    if field.required:
-        row = pc.index(texts, "").as_py()
-        if row >= 0:
-            raise InputError(f"input {field.name!r} is empty in row {row}; it must be an identifier, as in the logs")
-    return texts
-
-
-def _strings(field: Field, values: np.ndarray, mask: np.ndarray | None) -> pa.Array:
-    if values.dtype != object:
-        raise InputError(f"input {field.name!r} is {_kind_of(values)}; it must be BYTES, as in the logs")
-    try:
-        return pa.array(values, pa.binary(), mask=mask).cast(pa.string())
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise InputError(f"input {field.name!r} holds bytes that are not UTF-8 text") from error
-
-
-def _action_types(field: Field, values: np.ndarray, valid: np.ndarray | None) -> pa.Array:
-    texts = _strings(field, values, None)
-    unknown = [name for name in texts.unique().to_pylist() if name not in ACTION_TYPES]
-    if unknown:
-        raise InputError(f"input {field.name!r} has {unknown[0]!r}; it must be one of {list(ACTION_TYPES)}")
-    return texts
-
-
-def _numbers(field: Field, values: np.ndarray, valid: np.ndarray | None) -> pa.Array:
-    if values.dtype.kind not in "iuf":
-        raise InputError(f"input {field.name!r} is {_kind_of(values)}; it must be FP32")
-    numbers = values.astype(np.float64) if valid is None else np.where(valid, values, np.nan)
-    wrong = ~is_number(numbers) & (field.required | ~np.isnan(numbers))
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise InputError(f"input {field.name!r} has {numbers[row]} in row {row}; it must be a finite number of 32 bits")
-    return pa.array(numbers)
-
-
-def _kind_of(values: np.ndarray) -> str:
-    return "BYTES" if values.dtype == object else str(values.dtype)
-
-
-_CHECKS = {
-    "timestamp": _timestamps,
-    "identifier": _identifiers,
-    "action_type": _action_types,
-    "number": _numbers,
-}

@@ -168,9 +168,8 @@ def test_version_whose_graph_fails_is_refused_before_any_request(published, fres
     def failing(onnx, where, *settings):
         if published.new not in where:
             return real(onnx, where, *settings)
-        return SimpleNamespace(
-            get_providers=lambda: ["CPU"], run=lambda *_: (_ for _ in ()).throw(RuntimeError("bad node\nsecond line"))
-        )
+        error = RuntimeError("bad node\nsecond line")
+        return SimpleNamespace(get_providers=lambda: ["CPU"], run=lambda *_: (_ for _ in ()).throw(error))
 
     monkeypatch.setattr(ranker_version, "start_session", failing)
     tier = tier_of(fresh_store)
