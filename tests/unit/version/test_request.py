@@ -63,6 +63,14 @@ def test_empty_identifier_is_none_as_in_the_logs(part, name):
         contract.read(tensors, Limits())
 
 
+@pytest.mark.parametrize("wrong", [1e308, -1e39, float("inf")])
+def test_numbers_are_those_of_32_bits(wrong):
+    tensors = request_tensors(REQUEST)
+    tensors["price"] = np.array([wrong, 1.0])
+    with pytest.raises(InputError, match="input 'price' has .* in row 0; it must be a finite number of 32 bits"):
+        CONTRACT.read(tensors, Limits())
+
+
 def test_tensors_are_derived_from_the_feature_list():
     found = {(field.name, field.datatype, field.required) for field in CONTRACT.fields.values()}
     assert found == {
