@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 from tensorflow_metadata.proto.v0 import anomalies_pb2
@@ -58,6 +58,11 @@ class ValidationConfig(Config):
     )
     severities: dict[str, Severity] = Field({}, description="by anomaly type; comparisons of days warn, others stop")
     beam_options: BeamOptions = LOCAL_RUNNER
+
+    @property
+    def deciding(self) -> dict[str, Any]:
+        """What decides the outcome, as plain values: not how Beam runs."""
+        return self.model_dump(mode="json", exclude={"beam_options"})
 
     @field_validator("severities")
     @classmethod

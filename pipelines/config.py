@@ -88,14 +88,14 @@ def load_config(name_or_uri: str, with_schema: bool = True) -> RunConfig:
         names = sorted(entry.name for entry in files("pipelines.configs").iterdir())
         known = [name.removesuffix(".yaml") for name in names if name.endswith(".yaml")]
         raise InputError(f"{name_or_uri}: no such configuration file, nor one of the shipped {known}")
-    values = read_yaml(uri)
+    values, lines = read_yaml(uri)
     shared, arms = values.pop("train", {}), values.get("arms", {})
     if not isinstance(shared, dict) or not isinstance(arms, dict):
         raise InputError(f"{uri}: train and arms must be mappings")
     shared, recipes = _resolved(shared), {name: _resolved(recipe or {}) for name, recipe in arms.items()}
     values["arms"] = {name: _merge(shared, recipe) for name, recipe in recipes.items()}
     _read_schema(values, uri, with_schema)
-    return RunConfig.parse(values, uri)
+    return RunConfig.parse(values, uri, lines)
 
 
 def _read_schema(values: dict[str, Any], uri: str, with_schema: bool) -> None:

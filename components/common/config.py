@@ -8,16 +8,31 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from components.common import storage
 from components.common.digests import digest_bytes, digest_json
 from components.common.errors import InputError
+
+T = TypeVar("T", bound=Hashable)
+
+
+def _check_distinct(values: tuple[T, ...]) -> tuple[T, ...]:
+    twice = [value for value, count in Counter(values).items() if count > 1]
+    if twice:
+        raise ValueError(f"{twice[0]!r} is given twice; take one out")
+    return values
+
+
+Distinct = AfterValidator(_check_distinct)
+# Whatever draws by it takes it as a number of 64 bits with a sign.
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Config(BaseModel):
@@ -26,12 +41,13 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any], where: str) -> Self:
+    def parse(cls, values: Mapping[str, Any], where: str, lines: YamlLines | None = None) -> Self:
         """Validate plain values, from YAML or JSON.
 
         Args:
             values: The keys and values.
             where: Names the section in error messages, e.g. `configs/demo.yaml: join`.
+            lines: Where the values stand in their file.
 
         Raises:
             InputError: One line that names every offending field, its value and what it must be.
@@ -39,7 +55,7 @@ class Config(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise InputError(f"{where}: {_describe(error)}") from error
+            raise InputError(f"{where}: {_describe(error, lines or YamlLines())}") from error
 
     def digest(self) -> str:
         """SHA-256 of the resolved values."""
@@ -106,10 +122,12 @@ _WORDING = {
 }
 
 
-def _describe(error: ValidationError) -> str:
+def _describe(error: ValidationError, yaml_lines: YamlLines) -> str:
     lines = []
     for item in error.errors():
-        field = ".".join(str(part) for part in item["loc"]) or "(whole section)"
+        line = yaml_lines.find(item["loc"])
+        at = "" if line is None else f"line {line}: "
+        field = at + (".".join(str(part) for part in item["loc"]) or "(whole section)")
         if item["type"] == "extra_forbidden":
             lines.append(f"{field}: unknown key; remove it or correct its spelling")
         elif item["type"] == "missing":
@@ -120,18 +138,58 @@ def _describe(error: ValidationError) -> str:
     return "; ".join(lines)
 
 
-def read_yaml(uri: str) -> dict[str, Any]:
-    """Read a YAML mapping.
+class YamlLines:
+    """Lines of the keys and items of a YAML file, from 1."""
+
+    def __init__(self, content: bytes = b"") -> None:
+        """Find the lines of a file that is valid YAML."""
+        self._lines: dict[tuple[str | int, ...], int] = {}
+        root = yaml.compose(content, Loader=yaml.SafeLoader)
+        if root is not None:
+            self._add((), root)
+
+    def _add(self, path: tuple[str | int, ...], node: yaml.Node) -> None:
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                self._lines[(*path, key.value)] = key.start_mark.line + 1
+                self._add((*path, key.value), value)
+        elif isinstance(node, yaml.SequenceNode):
+            for number, value in enumerate(node.value):
+                self._lines[(*path, number)] = value.start_mark.line + 1
+                self._add((*path, number), value)
+
+    def find(self, location: Sequence[str | int]) -> int | None:
+        """The line of a field, or of what it would stand in; None where neither is in the file.
+
+        What an arm's section does not have comes from the section `train`, and pydantic names a union's kind as well.
+        """
+        own = self._deepest(location)
+        if location and location[0] == "arms":
+            shared = self._deepest(("train", *location[2:]))
+            own = shared if len(shared) - len(("train",)) > len(own) - len(("arms", "arm")) else own
+        return self._lines.get(own)
+
+    def _deepest(self, location: Sequence[str | int]) -> tuple[str | int, ...]:
+        path: tuple[str | int, ...] = ()
+        for part in location:
+            if (*path, part) in self._lines:
+                path = (*path, part)
+        return path
+
+
+def read_yaml(uri: str) -> tuple[dict[str, Any], YamlLines]:
+    """Read a YAML mapping, and where its values stand.
 
     Raises:
         InputError: If the file is absent, is not YAML, or is not a mapping.
     """
     if not storage.exists(uri):
         raise InputError(f"{uri}: no such configuration file")
+    content = storage.read_bytes(uri)
     try:
-        values = yaml.safe_load(storage.read_bytes(uri))
+        values, lines = yaml.safe_load(content), YamlLines(content)
     except yaml.YAMLError as error:
         raise InputError(f"{uri}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise InputError(f"{uri}: expected a mapping of sections, found {type(values).__name__}")
-    return values
+    return values, lines

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from components.common.config import Config
+from components.common.config import Config, Distinct
 from components.common.days import day_range
 
 IMPRESSIONS = "impressions"
@@ -95,7 +95,9 @@ class DatasetConfig(Config):
     closed_days: tuple[date, ...] = Field((), description="days without any event, e.g. holidays of a shop")
     context_identifiers: tuple[str, ...] = Field((), description="further identifier columns of impressions")
     context_numbers: tuple[str, ...] = Field((), description="further numeric columns of impressions")
-    action_entities: tuple[str, ...] = Field((), description="context identifiers that actions carry as well")
+    action_entities: Annotated[tuple[str, ...], Distinct] = Field(
+        (), description="context identifiers that actions carry as well"
+    )
     click_days: int = Field(1, ge=1, le=30, description="how long after an impression its click may come")
     good_click: GoodClickRule = GoodClickRule()
     attribution: dict[Literal["add_to_cart", "checkout"], AttributionRule]

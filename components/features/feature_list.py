@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from components.common.config import Config
+from components.common.config import Config, Distinct
 from components.features.binary_code import BinaryCode
 from components.features.events import ACTION_TYPES, DatasetConfig
 
@@ -15,6 +15,9 @@ CLOCK_FEATURES = ("hour_of_day", "day_of_week")
 NUM_GAP_BUCKETS = 32
 ENGAGEMENT_RATES = ("click", "add_to_cart", "checkout")
 _SEQUENCE_FIXED = {"action_type": len(ACTION_TYPES), "gap": NUM_GAP_BUCKETS}
+
+
+Names = Annotated[tuple[str, ...], Distinct]
 
 
 class CategoricalFeature(Config):
@@ -43,22 +46,24 @@ class SequenceFeature(Config):
     """The user's last actions before the impression, each looked up in the tables of its entities."""
 
     length: int = Field(20, ge=1, le=1000)
-    entities: tuple[str, ...] = ("item_id",)
-    action_types: tuple[str, ...] = ACTION_TYPES
+    entities: Names = ("item_id",)
+    action_types: Names = ACTION_TYPES
 
 
 class CountFeatures(Config):
     """How often, and how long ago, the user acted on the impression's own entities."""
 
-    entities: tuple[str, ...] = ("item_id",)
-    action_types: tuple[str, ...] = ACTION_TYPES
-    windows_days: tuple[Annotated[int, Field(ge=1)], ...] = Field((7, 28), min_length=1, description="trailing windows")
+    entities: Names = ("item_id",)
+    action_types: Names = ACTION_TYPES
+    windows_days: Annotated[tuple[Annotated[int, Field(ge=1, le=365)], ...], Distinct] = Field(
+        (7, 28), min_length=1, description="trailing windows"
+    )
 
 
 class EngagementFeatures(Config):
     """Smoothed rates of an entity up to the day before the impression."""
 
-    entities: tuple[str, ...] = ("item_id",)
+    entities: Names = ("item_id",)
     window_days: int = Field(28, ge=1, le=365)
     smoothing: float = Field(20.0, gt=0, description="impressions at the overall rate that each entity starts with")
 
@@ -70,11 +75,15 @@ class FeatureConfig(Config):
     sequence: SequenceFeature = SequenceFeature()
     counts: CountFeatures = CountFeatures()
     engagement: EngagementFeatures = EngagementFeatures()
-    numbers: tuple[str, ...] = Field((), description="context numbers used as they are")
+    numbers: Names = Field((), description="context numbers used as they are")
 
     @model_validator(mode="after")
     def _check_sequence(self) -> FeatureConfig:
-        tables = {feature.name for feature in self.categorical}
+        names = [feature.name for feature in self.categorical]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"categorical: {twice[0]!r} is given twice; take one out")
+        tables = set(names)
         for entity in self.sequence.entities:
             if entity not in tables:
                 raise ValueError(f"sequence.entities: {entity!r} has no table; add it to categorical")

@@ -7,14 +7,14 @@ from typing import Any
 from pydantic import Field
 
 from components.common.beam import LOCAL_RUNNER, BeamOptions
-from components.common.config import Config
+from components.common.config import Config, Seed
 
 
 class JoinConfig(Config):
     """Sampling, sharding and the Beam runner."""
 
     negative_keep_rate: float = Field(1.0, gt=0, le=1, description="share of impressions without any positive kept")
-    salt: int = Field(20170301, description="seed of the sampling hash; another salt keeps other negatives")
+    salt: Seed = Field(20170301, description="seed of the sampling hash; another salt keeps other negatives")
     max_duplicate_share: float = Field(
         0.01, ge=0, le=1, description="impressions of a day whose id was used before; more of them stop the run"
     )

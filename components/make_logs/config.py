@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from components.common.config import Config
+from components.common.config import Config, Seed
 from components.common.errors import InputError
 
 
@@ -40,7 +40,7 @@ class SimulatorSource(Config):
     add_to_cart_given_view: float = Field(0.06, gt=0, lt=1)
     checkout_given_view: float = Field(0.03, gt=0, lt=1)
     mean_delay_days: float = Field(1.5, gt=0, description="mean delay from click or view to conversion")
-    seed: int = 0
+    seed: Seed = 0
 
 
 class ParquetTable(Config):

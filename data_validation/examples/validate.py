@@ -90,7 +90,7 @@ def validate_examples(
         InputError: If an anomaly stops the run; nothing is kept of that day.
     """
     store, schema = Store(store_uri), schema_of(features, config)
-    settings = {"schema": text_format.MessageToString(schema), "validation": config.model_dump(mode="json")}
+    settings = {"schema": text_format.MessageToString(schema), "validation": config.deciding}
     splits = {day: EARLY if early else described_split(store, day) for day in days}
     warnings_of: dict[str, list[str]] = {}
     progress = Progress("validate_examples", len(days))

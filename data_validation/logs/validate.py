@@ -64,7 +64,7 @@ def validate_logs(
     places = {f"{name} of {day}": pa.schema(manifest.identifier_types) for (name, day), manifest in manifests.items()}
     _check_types(places, storage.join_uri(store.root, "clean_logs"))
     keys = [[name, str(day), manifest.origin.key] for (name, day), manifest in manifests.items()]
-    origin = STEP.origin({"clean_logs": digest_json(keys)}, config.model_dump(mode="json"))
+    origin = STEP.origin({"clean_logs": digest_json(keys)}, config.deciding)
     verdict_uri = store.log_verdict(days[0], days[-1])
     if not find_current(verdict_uri, LogVerdictManifest, origin):
         page = _check_expectations(store, dataset, config, manifests)

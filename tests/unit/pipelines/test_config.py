@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ from components.common.config import read_yaml
 from components.common.errors import InputError
 from components.gate.config import GateConfig
 from components.join.config import JoinConfig
+from data_validation.config import ValidationConfig
 from pipelines.config import load_config
 from tests.conftest import small_values, write_config
 
@@ -35,6 +37,63 @@ def test_cross_field_check_names_the_fields():
 def test_runners_that_lose_rows_are_refused(option):
     with pytest.raises(InputError, match="beam_options"):
         JoinConfig.parse({"beam_options": ["--runner=FnApiRunner", option]}, "join")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--runner=FnApiRunner", "--direct_num_worker=2"], "no option --direct_num_worker, but --direct_num_workers"),
+        (["--runner=FnApiRunner", "--direct_num_workers=two"], "direct_num_workers: invalid int value: 'two'"),
+        (["--runner=FlinkRunner", "--paralelism=4"], "no option --paralelism, but --parallelism"),
+    ],
+)
+def test_misspelt_beam_options_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        JoinConfig.parse({"beam_options": options}, "join")
+
+
+def test_options_that_only_a_job_server_knows_are_taken():
+    options = ("--runner=FlinkRunner", "--parallelism=4", "--checkpointingInterval=60000")
+    assert JoinConfig.parse({"beam_options": options}, "join").beam_options == options
+
+
+def test_how_beam_runs_decides_no_verdict():
+    options = ["--runner=FnApiRunner", "--direct_num_workers=2"]
+    assert ValidationConfig.parse({"beam_options": options}, "").deciding == ValidationConfig().deciding
+    assert ValidationConfig(max_drift=0.4).deciding != ValidationConfig().deciding
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "message"),
+    [
+        ("join", {"salt": -1}, r"line \d+: join.salt = -1: Input should be greater than or equal to 0"),
+        ("join", {"salt": 2**63}, r"line \d+: join.salt = "),
+        ("join", {"keep": 0.5}, r"line \d+: join.keep: unknown key"),
+        ("source", {"seed": -1}, r"line \d+: source.simulator.seed = -1"),
+        ("features", {"numbers": ["price", "price"]}, "features.numbers: 'price' is given twice"),
+        ("features", {"counts": {"windows_days": [7, 7]}}, "features.counts.windows_days: 7 is given twice"),
+        ("features", {"counts": {"windows_days": [7, 366]}}, r"features.counts.windows_days.1 = 366"),
+        ("train", {"seed": -1}, r"line \d+: arms.control.seed = -1.*line \d+: arms.candidate.seed = -1"),
+    ],
+)
+def test_what_is_out_of_bounds_is_named_with_its_line(tmp_path, section, change, message):
+    values = small_values()
+    values[section] = {**values.get(section, {}), **change}
+    path = write_config(tmp_path / "config.yaml", values)
+    with pytest.raises(InputError, match=message) as raised:
+        load_config(str(path))
+    lines, places = path.read_text().splitlines(), re.findall(r"line (\d+): ([\w.]+)", str(raised.value))
+    assert places
+    for number, field in places:
+        *_, name = [part for part in field.split(".") if not part.isdigit()]
+        assert f"{name}:" in lines[int(number) - 1] or "- " in lines[int(number) - 1] or name == "keep"
+
+
+def test_feature_that_is_given_twice_is_refused(tmp_path):
+    values = small_values()
+    values["features"]["categorical"].append(values["features"]["categorical"][0])
+    with pytest.raises(InputError, match=r"line \d+: features: categorical: '\w+' is given twice"):
+        load_config(str(write_config(tmp_path / "config.yaml", values)))
 
 
 @pytest.mark.parametrize("content", ["- a list", "key: [unclosed"])
