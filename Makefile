@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-dep
 DEMO_STORE ?= runs/demo
 PYTEST_WORKERS ?= 2
 
-.PHONY: help demo test lint format compile golden study-demo study-training study-training-journey study-join bench-join bench-train bench-train-peers bench-serve bench-gpu lock clean
+.PHONY: help demo test lint format compile golden study-demo study-training study-training-journey study-join bench-join bench-evaluate bench-train bench-train-peers bench-serve bench-gpu lock clean
 .DEFAULT_GOAL := help
 
 help:  ## say what can be made
@@ -51,6 +51,9 @@ bench-join: $(VENV)/.dev  ## the join against DuckDB on 10 million impressions, 
 	@mkdir -p build/bench
 	@$(BIN)/python -W ignore -m tests.benchmarks.join 2>build/bench/join.log || { tail -20 build/bench/join.log >&2; exit 1; }
 	@$(BIN)/python -W ignore -m tests.benchmarks.statistics
+
+bench-evaluate: $(VENV)/.dev  ## judging five million rows: time and peak memory; and what comparing digests adds to reading
+	@$(BIN)/python -W ignore -m tests.benchmarks.evaluate
 
 bench-train: $(VENV)/.dev  ## embedding tables and their optimizers on two million rows, about five minutes
 	@$(BIN)/python -W ignore -m tests.benchmarks.train 2>/dev/null

@@ -15,7 +15,14 @@ from cli.command import DEMO_STORE, DebugOption, StoreOption, clear_errors, say
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.releases import EXPERIMENT_CHANNEL, PRODUCTION_CHANNEL, known_pointer
-from components.serve.config import EmbeddingTierConfig, RankerTierConfig
+from components.serve.config import (
+    EMBEDDING_GRPC_PORT,
+    EMBEDDING_HTTP_PORT,
+    RANKER_GRPC_PORT,
+    RANKER_HTTP_PORT,
+    EmbeddingTierConfig,
+    RankerTierConfig,
+)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Serve a published version in two tiers.")
 
@@ -26,7 +33,7 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Another setting, NAME=VALUE; components/serve/config.py lists them."),
 ]
-_LOCAL_EMBEDDING, _LOCAL_RANKER = "localhost:9000", "localhost:8081"
+_LOCAL_EMBEDDING, _LOCAL_RANKER = f"localhost:{EMBEDDING_GRPC_PORT}", f"localhost:{RANKER_GRPC_PORT}"
 _STOP_SECONDS = 20
 
 
@@ -43,8 +50,8 @@ def _settings(chosen: list[str] | None) -> dict[str, str]:
 def embedding(
     store: StoreOption = DEMO_STORE,
     deployment: DeploymentOption = "local",
-    grpc_port: Annotated[int, typer.Option(help="Of the Open Inference Protocol.")] = 9000,
-    http_port: Annotated[int, typer.Option(help="Of /live, /ready and /metrics.")] = 9080,
+    grpc_port: Annotated[int, typer.Option(help="Of the Open Inference Protocol.")] = EMBEDDING_GRPC_PORT,
+    http_port: Annotated[int, typer.Option(help="Of /live, /ready and /metrics.")] = EMBEDDING_HTTP_PORT,
     setting: SetOption = None,
     debug: DebugOption = False,
 ) -> None:
@@ -63,8 +70,8 @@ def ranker(
     embedding_address: Annotated[
         str, typer.Option(help="host:port of the embedding tier; '' holds the tables in this process.")
     ] = _LOCAL_EMBEDDING,
-    grpc_port: Annotated[int, typer.Option(help="Of the Open Inference Protocol.")] = 8081,
-    http_port: Annotated[int, typer.Option(help="Of REST, /v2/models/ranker/ready and /metrics.")] = 8080,
+    grpc_port: Annotated[int, typer.Option(help="Of the Open Inference Protocol.")] = RANKER_GRPC_PORT,
+    http_port: Annotated[int, typer.Option(help="Of REST, /v2/models/ranker/ready and /metrics.")] = RANKER_HTTP_PORT,
     setting: SetOption = None,
     debug: DebugOption = False,
 ) -> None:
@@ -82,10 +89,10 @@ def ranker(
 def local(
     store: StoreOption = DEMO_STORE,
     deployment: DeploymentOption = "local",
-    grpc_port: Annotated[int, typer.Option(help="Of the ranker.")] = 8081,
-    http_port: Annotated[int, typer.Option(help="Of the ranker.")] = 8080,
-    embedding_grpc_port: Annotated[int, typer.Option(help="Of the embedding tier.")] = 9000,
-    embedding_http_port: Annotated[int, typer.Option(help="Of the embedding tier.")] = 9080,
+    grpc_port: Annotated[int, typer.Option(help="Of the ranker.")] = RANKER_GRPC_PORT,
+    http_port: Annotated[int, typer.Option(help="Of the ranker.")] = RANKER_HTTP_PORT,
+    embedding_grpc_port: Annotated[int, typer.Option(help="Of the embedding tier.")] = EMBEDDING_GRPC_PORT,
+    embedding_http_port: Annotated[int, typer.Option(help="Of the embedding tier.")] = EMBEDDING_HTTP_PORT,
     debug: DebugOption = False,
 ) -> None:
     """Serve both tiers on this machine, one process each, until Ctrl-C."""

@@ -32,6 +32,11 @@ def microseconds(day: date) -> int:
     return (day - _EPOCH).days * MICROSECONDS_PER_DAY
 
 
+def day_of(num_days: int) -> date:
+    """The UTC day that is some days after the epoch's."""
+    return _EPOCH + timedelta(days=num_days)
+
+
 def utc_today() -> date:
     """The current UTC day, for scheduled runs that are not told their `as_of`."""
     return datetime.now(UTC).date()

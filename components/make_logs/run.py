@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from components.common import storage
 from components.common.config import ResolvedConfig
-from components.common.days import MICROSECONDS_PER_DAY
+from components.common.days import MICROSECONDS_PER_DAY, day_of
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.manifests import Manifest, Origin, Step, find_current, write_artifact
@@ -91,7 +91,7 @@ def _split_days(table: pa.Table) -> Iterator[tuple[date, pa.Table]]:
     ordinals = table["timestamp"].cast(pa.int64()).to_numpy() // MICROSECONDS_PER_DAY
     starts = np.flatnonzero(np.diff(ordinals, prepend=-1))
     for start, stop in zip(starts, [*starts[1:], len(ordinals)], strict=True):
-        yield date(1970, 1, 1).fromordinal(719163 + int(ordinals[start])), table.slice(start, stop - start)
+        yield day_of(int(ordinals[start])), table.slice(start, stop - start)
 
 
 def _write_day(uri: str, table: pa.Table, origin: Origin) -> None:

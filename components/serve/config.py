@@ -11,6 +11,8 @@ from components.common.errors import InputError
 from components.version.request import Limits
 
 MAX_MESSAGE_BYTES = 16 * 2**20
+EMBEDDING_GRPC_PORT, EMBEDDING_HTTP_PORT = 9000, 9080
+RANKER_GRPC_PORT, RANKER_HTTP_PORT = 8081, 8080
 
 
 class TierConfig(Config):
@@ -49,8 +51,8 @@ class TierConfig(Config):
 class EmbeddingTierConfig(TierConfig):
     """Settings of the servers that hold tables."""
 
-    grpc_port: int = Field(9000, ge=0, le=65535)
-    http_port: int = Field(9080, ge=0, le=65535)
+    grpc_port: int = Field(EMBEDDING_GRPC_PORT, ge=0, le=65535)
+    http_port: int = Field(EMBEDDING_HTTP_PORT, ge=0, le=65535)
     threads: int = Field(4, ge=1, description="that answer requests")
     max_ids: int = Field(500_000, ge=1, description="of one request")
 
@@ -58,8 +60,8 @@ class EmbeddingTierConfig(TierConfig):
 class RankerTierConfig(TierConfig):
     """Settings of the servers that run rankers."""
 
-    grpc_port: int = Field(8081, ge=0, le=65535)
-    http_port: int = Field(8080, ge=0, le=65535)
+    grpc_port: int = Field(RANKER_GRPC_PORT, ge=0, le=65535)
+    http_port: int = Field(RANKER_HTTP_PORT, ge=0, le=65535)
     embedding_address: str = Field(
         "", pattern=r"^$|^[^/]+:\d+$", description="host:port of the embedding tier; empty: tables in this process"
     )

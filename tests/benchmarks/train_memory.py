@@ -6,20 +6,14 @@ own, and from a small one: a child's peak starts at its parent's.
 
 from __future__ import annotations
 
-import resource
-
 import torch
 
 from components.tables import memory
+from tests.benchmarks.peak_memory import peak_mb
 from tests.benchmarks.train_dcn import Afterclick
 from tests.benchmarks.train_rows import BATCH, LARGE, draw_rows
 
 NUM_THREADS, STEPS = 2, 20
-
-
-def peak_mb() -> float:
-    """Of this process, in units of 10^6 bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def main() -> None:

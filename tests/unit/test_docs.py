@@ -35,3 +35,10 @@ def test_make_targets_that_are_named_are_there():
     targets = set(re.findall(r"^([a-z-]+):", Path("Makefile").read_text(), re.M))
     named = {name for page in DOCS for name in re.findall(r"(?:`|^)make ([a-z-]+)", page.read_text(), re.M)}
     assert named - targets == set()
+
+
+@pytest.mark.parametrize("page", DOCS, ids=str)
+def test_tests_that_are_named_are_there(page):
+    sources = "".join(path.read_text() for path in Path("tests").rglob("test_*.py"))
+    named = re.findall(r"`(test_\w+)`", page.read_text())
+    assert [name for name in named if f"def {name}(" not in sources] == []

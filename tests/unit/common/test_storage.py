@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 import uuid
+from datetime import date
 from typing import ClassVar
 
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pytest
 
 from components.common import storage
 from components.common.errors import InputError
+from components.common.layout import Store
 from components.common.manifests import (
     Manifest,
     Step,
@@ -96,6 +98,19 @@ def test_directory_that_is_made_again_does_not_exist_meanwhile_on_object_stores(
     with storage.new_directory(uri) as folder:
         assert folder == uri and find_manifest(uri, Greeting) is None and storage.list_names(uri) == []
         storage.write_bytes(storage.join_uri(folder, storage.MANIFEST_NAME), greeting().to_bytes())
+
+
+def test_day_that_is_half_copied_is_no_day(root):
+    """Object stores have no rename: a checkpoint's files are there before it is, and stay when its writer is killed."""
+    store = Store(root)
+    for day in (date(2026, 1, 1), date(2026, 1, 2)):
+        uri = store.checkpoint("control", day)
+        write_artifact(
+            uri, Greeting(origin=STEP.origin()), lambda folder: storage.write_bytes(f"{folder}/weights", b"w")
+        )
+    storage.write_bytes(f"{store.checkpoint('control', date(2026, 1, 3))}/weights", b"w")
+    storage.remove(f"{store.checkpoint('control', date(2026, 1, 2))}/{storage.MANIFEST_NAME}")
+    assert store.checkpoint_days("control") == [date(2026, 1, 1)]
 
 
 def test_file_is_put_once_on_object_stores(monkeypatch):
