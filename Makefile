@@ -18,7 +18,7 @@ demo: $(VENV)/.runtime  ## real logs to a published, gated model, in runs/demo; 
 	@$(BIN)/afterclick demo --store $(DEMO_STORE)
 
 test: $(VENV)/.dev  ## all tests, with end-to-end runs of the pipelines
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev  ## ruff and mypy
 	$(BIN)/ruff check .

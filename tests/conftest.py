@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from xdist.scheduler import LoadScopeScheduling
 
 from components.common import storage
 from components.common.layout import Store
@@ -19,6 +20,26 @@ os.environ.setdefault("AFTERCLICK_PROGRESS_SECONDS", "1000")
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 # Threads that wait for work must not keep the cores of the other tests busy; read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# Their fixtures take longer than their tests: one worker makes them once.
+_ON_ONE_WORKER = (
+    "tests/pipelines/test_end_to_end.py",
+    "tests/unit/export/test_single_file.py",
+    "tests/unit/serve/",
+    "tests/unit/tables/test_sharding.py",
+)
+
+
+class _Scheduling(LoadScopeScheduling):
+    """Spreads tests over workers one by one, except those that share large fixtures, which come first."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return next((path for path in _ON_ONE_WORKER if nodeid.startswith(path)), nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _Scheduling:
+    """In place of the marker `xdist_group`, which xdist 3.8 loses under pytest 9.2."""
+    return _Scheduling(config, log)
 
 
 def small_values() -> dict:

@@ -49,6 +49,7 @@ def join_days(store_uri: str, job: JoinJob) -> dict[str, int]:
             f"{job.dataset.mature_on(job.last_day) + timedelta(days=1)} on; join it then"
         )
     store = Store(store_uri)
+    scratch_uri = store.new_scratch("join")
     clean = _clean_manifests(store, job)
     days = job.dataset.open_days(job.first_day, job.last_day)
     outputs = {day: _day_output(job, clean, day) for day in days}
@@ -57,7 +58,7 @@ def join_days(store_uri: str, job: JoinJob) -> dict[str, int]:
         log_line("join", f"{job.first_day}..{job.last_day}: examples are there, nothing to do")
         return {}
     first, last = missing[0], missing[-1]
-    counts = _run_pipeline(store, replace(job, first_day=first, last_day=last), clean, outputs)
+    counts = _run_pipeline(store, replace(job, first_day=first, last_day=last), clean, outputs, scratch_uri)
     lost = [str(day) for day in days if not _is_done(store, job, day, outputs[day])]
     if lost:
         raise RuntimeError(f"join: the Beam runner returned without writing {lost}; use another runner")
@@ -127,7 +128,11 @@ def _identifiers(manifests: dict[tuple[str, date], CleanLogManifest]) -> dict[st
 
 
 def _run_pipeline(
-    store: Store, job: JoinJob, clean: dict[date, dict[str, CleanLogManifest]], outputs: dict[date, DayOutput]
+    store: Store,
+    job: JoinJob,
+    clean: dict[date, dict[str, CleanLogManifest]],
+    outputs: dict[date, DayOutput],
+    scratch_uri: str,
 ) -> dict[str, int]:
     read = job.dataset.days_read(job.first_day, job.last_day, job.history_days)
     manifests = {(name, day): clean[day][name] for day in read if day in clean for name in LOG_NAMES}
@@ -135,7 +140,7 @@ def _run_pipeline(
     plan = JoinPlan(
         job=job,
         store_root=store.root,
-        scratch_uri=store.new_scratch("join"),
+        scratch_uri=scratch_uri,
         outputs={day: outputs[day] for day in job.dataset.open_days(job.first_day, job.last_day)},
         expected=(rows[IMPRESSIONS], rows[ACTIONS]),
         num_shards=max(1, math.ceil(sum(rows.values()) / job.config.rows_per_shard)),

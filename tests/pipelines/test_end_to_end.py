@@ -24,9 +24,6 @@ from pipelines.config import load_config
 from tests.conftest import small_values, write_config
 from tests.serving import free_port
 
-# The fixtures are whole runs: one worker makes them once.
-pytestmark = pytest.mark.xdist_group("end_to_end")
-
 AFTERCLICK = [sys.executable, "-m", "cli.main"]
 # Any candidate passes that is scored on days enough.
 OPEN_GATE = {"min_gain_percent": -100.0, "max_objective_loss_percent": 100.0}

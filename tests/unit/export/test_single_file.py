@@ -28,8 +28,6 @@ from tests.unit.export.served import export_of, make_files
 
 FILES = ["predictor.onnx", "ranker.onnx", "tables.int4"]
 
-pytestmark = pytest.mark.xdist_group("single_file")
-
 
 def open_session(content):
     options = onnxruntime.SessionOptions()
