@@ -257,6 +257,29 @@ def show(
     say(*summary_lines(store, "show"))
 
 
+@app.command()
+@clear_errors
+def prune(
+    config: ConfigOption,
+    store: StoreOption,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted, and why.")] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Delete what the configuration's `retention` no longer keeps, as every run does when it ends."""
+    from cli.inspection import open_store
+    from components.common.retention import removals
+    from components.common.storage import num_bytes, remove
+    from pipelines.config import load_config
+
+    chosen, size = removals(open_store(store), load_config(config).retention), 0
+    for removal in chosen:
+        size += num_bytes(removal.uri)
+        say(f"{removal.uri}: {removal.reason}")
+        if not dry_run:
+            remove(removal.uri)
+    say(f"prune.{'would_remove' if dry_run else 'removed'}: {len(chosen)}", f"prune.mb: {size / 1e6:.1f}")
+
+
 app.command()(serve.rollout)
 
 

@@ -96,7 +96,7 @@ def local(
     debug: DebugOption = False,
 ) -> None:
     """Serve both tiers on this machine, one process each, until Ctrl-C."""
-    from components.serve.deployment import open_deployment
+    from components.common.deployments import open_deployment
 
     version = open_deployment(Store(store), deployment).current
     common = ["--store", store, "--deployment", deployment]
@@ -177,7 +177,7 @@ def rollout(
     Called again after a stop, it goes on; users can be taken back (--back) until the version before is retired, which
     follows the last share after --hold-seconds.
     """
-    from components.serve.deployment import known_deployment
+    from components.common.deployments import known_deployment
     from components.serve.rollout import Rollout, RolloutPlan, describe
 
     opened = Store(store)

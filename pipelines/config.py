@@ -13,6 +13,7 @@ from components.common import storage
 from components.common.config import Config, ResolvedConfig, read_yaml
 from components.common.errors import InputError
 from components.common.layout import Store
+from components.common.retention import RetentionConfig
 from components.evaluate.config import EvaluationConfig
 from components.export.config import ExportConfig
 from components.features.events import ACTIONS, IMPRESSIONS, DatasetConfig
@@ -53,6 +54,7 @@ class RunConfig(Config):
     evaluation: EvaluationConfig = EvaluationConfig()
     gate: GateConfig = GateConfig()
     export: ExportConfig = ExportConfig()
+    retention: RetentionConfig = RetentionConfig()
 
     @model_validator(mode="after")
     def _check_sections(self) -> RunConfig:

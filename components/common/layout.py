@@ -134,6 +134,10 @@ class Store:
         """An exported version that has not been published."""
         return join_uri(self.root, "exports", "versions", digest)
 
+    def staged_versions(self) -> list[str]:
+        """Digests of the checkpoints that have an exported version here."""
+        return finished_names(join_uri(self.root, "exports", "versions"))
+
     def export(self, pipeline: str, day: date) -> str:
         """What one pipeline's run of a day exported."""
         return join_uri(self.root, "exports", "runs", pipeline, f"{_DAY_PREFIX}{day}.json")
@@ -153,6 +157,10 @@ class Store:
     def deployment(self, name: str) -> str:
         """Which versions the servers of a deployment hold."""
         return join_uri(self.root, "deployments", f"{name}.json")
+
+    def deployments(self) -> list[str]:
+        """Names of the deployments that have a record."""
+        return [name.removesuffix(".json") for name in list_names(join_uri(self.root, "deployments"))]
 
     def publication(self, pipeline: str, day: date) -> str:
         """What one pipeline's run of a day published."""

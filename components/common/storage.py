@@ -108,6 +108,12 @@ def measure(uri: str) -> tuple[int, str]:
         return fs.size(path), hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def num_bytes(uri: str) -> int:
+    """Bytes of a file, or of all files in a directory."""
+    fs, path = filesystem(uri)
+    return int(fs.du(path))
+
+
 def map_bytes(uri: str) -> np.ndarray:
     """The content of a file, uint8, shape (size,); mapped into memory where the file is local."""
     fs, path = filesystem(uri)

@@ -9,6 +9,7 @@ from components.common import storage
 from components.common.config import ResolvedConfig
 from components.common.layout import Store
 from components.common.progress import log_line
+from components.common.retention import RetentionConfig, prune
 from components.common.runs import RunOutcome, close_run
 from components.features.events import DatasetConfig
 from components.report.facts import collect
@@ -26,13 +27,18 @@ def write_report(store_uri: str, dataset: DatasetConfig, pipeline: str, event_da
 
 
 def main(store_uri: str, config_uri: str, pipeline: str, event_date: str) -> tuple[str, RunOutcome]:
-    """Mark a run as finished, then write its report.
+    """Delete what is no longer kept, mark a run as finished, and write its report.
 
-    A page that cannot be drawn must not have the day taken again: it says so instead of a report.
+    What cannot be deleted or drawn must not have the day taken again: it is said instead.
     """
-    dataset = ResolvedConfig.open(config_uri).section(DatasetConfig, "dataset")
+    config, store = ResolvedConfig.open(config_uri), Store(store_uri)
+    dataset = config.section(DatasetConfig, "dataset")
     day = date.fromisoformat(event_date)
-    outcome = close_run(Store(store_uri), pipeline, day)
+    try:
+        prune(store, config.section(RetentionConfig, "retention"))
+    except (OSError, ValueError) as error:
+        log_line("report", f"{event_date}: ALARM: nothing is deleted: {' '.join(str(error).split())}")
+    outcome = close_run(store, pipeline, day)
     log_line("report", f"{event_date}: the {pipeline} run is finished")
     try:
         return write_report(store_uri, dataset, pipeline, day), outcome

@@ -20,10 +20,11 @@ import grpc
 import numpy as np
 from prometheus_client import make_wsgi_app
 
+from components.common.deployments import known_deployment, open_deployment
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.serve.config import EmbeddingTierConfig
-from components.serve.deployment import known_deployment, load_named, open_deployment
+from components.serve.loading import load_named
 from components.serve.observability import IN_FLIGHT, LOADED, REQUEST_SECONDS, REQUESTS, ROWS, log_as_json, log_event
 from components.serve.protocol import CATEGORICAL, SEQUENCE, TABLES_MODEL, pb, pb_grpc
 from components.serve.tensors import arrays_of, infer_response, shortened

@@ -12,10 +12,11 @@ from typing import TypeVar
 import grpc
 import numpy as np
 
+from components.common.deployments import known_deployment, open_deployment
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.serve.config import RankerTierConfig
-from components.serve.deployment import known_deployment, load_named, open_deployment
+from components.serve.loading import load_named
 from components.serve.observability import (
     CANDIDATES,
     LOADED,

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import grpc
 
+from components.common.deployments import Deployment, known_deployment, write_deployment
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.progress import log_line
-from components.serve.deployment import Deployment, known_deployment, write_deployment
 from components.serve.protocol import RANKER_MODEL, TABLES_MODEL, pb, pb_grpc
 from components.version.version import Version
 

@@ -29,9 +29,6 @@ class ExecutionConfig(Config):
     resume_minutes: float = Field(10.0, ge=0, description="between points that a killed run goes on from")
     resume_steps: int | None = Field(None, ge=1, description="the same in steps, instead of resume_minutes")
     keep_resume_points: int = Field(1, ge=1, description="of a run that goes on; those of a finished one are deleted")
-    keep_days: int | None = Field(
-        None, ge=2, description="daily checkpoints to keep beside those still in use; all when not given"
-    )
     sharding: ShardingConfig = ShardingConfig()
     tensorboard: bool = Field(True, description="write event files to the store's folder tensorboard")
 

@@ -28,7 +28,6 @@ from components.tables.processes import Process, joined_processes
 from components.train.config import TrainConfig
 from components.train.event_log import EventLog
 from components.train.loader import ExampleStream, open_stream
-from components.train.pruning import prune_checkpoints
 from components.train.resume import ResumePoints
 from components.train.training_run import Phase, TrainingRun
 from components.train.training_state import TrainingState, load_state, new_state, write_checkpoint
@@ -181,7 +180,6 @@ def _train(store: Store, state: TrainingState, phases: list[Phase], origin: Orig
     digest = process.agreed(checkpoint.checkpoint_digest if checkpoint else None)
     if not process.is_first:
         return digest
-    prune_checkpoints(store, lineage.arm, lineage.trained_through, config.execution.keep_days)
     num_examples = sum(len(phase.stream) for phase in phases)
     waited = run.trainer.waited_seconds / max(run.trainer.seconds, 1e-9)
     log_line(

@@ -24,11 +24,11 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
 
 from cli.logged_requests import logged_requests
 from components.common import storage
+from components.common.deployments import Deployment, open_deployment
 from components.common.layout import Store
 from components.common.releases import read_pointer
 from components.features.examples import EVALUATION, read_examples
 from components.features.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
-from components.serve.deployment import Deployment, open_deployment
 from components.serve.protocol import channel_options
 from components.serve.rollout import Rollout, RolloutPlan, begin
 from components.serve.tensors import infer_request, request_tensors

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from components.common import storage
+from components.common.deployments import Deployment, write_deployment
 from components.common.layout import Store
 from components.common.lineage import Lineage
 from components.common.manifests import Step, write_artifact
@@ -21,7 +22,6 @@ from components.features.feature_list import FeatureConfig
 from components.features.objectives import OBJECTIVE_NAMES
 from components.ranker.config import ModelConfig
 from components.ranker.ranker import RankerNet
-from components.serve.deployment import Deployment, write_deployment
 from components.version.int4 import Int4Layout
 from components.version.manifest import ONNX_INPUTS, RANKER_FILE, TABLES_FILE, VersionManifest
 from components.version.packed_tables import PackedTable, bytes_of

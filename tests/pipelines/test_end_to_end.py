@@ -116,6 +116,15 @@ def test_show_prints_what_a_script_needs(published):
     assert "show.published: " + read_pointer(store).version in afterclick("show", "-s", store.root)
 
 
+def test_prune_says_what_would_go(published):
+    store, config, _ = published
+    staged = store.staged_versions()
+    assert len(staged) == 1, "the last run's; those of earlier runs went when they were finished"
+    printed = afterclick("prune", "-c", config, "-s", store.root, "--dry-run")
+    assert f"{store.staged_version(staged[0])}: its run is finished" in printed
+    assert "prune.would_remove: 1" in printed and store.staged_versions() == staged
+
+
 def test_predict_answers_with_the_published_version(published):
     store, _, _ = published
     lines = afterclick("predict", "-s", store.root, "--limit", "3", "--json").splitlines()

@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+from components.common import storage
 from components.common.layout import Store
 from components.common.ledger import write_row
 from components.common.records import write_record
@@ -95,6 +96,16 @@ def test_run_is_finished_with_a_page_or_without(judged, trained, monkeypatch, ca
     assert outcome.blessed and outcome.reasons == ("good",)
     assert ("has no report: ZeroDivisionError" in page) is not drawn
     assert ("ALARM: there is no report: ZeroDivisionError" in capsys.readouterr().out) is not drawn
+
+
+def test_run_is_finished_if_nothing_can_be_deleted(judged, trained, capsys):
+    """What is in use cannot be told from a pointer that is damaged: everything stays, and it is said."""
+    store, _, config_uri = judged
+    storage.write_bytes(store.finished_run("batch", trained.scored_day), b"{}")
+    storage.write_bytes(store.pointer("CURRENT"), b"{")
+    main(store.root, config_uri, "daily", str(trained.scored_day))
+    assert store.finished_days("daily") == [trained.scored_day]
+    assert "ALARM: nothing is deleted: " in capsys.readouterr().out
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")

@@ -13,11 +13,11 @@ from kserve import InferInput, InferRequest
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
 from prometheus_client import REGISTRY
 
+from components.common.deployments import Deployment, write_deployment
 from components.common.errors import InputError
 from components.features.objectives import SERVED_OBJECTIVES
 from components.serve import ranker_version
 from components.serve.config import EmbeddingTierConfig, RankerTierConfig
-from components.serve.deployment import Deployment, write_deployment
 from components.serve.embedding_server import EmbeddingServicer, EmbeddingTier
 from components.serve.ranker_model import RankerModel, _listed
 from components.serve.ranker_tier import RankerTier, route

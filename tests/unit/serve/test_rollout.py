@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from components.common import storage
+from components.common.deployments import Deployment, open_deployment, read_deployment
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.serve.client import RankerClient
-from components.serve.deployment import Deployment, open_deployment, read_deployment
 from components.serve.rollout import Rollout, RolloutPlan, back, begin, next_step, step_back
 from tests.serving import Load, Server
 

@@ -10,8 +10,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from datetime import timedelta
-from types import SimpleNamespace
 
 import pytest
 
@@ -24,8 +22,7 @@ from components.features.objectives import OBJECTIVE_NAMES
 from components.ranker.checkpoint import CheckpointManifest
 from components.train.config import TrainConfig
 from components.train.curves import boundary_jumps
-from components.train.pruning import prune_checkpoints
-from components.train.run import train_batch, train_day
+from components.train.run import train_batch
 from components.train.training_run import TrainingRun
 from components.train.training_state import load_state
 from tests.unit.train.test_run import copy_examples
@@ -242,37 +239,6 @@ def test_best_is_taken_when_epochs_run_out(own):
 def test_a_test_takes_a_day_to_test_on(own):
     with pytest.raises(InputError, match="two at least"):
         train_batch(own.store.root, "x", own.config.features, recipe(test={}), own.batch_days[:1])
-
-
-def test_old_checkpoints_are_pruned_but_those_in_use(own, monkeypatch):
-    config = recipe(execution={"keep_days": 2})
-    train(own, config)
-    days = [*own.batch_days[3:], own.scored_day]
-    pointer = SimpleNamespace(arm="x", trained_through=days[0])
-    monkeypatch.setattr("components.train.pruning.read_pointer", lambda store, channel: pointer)
-    for _ in range(2):
-        # The second time finds days that are there, and makes those again that were pruned.
-        for before, day in zip([own.batch_days[2], *days], days, strict=False):
-            train_day(own.store.root, "x", own.config.features, config, day, before)
-    assert own.store.checkpoint_days("x") == [own.batch_days[2], *days], "nothing is scored yet"
-    for scored in days:
-        storage.write_bytes(own.store.finished_run("daily", scored), b"{}")
-    prune_checkpoints(own.store, "x", days[-1], None)
-    assert own.store.checkpoint_days("x") == [own.batch_days[2], *days]
-    monkeypatch.setattr("components.train.pruning.read_pointer", lambda store, channel: None)
-    prune_checkpoints(own.store, "x", days[-1], 1)
-    assert own.store.checkpoint_days("x") == [own.batch_days[2], days[-1]]
-
-
-def test_served_and_unscored_checkpoints_stay(own, monkeypatch):
-    days = [own.batch_days[2], *(own.scored_day + timedelta(days=number) for number in range(6))]
-    for day in days:
-        storage.write_bytes(storage.join_uri(own.store.checkpoint("x", day), "manifest.json"), b"{}")
-    storage.write_bytes(own.store.finished_run("daily", days[4]), b"{}")
-    pointer = SimpleNamespace(arm="x", trained_through=days[2])
-    monkeypatch.setattr("components.train.pruning.read_pointer", lambda store, channel: pointer)
-    prune_checkpoints(own.store, "x", days[-1], 2)
-    assert own.store.checkpoint_days("x") == [days[0], days[2], *days[4:]]
 
 
 def test_losses_are_there_for_tensorboard(own):

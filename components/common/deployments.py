@@ -1,4 +1,4 @@
-"""What a deployment serves: one record on disk that servers start from and a rollout moves along.
+"""What a deployment serves: one record in the store that servers start from and a rollout moves along.
 
 The three phases of a rollout (Su et al. 2025, 2508.05700): the new ranker beside the old one; the new tables, and
 requests routed by version; the old version retired.
@@ -6,8 +6,6 @@ requests routed by version; the old version retired.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -17,7 +15,6 @@ from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.records import find_record, write_record
 from components.common.releases import known_pointer
-from components.serve.observability import log_event
 
 Phase = Literal["steady", "ranker", "tables", "routing", "retiring"]
 
@@ -82,21 +79,6 @@ def known_deployment(store: Store, name: str) -> Deployment:
     if deployment is None:
         raise InputError(f"{store.deployment(name)}: no such deployment; it begins when its servers first start")
     return deployment
-
-
-def load_named(deployment: Deployment, versions: tuple[str, ...], load: Callable[[str], None]) -> None:
-    """Load versions before the first request; one that nobody is routed to may fail, and is logged.
-
-    Raises:
-        InputError: If one that users are routed to is absent or damaged.
-    """
-    for digest in versions:
-        try:
-            load(digest)
-        except (InputError, OSError) as error:
-            if digest in deployment.routes:
-                raise
-            log_event("version not loaded", logging.ERROR, version=digest, reason=str(error))
 
 
 def write_deployment(store: Store, name: str, deployment: Deployment) -> Deployment:

@@ -1,0 +1,142 @@
+"""What a store no longer needs: everything that runs leave behind, beside what is in use."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from pydantic import Field
+
+from components.common import storage
+from components.common.config import Config
+from components.common.deployments import read_deployment
+from components.common.layout import Store
+from components.common.ledger import ARMS
+from components.common.progress import log_line
+from components.common.releases import (
+    BATCH,
+    DAILY,
+    EXPERIMENT_CHANNEL,
+    PRODUCTION_CHANNEL,
+    read_blessing,
+    read_pointer,
+    read_publication,
+)
+
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+class RetentionConfig(Config):
+    """How much is kept beside what is in use, after every run; null keeps all of it.
+
+    The logs, the examples, the ledger and all records stay, whatever their age.
+    """
+
+    checkpoint_days: int | None = Field(14, ge=2, description="newest daily checkpoints of each arm")
+    versions: int | None = Field(10, ge=1, description="newest published versions, to go back to")
+    report_days: int | None = Field(60, ge=1, description="days of pages, TensorBoard's files and kfp's local files")
+
+
+@dataclass(frozen=True)
+class Removal:
+    """A file or directory that may go, and why."""
+
+    uri: str
+    reason: str
+
+
+def removals(store: Store, config: RetentionConfig) -> list[Removal]:
+    """What may go; what a channel, a deployment, an unfinished run or the next one needs is not in it.
+
+    Raises:
+        InputError: If a record that says what is in use is damaged: then nothing is certain.
+    """
+    finished = [(pipeline, day) for pipeline in (BATCH, DAILY) for day in store.finished_days(pipeline)]
+    if not finished:
+        return []
+    newest = max(day for _, day in finished)
+    return [
+        *_checkpoints(store, config.checkpoint_days, newest),
+        *_versions(store, config.versions),
+        *_staged_versions(store),
+        *_pages(store, config.report_days, newest),
+    ]
+
+
+def prune(store: Store, config: RetentionConfig) -> None:
+    """Delete what may go."""
+    chosen = removals(store, config)
+    for removal in chosen:
+        storage.remove(removal.uri)
+    if chosen:
+        log_line("prune", f"{len(chosen)} deleted that retention no longer keeps, such as {chosen[0].uri}")
+
+
+def _checkpoints(store: Store, keep: int | None, newest: date) -> Iterator[Removal]:
+    """Daily checkpoints but the newest ones up to the last finished run's day, which the next run scores.
+
+    There stay the first, which holds the batch, those whose version a channel points to, and later ones: training may
+    be ahead of scoring.
+    """
+    if keep is None:
+        return
+    for arm in ARMS:
+        days = [day for day in store.checkpoint_days(arm) if day <= newest]
+        pointers = (read_pointer(store, channel) for channel in (PRODUCTION_CHANNEL, EXPERIMENT_CHANNEL))
+        in_use = {pointer.trained_through for pointer in pointers if pointer is not None and pointer.arm == arm}
+        for day in days[1:-keep]:
+            if day not in in_use:
+                yield Removal(store.checkpoint(arm, day), f"older than the newest {keep} checkpoints of {arm}")
+
+
+def _versions(store: Store, keep: int | None) -> Iterator[Removal]:
+    if keep is None:
+        return
+    pointers = (read_pointer(store, channel) for channel in (PRODUCTION_CHANNEL, EXPERIMENT_CHANNEL))
+    in_use = {pointer.version for pointer in pointers if pointer is not None}
+    for name in store.deployments():
+        deployment = read_deployment(store, name)
+        if deployment is not None:
+            in_use |= {deployment.current, deployment.other}
+    published: list[str] = []
+    days = [(day, pipeline) for pipeline in (BATCH, DAILY) for day in store.publication_days(pipeline)]
+    for day, pipeline in sorted(days):
+        publication = read_publication(store, pipeline, day)
+        published += [version.version for version in publication.versions] if publication else []
+    # A version that was published twice is as new as the last time.
+    in_order = list(dict.fromkeys(reversed(published)))
+    known = set(store.versions())
+    for version in in_order[keep:]:
+        if version in known and version not in in_use:
+            yield Removal(store.version(version), f"not in use, and older than the newest {keep} versions")
+
+
+def _staged_versions(store: Store) -> Iterator[Removal]:
+    """Exports whose run is over: they were published, which is a copy, or withheld."""
+    waiting = set()
+    for pipeline in (BATCH, DAILY):
+        for day in set(store.blessing_days(pipeline)) - set(store.finished_days(pipeline)):
+            blessing = read_blessing(store, pipeline, day)
+            waiting |= {release.checkpoint_digest for release in blessing.releases} if blessing else set()
+    for digest in store.staged_versions():
+        if digest not in waiting:
+            yield Removal(store.staged_version(digest), "its run is finished")
+
+
+def _pages(store: Store, keep: int | None, newest: date) -> Iterator[Removal]:
+    if keep is None:
+        return
+    oldest = newest - timedelta(days=keep - 1)
+    folders = ("reports", "log_verdicts", *(f"tensorboard/{arm}" for arm in ARMS))
+    for folder in folders:
+        for name in storage.list_names(storage.join_uri(store.root, folder)):
+            days = _DAY.findall(name)
+            if days and date.fromisoformat(days[-1]) < oldest:
+                yield Removal(storage.join_uri(store.root, folder, name), f"older than {keep} days")
+    runs = storage.list_names(storage.join_uri(store.root, "kfp"))
+    # Named by the moment of the run, after the pipeline's name.
+    dated = sorted(runs, key=lambda name: name[match.start() :] if (match := _DAY.search(name)) else "")
+    for name in dated[:-keep]:
+        yield Removal(storage.join_uri(store.root, "kfp", name), f"older than the newest {keep} runs")
