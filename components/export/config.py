@@ -11,7 +11,6 @@ class ExportConfig(Config):
     """Opset, batch limit, tables, files and parity."""
 
     opset: int = Field(20, ge=18, le=23)
-    max_batch: int = Field(8192, ge=2)
     max_table_error: float = Field(
         7e-3, gt=0, description="relative squared error above which a table gets a scale for every 16 numbers"
     )

@@ -47,13 +47,12 @@ def export_onnx(
         ranker: From the arguments to probabilities.
         arguments: Of three rows and two users.
         names: The arguments'.
-        config: Opset and largest batch.
+        config: Opset.
 
     Raises:
         RuntimeError: If the exporter fixed one of these numbers.
     """
-    free = {_ROWS: torch.export.Dim("batch", min=1, max=config.max_batch)}
-    free[_USERS] = torch.export.Dim("users", min=1, max=config.max_batch)
+    free = {_ROWS: torch.export.Dim("batch", min=1), _USERS: torch.export.Dim("users", min=1)}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

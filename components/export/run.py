@@ -36,7 +36,7 @@ from components.version.predictor import Predictor
 
 STEP = Step("export")
 # Settings that decide what is in the files; the others only limit it.
-_OF_FILES = {"opset", "max_batch", "max_table_error", "single_file", "int8_share"}
+_OF_FILES = {"opset", "max_table_error", "single_file", "int8_share"}
 
 
 def export_releases(store_uri: str, config: ExportConfig, pipeline: str, event_date: date) -> Export:

@@ -19,7 +19,7 @@ from components.version.packed_tables import PackedTable, PackedTables
 from components.version.session import start_session
 from components.version.version import Version
 
-# At most as many as an export allows for by default (export.max_batch).
+# Bounds the memory of looked-up rows.
 _ROWS_AT_ONCE = 4096
 
 
