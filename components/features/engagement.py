@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from components.common.days import MICROSECONDS_PER_DAY
 from components.features.events import IMPRESSIONS
@@ -34,6 +35,12 @@ def count_engagement(log_name: str, events: Events, entities: tuple[str, ...]) -
             columns |= {name: events.where("action_type", name)[known].astype(np.int64) for name in ENGAGEMENT_RATES}
         parts.append(pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA))
     return merge_engagement(parts)
+
+
+def taken_back(counts: pa.Table) -> pa.Table:
+    """Counts that take others back when they are merged."""
+    columns = {name: pc.negate(counts[name]) if name in COUNTS else counts[name] for name in SCHEMA.names}
+    return pa.table(columns, schema=SCHEMA)
 
 
 def merge_engagement(parts: list[pa.Table]) -> pa.Table:

@@ -106,8 +106,8 @@ def join_shard(impressions_table: pa.Table, actions_table: pa.Table, engagement:
         order of the log, and counts that reconcile: `impressions` = `impressions_kept` + `impressions_sampled_out` +
         `impressions_duplicate`, and `actions` = `actions_attributed` + `actions_unattributed` + `actions_duplicate`.
     """
-    impressions, duplicate_impressions = without_repeats(Events.of(impressions_table), IMPRESSIONS)
-    actions, duplicate_actions = without_repeats(Events.of(actions_table), ACTIONS)
+    impressions, duplicate_impressions = _without_repeats(Events.of(impressions_table), IMPRESSIONS)
+    actions, duplicate_actions = _without_repeats(Events.of(actions_table), ACTIONS)
     credited = attribute(impressions, actions, job.dataset)
     labels = label(len(impressions), actions, credited, job.dataset)
 
@@ -161,22 +161,40 @@ def _within(times: np.ndarray, start: int, end: int) -> int:
     return int(((times >= start) & (times < end)).sum())
 
 
-def without_repeats(events: Events, log_name: str) -> tuple[Events, np.ndarray]:
-    """Events whose id their user did not use earlier on their day or on the day before, and the others' moments.
+def repeated(users: np.ndarray, identifiers: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Events whose id their user used earlier on their day or on the day before, bool, shape (n,).
 
     Looking back further would make the verdict depend on how many days a run reads, and looking at other users' ids on
     how users are spread over shards.
+
+    Args:
+        users: Hashed, uint64, shape (n,).
+        identifiers: Of the events, hashed, uint64, shape (n,).
+        times: Microseconds, int64, shape (n,).
     """
-    identity = combine_hashes(events.users, events.hashed(IDENTIFIERS[log_name]))
+    identity = combine_hashes(users, identifiers)
+    repeats = np.zeros(len(identity), dtype=bool)
     in_order = np.sort(identity)
     if not (in_order[1:] == in_order[:-1]).any():
-        return events, np.zeros(0, dtype=np.int64)
-    order = np.lexsort((events.times, identity))
+        return repeats
+    order = np.lexsort((times, identity))
     later, earlier = order[1:], order[:-1]
-    since = (events.times[later] // MICROSECONDS_PER_DAY - 1) * MICROSECONDS_PER_DAY
-    repeated = np.zeros(len(identity), dtype=bool)
-    repeated[later] = (identity[later] == identity[earlier]) & (events.times[earlier] >= since)
-    return events.take(~repeated), events.times[repeated]
+    since = (times[later] // MICROSECONDS_PER_DAY - 1) * MICROSECONDS_PER_DAY
+    repeats[later] = (identity[later] == identity[earlier]) & (times[earlier] >= since)
+    return repeats
+
+
+def repeats_of(table: pa.Table, log_name: str) -> pa.Table:
+    """The rows of a shard's log that repeat others."""
+    named = Events.of(table.select(["timestamp", "user_id", IDENTIFIERS[log_name]]))
+    is_repeat = repeated(named.users, named.hashed(IDENTIFIERS[log_name]), named.times)
+    return table.filter(pa.array(is_repeat)) if is_repeat.any() else table.slice(0, 0)
+
+
+def _without_repeats(events: Events, log_name: str) -> tuple[Events, np.ndarray]:
+    """The events that repeat no other, and the moments of those that do."""
+    is_repeat = repeated(events.users, events.hashed(IDENTIFIERS[log_name]), events.times)
+    return (events.take(~is_repeat) if is_repeat.any() else events), events.times[is_repeat]
 
 
 def _feature_columns(

@@ -25,31 +25,39 @@ from components.common.days import MICROSECONDS_PER_DAY, microseconds
 from components.common.digests import digest_json
 from components.common.errors import InputError
 from components.common.manifests import describe_file, finish_directory, verified_file
-from components.features.engagement import SCHEMA, count_engagement, merge_engagement
+from components.features.engagement import SCHEMA, count_engagement, merge_engagement, taken_back
 from components.features.events import ACTIONS, IMPRESSIONS, LOG_NAMES, arrow_type
 from components.features.examples import EVALUATION, LABELS, NEGATIVE_KEPT, ExamplesManifest
 from components.features.hashing import hash_identifiers
 from components.features.log_events import Events
 from components.join import shards
-from components.join.assemble import Seen, join_shard, without_repeats
+from components.join.assemble import Seen, join_shard, repeats_of
 from components.join.plan import ExamplesFile, JoinPlan, LogFile, Piece
 
 METRICS_NAMESPACE = "afterclick.join"
+_ENGAGEMENT = "engagement"
 _RECEIVED = "received"
 
 
 class SplitFile(beam.DoFn):
-    """Splits one log file by user, a batch of rows at a time."""
+    """Splits one log file by user, a batch of rows at a time; also counts its engagement."""
 
     def __init__(self, plan: JoinPlan) -> None:
         """Follow `plan`."""
         self._plan = plan
 
     def process(self, log_file: LogFile) -> Iterator[Any]:
-        """Yield (shard, (log, path)); the paths' order is that of the log, wherever the store lies."""
+        """Yield (shard, (log, path)) and, tagged, the file's engagement counts.
+
+        The paths' order is that of the log, wherever the store lies.
+        """
         uri = verified_file(log_file.directory, log_file.entry)
         day, name = (posixpath.basename(path) for path in (log_file.directory, log_file.entry.name))
-        for part, table in enumerate(storage.read_parquet_batches(uri, self._plan.job.config.rows_per_shard)):
+        job = self._plan.job
+        for part, table in enumerate(storage.read_parquet_batches(uri, job.config.rows_per_shard)):
+            if job.features is not None:
+                counted = count_engagement(log_file.log_name, Events.of(table), job.features.engagement.entities)
+                yield TaggedOutput(_ENGAGEMENT, counted)
             for number, rows in shards.split_by_user(table, self._plan.num_shards):
                 file = f"{log_file.log_name}-{day}-{name}-{part:06d}.arrow"
                 shard_uri = self._plan.scratch(f"shard-{number:04d}", file)
@@ -57,20 +65,21 @@ class SplitFile(beam.DoFn):
                 yield number, (log_file.log_name, shard_uri)
 
 
-class CountEngagement(beam.DoFn):
-    """Counts the events of one shard of users; repeats do not count."""
+class TakeBackRepeats(beam.DoFn):
+    """Takes one shard's repeats out of the engagement that its files were counted with."""
 
     def __init__(self, plan: JoinPlan) -> None:
         """Follow `plan`."""
         self._plan = plan
 
     def process(self, element: tuple[int, Iterable[tuple[str, str]]]) -> Iterator[pa.Table]:
-        """Yield the shard's counts; rows of `engagement.SCHEMA`."""
+        """Yield counts to be added, if the shard has any repeats."""
         features = self._plan.job.features
         assert features is not None
         for name, table in _read_shard(self._plan, element[1]).items():
-            events, _ = without_repeats(Events.of(table), name)
-            yield count_engagement(name, events, features.engagement.entities)
+            repeats = repeats_of(table, name)
+            if repeats.num_rows:
+                yield taken_back(count_engagement(name, Events.of(repeats), features.engagement.entities))
 
 
 class MergeEngagement(beam.CombineFn):
@@ -250,12 +259,14 @@ class JoinExamples(beam.PTransform):
 
     def expand(self, files: beam.PCollection[LogFile]) -> beam.PCollection[str]:
         """Split, join, gather, finish."""
-        by_shard = files | beam.Reshuffle() | beam.ParDo(SplitFile(self.plan)) | "ByShard" >> beam.GroupByKey()
+        split = files | beam.Reshuffle() | beam.ParDo(SplitFile(self.plan)).with_outputs(_ENGAGEMENT, main="shards")
+        by_shard = split["shards"] | "ByShard" >> beam.GroupByKey()
         if self.plan.job.features is None:
             engagement = None
         else:
-            counted = by_shard | beam.ParDo(CountEngagement(self.plan)) | beam.CombineGlobally(MergeEngagement())
-            engagement = AsSingleton(counted | beam.ParDo(WriteEngagement(self.plan)))
+            counted = (split[_ENGAGEMENT], by_shard | beam.ParDo(TakeBackRepeats(self.plan))) | beam.Flatten()
+            merged = counted | beam.CombineGlobally(MergeEngagement())
+            engagement = AsSingleton(merged | beam.ParDo(WriteEngagement(self.plan)))
         joined = by_shard | beam.ParDo(JoinShard(self.plan), engagement).with_outputs(_RECEIVED, main="pieces")
         received = joined[_RECEIVED] | beam.CombineGlobally(_add_pairs)
         return (

@@ -78,7 +78,7 @@ def sample_logs(count: int) -> tuple[dict, object]:
         columns |= {"action_type": ["click"] * count, "source": ["onsite"] * count} if table == "actions" else {}
         samples[table] = pd.DataFrame(columns)
     volumes = [
-        {"table": table, "event_date": f"2026-01-{day:02d}", "rows": count, "quarantined_share": 0.0}
+        {"log_name": table, "event_date": f"2026-01-{day:02d}", "rows": count, "quarantined_share": 0.0}
         for table in samples
         for day in range(1, 31)
     ]
