@@ -20,6 +20,7 @@ from components.common.releases import (
     DAILY,
     EXPERIMENT_CHANNEL,
     PRODUCTION_CHANNEL,
+    Pointer,
     read_blessing,
     read_pointer,
     read_publication,
@@ -57,9 +58,11 @@ def removals(store: Store, config: RetentionConfig) -> list[Removal]:
     if not finished:
         return []
     newest = max(day for _, day in finished)
+    channels = (read_pointer(store, channel) for channel in (PRODUCTION_CHANNEL, EXPERIMENT_CHANNEL))
+    pointers = [pointer for pointer in channels if pointer is not None]
     return [
-        *_checkpoints(store, config.checkpoint_days, newest),
-        *_versions(store, config.versions),
+        *_checkpoints(store, config.checkpoint_days, newest, pointers),
+        *_versions(store, config.versions, pointers),
         *_staged_versions(store),
         *_pages(store, config.report_days, newest),
     ]
@@ -74,7 +77,7 @@ def prune(store: Store, config: RetentionConfig) -> None:
         log_line("prune", f"{len(chosen)} deleted that retention no longer keeps, such as {chosen[0].uri}")
 
 
-def _checkpoints(store: Store, keep: int | None, newest: date) -> Iterator[Removal]:
+def _checkpoints(store: Store, keep: int | None, newest: date, pointers: list[Pointer]) -> Iterator[Removal]:
     """Daily checkpoints but the newest ones up to the last finished run's day, which the next run scores.
 
     There stay the first, which holds the batch, those whose version a channel points to, and later ones: training may
@@ -84,18 +87,16 @@ def _checkpoints(store: Store, keep: int | None, newest: date) -> Iterator[Remov
         return
     for arm in ARMS:
         days = [day for day in store.checkpoint_days(arm) if day <= newest]
-        pointers = (read_pointer(store, channel) for channel in (PRODUCTION_CHANNEL, EXPERIMENT_CHANNEL))
-        in_use = {pointer.trained_through for pointer in pointers if pointer is not None and pointer.arm == arm}
+        in_use = {pointer.trained_through for pointer in pointers if pointer.arm == arm}
         for day in days[1:-keep]:
             if day not in in_use:
                 yield Removal(store.checkpoint(arm, day), f"older than the newest {keep} checkpoints of {arm}")
 
 
-def _versions(store: Store, keep: int | None) -> Iterator[Removal]:
+def _versions(store: Store, keep: int | None, pointers: list[Pointer]) -> Iterator[Removal]:
     if keep is None:
         return
-    pointers = (read_pointer(store, channel) for channel in (PRODUCTION_CHANNEL, EXPERIMENT_CHANNEL))
-    in_use = {pointer.version for pointer in pointers if pointer is not None}
+    in_use = {pointer.version for pointer in pointers}
     for name in store.deployments():
         deployment = read_deployment(store, name)
         if deployment is not None:

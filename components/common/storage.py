@@ -123,7 +123,7 @@ def map_bytes(uri: str) -> np.ndarray:
 
 
 @contextmanager
-def naming(uri: str) -> Iterator[None]:
+def _naming(uri: str) -> Iterator[None]:
     """Name the file, and how to go on, in what the system says when it cannot be written."""
     try:
         yield
@@ -137,7 +137,7 @@ def naming(uri: str) -> Iterator[None]:
 def write_bytes(uri: str, content: bytes) -> None:
     """Write a file whole: in one piece on object stores, elsewhere under a temporary name that is checked and moved."""
     fs, path = filesystem(uri)
-    with naming(uri):
+    with _naming(uri):
         if _is_object_store(fs):
             fs.pipe_file(path, content)
             return
@@ -198,7 +198,7 @@ def remove_unfinished(uri: str) -> None:
 def writing(uri: str) -> Iterator[Any]:
     """A binary stream to a file in its place, of which nothing reads before a manifest names it."""
     fs, path = filesystem(uri)
-    with naming(uri):
+    with _naming(uri):
         fs.makedirs(posixpath.dirname(path), exist_ok=True)
         with fs.open(path, "wb") as stream:
             yield stream

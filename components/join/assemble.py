@@ -161,18 +161,13 @@ def _within(times: np.ndarray, start: int, end: int) -> int:
     return int(((times >= start) & (times < end)).sum())
 
 
-def repeated(users: np.ndarray, identifiers: np.ndarray, times: np.ndarray) -> np.ndarray:
+def _repeated(events: Events, log_name: str) -> np.ndarray:
     """Events whose id their user used earlier on their day or on the day before, bool, shape (n,).
 
     Looking back further would make the verdict depend on how many days a run reads, and looking at other users' ids on
     how users are spread over shards.
-
-    Args:
-        users: Hashed, uint64, shape (n,).
-        identifiers: Of the events, hashed, uint64, shape (n,).
-        times: Microseconds, int64, shape (n,).
     """
-    identity = combine_hashes(users, identifiers)
+    identity, times = combine_hashes(events.users, events.hashed(IDENTIFIERS[log_name])), events.times
     repeats = np.zeros(len(identity), dtype=bool)
     in_order = np.sort(identity)
     if not (in_order[1:] == in_order[:-1]).any():
@@ -186,14 +181,13 @@ def repeated(users: np.ndarray, identifiers: np.ndarray, times: np.ndarray) -> n
 
 def repeats_of(table: pa.Table, log_name: str) -> pa.Table:
     """The rows of a shard's log that repeat others."""
-    named = Events.of(table.select(["timestamp", "user_id", IDENTIFIERS[log_name]]))
-    is_repeat = repeated(named.users, named.hashed(IDENTIFIERS[log_name]), named.times)
+    is_repeat = _repeated(Events.of(table.select(["timestamp", "user_id", IDENTIFIERS[log_name]])), log_name)
     return table.filter(pa.array(is_repeat)) if is_repeat.any() else table.slice(0, 0)
 
 
 def _without_repeats(events: Events, log_name: str) -> tuple[Events, np.ndarray]:
     """The events that repeat no other, and the moments of those that do."""
-    is_repeat = repeated(events.users, events.hashed(IDENTIFIERS[log_name]), events.times)
+    is_repeat = _repeated(events, log_name)
     return (events.take(~is_repeat) if is_repeat.any() else events), events.times[is_repeat]
 
 

@@ -37,7 +37,10 @@ def main(store_uri: str, config_uri: str, pipeline: str, event_date: str) -> tup
     try:
         prune(store, config.section(RetentionConfig, "retention"))
     except (OSError, ValueError) as error:
-        log_line("report", f"{event_date}: ALARM: nothing is deleted: {' '.join(str(error).split())}")
+        log_line(
+            "report",
+            f"{event_date}: ALARM: what retention no longer keeps is not deleted: {' '.join(str(error).split())}",
+        )
     outcome = close_run(store, pipeline, day)
     log_line("report", f"{event_date}: the {pipeline} run is finished")
     try:

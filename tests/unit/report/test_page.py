@@ -105,7 +105,7 @@ def test_run_is_finished_if_nothing_can_be_deleted(judged, trained, capsys):
     storage.write_bytes(store.pointer("CURRENT"), b"{")
     main(store.root, config_uri, "daily", str(trained.scored_day))
     assert store.finished_days("daily") == [trained.scored_day]
-    assert "ALARM: nothing is deleted: " in capsys.readouterr().out
+    assert "ALARM: what retention no longer keeps is not deleted: " in capsys.readouterr().out
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")

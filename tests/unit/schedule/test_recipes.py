@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,12 @@ from components.common.arms import ArmRecipe, write_recipe
 from components.common.config import ResolvedConfig
 from components.common.errors import InputError
 from components.common.layout import Store
-from components.schedule.run import main_pick
+from components.schedule.run import Assignment, main_pick
 from pipelines.config import load_config
 from tests.conftest import small_values, write_config
+
+# The day that the batch was scored on, which the first daily run scores as well.
+SCORED = date(2026, 1, 7)
 
 
 def changed(values: dict, path: str, value: object) -> dict:
@@ -47,9 +51,9 @@ def store(small_config, tmp_path) -> Store:
     return store
 
 
-def pick(store: Store, tmp_path: Path, values: dict) -> None:
+def pick(store: Store, tmp_path: Path, values: dict) -> Assignment:
     config = load_config(str(write_config(tmp_path / "changed.yaml", values)))
-    main_pick(store.root, config.write(store), "daily", "2026-01-20")
+    return main_pick(store.root, config.write(store), "daily", "2026-01-20")
 
 
 def files_of(store: Store) -> set[str]:
@@ -107,8 +111,8 @@ def test_changed_recipe_is_refused_with_each_field(store, tmp_path, change, said
     ],
 )
 def test_what_makes_no_other_model_may_change(store, tmp_path, path, value):
-    pick(store, tmp_path, changed(small_values(), path, value))
+    assert pick(store, tmp_path, changed(small_values(), path, value)).event_date == SCORED
 
 
 def test_unchanged_recipe_goes_on(store, tmp_path):
-    pick(store, tmp_path, small_values())
+    assert pick(store, tmp_path, small_values()).event_date == SCORED
