@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-dep
 DEMO_STORE ?= runs/demo
 PYTEST_WORKERS ?= 2
 
-.PHONY: help demo test lint format compile golden study-demo study-training study-training-journey study-join bench-join bench-evaluate bench-train bench-train-peers bench-serve bench-gpu lock clean
+.PHONY: help demo test lint format compile golden study-demo study-training study-training-journey study-join bench-join bench-evaluate bench-train bench-train-peers bench-serve bench-gpu soak lock clean
 .DEFAULT_GOAL := help
 
 help:  ## say what can be made
@@ -67,6 +67,10 @@ bench-train-peers: build/peers/.installed  ## whole steps against three other li
 bench-serve: $(VENV)/.dev  ## the two serving tiers against float16 tables and one process, and rollouts; needs the demo's store, nine minutes
 	@mkdir -p build/bench
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -W ignore -m tests.benchmarks.serve $(DEMO_STORE) 2>build/bench/serve.log || { tail -5 build/bench/serve.log >&2; exit 1; }
+
+soak: $(VENV)/.dev  ## sixty daily runs with kills, late deliveries, a full disk and a diverging arm; 30 minutes
+	@mkdir -p build
+	@AFTERCLICK_PROGRESS_SECONDS=1000 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -W ignore -m tests.benchmarks.soak build/soak
 
 bench-gpu: $(VENV)/.dev  ## the tests and the embedding benchmark that need a GPU, on a machine with requirements/gpu.lock
 	$(BIN)/python -m pytest -q tests/gpu

@@ -94,10 +94,10 @@ def run(
 
 def _run(config_name: str, store: str, as_of: str | None, max_days: int | None) -> None:
     from pipelines.config import load_config
-    from pipelines.local import newest_as_of, run_schedule
+    from pipelines.local import run_schedule
 
     config = load_config(config_name)
-    known_on = parse_day(as_of, "--as-of") if as_of else newest_as_of(config, utc_today())
+    known_on = parse_day(as_of, "--as-of") if as_of else utc_today()
     with RunDisplay(console) as display:
         runs = run_schedule(config, store, known_on, max_days, display.begin_run, display.events)
         count = 0

@@ -20,9 +20,9 @@ from components.features.events import ACTIONS, IMPRESSIONS, DatasetConfig
 from components.features.feature_list import FeatureConfig
 from components.gate.config import GateConfig
 from components.join.config import JoinConfig
-from components.make_logs.config import CompleteJourneySource, ParquetSource, SimulatorSource
 from components.ranker.presets import MODELS, with_preset
 from components.schedule.config import ScheduleConfig
+from components.sources.config import CompleteJourneySource, FilesSource, SimulatorSource, SqlSource
 from components.train.config import TrainConfig
 from data_validation.config import ValidationConfig
 from data_validation.examples.schema import read_schema
@@ -45,7 +45,7 @@ class RunConfig(Config):
     """Everything that a pipeline run is given."""
 
     dataset: DatasetConfig
-    source: CompleteJourneySource | SimulatorSource | ParquetSource = Field(discriminator="kind")
+    source: CompleteJourneySource | SimulatorSource | FilesSource | SqlSource = Field(discriminator="kind")
     features: FeatureConfig
     schedule: ScheduleConfig
     arms: ArmsConfig
@@ -59,7 +59,7 @@ class RunConfig(Config):
     @model_validator(mode="after")
     def _check_sections(self) -> RunConfig:
         self.features.check_against(self.dataset)
-        if isinstance(self.source, ParquetSource):
+        if isinstance(self.source, FilesSource | SqlSource):
             for table, source in ((IMPRESSIONS, self.source.impressions), (ACTIONS, self.source.actions)):
                 unknown = sorted(set(source.columns) - {column.name for column in self.dataset.columns(table)})
                 if unknown:

@@ -22,9 +22,9 @@ from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.progress import ERROR_PREFIX, LINE_PREFIX, PROGRESS_PREFIX, STEP_PREFIX
 from components.common.releases import BATCH, DAILY
-from components.make_logs.config import ParquetSource
-from components.schedule.run import pick_batch, pick_day
+from components.schedule.run import known_until, pick_batch, pick_day
 from pipelines.config import RunConfig
+from pipelines.warm_steps import warm_steps
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -49,7 +49,7 @@ class _LogSink:
     log_path: Path
     events: RunEvents
     step: str = ""
-    error: str = ""
+    failure: str = ""
     encoding: str = "utf-8"
     _pending: str = field(default="", repr=False)
 
@@ -76,10 +76,11 @@ class _LogSink:
             done, total = share.split("/")
             self.events.on_progress(name, int(done), int(total), note)
         elif line.startswith(STEP_PREFIX):
-            self.step, self.error = line.removeprefix(STEP_PREFIX), ""
+            self.step = line.removeprefix(STEP_PREFIX)
             self.events.on_step(self.step)
         elif line.startswith(ERROR_PREFIX):
-            self.error = line.removeprefix(ERROR_PREFIX)
+            # The first: kfp goes on with the steps that do not depend on the failed one.
+            self.failure = self.failure or f"{self.step}: {line.removeprefix(ERROR_PREFIX)}"
 
 
 def run_pipeline(
@@ -105,7 +106,7 @@ def run_pipeline(
     workspace = workspace_of(store_uri)
     config_uri = config.write(Store(store_uri))
     sink = _LogSink(_log_path(workspace, pipeline, as_of), events or RunEvents())
-    with _patched_print(), warnings.catch_warnings(), contextlib.redirect_stdout(sink):
+    with _patched_print(), warnings.catch_warnings(), contextlib.redirect_stdout(sink), warm_steps():
         warnings.simplefilter("ignore")
         from kfp import local
 
@@ -117,8 +118,8 @@ def run_pipeline(
         try:
             finished = chosen(store_uri=store_uri, config_uri=config_uri, as_of=str(as_of))
         except RuntimeError as error:
-            reason = sink.error or str(error)
-            raise StepFailed(f"{sink.step}: {reason} (log: {sink.log_path})") from error
+            reason = sink.failure or f"{sink.step}: {_ANSI.sub('', str(error))}"
+            raise StepFailed(f"{reason} (log: {sink.log_path})") from error
     return dict(finished.outputs)
 
 
@@ -135,7 +136,7 @@ def run_schedule(
     Args:
         config: The deployment.
         store_uri: Where its files are.
-        as_of: Days whose labels are not final by then are left for later.
+        as_of: Days whose labels are not final by then are left for later, as are days that the logs do not reach.
         max_days: At most this many days after the batch are ever run, counting those finished earlier.
         on_run: Hears which run begins.
         events: Hears what happens in it.
@@ -147,6 +148,7 @@ def run_schedule(
         InputError: If another process runs this schedule on the same store.
     """
     store = Store(store_uri)
+    as_of = known_until(config.source, config.dataset, as_of)
     with _exclusive(store_uri):
         if not store.finished_days(BATCH):
             scored = pick_batch(store, config.dataset, config.schedule, as_of).event_date
@@ -158,12 +160,6 @@ def run_schedule(
                 return
             on_run(DAILY, due.event_date)
             yield DAILY, run_pipeline(DAILY, config, store_uri, _night(config, as_of, due.event_date), events)
-
-
-def newest_as_of(config: RunConfig, today: date) -> date:
-    """The day after the last logs: today for delivered logs, the end of those that a source makes."""
-    source = config.source
-    return today if isinstance(source, ParquetSource) else source.last_day + timedelta(days=1)
 
 
 def workspace_of(store_uri: str) -> Path:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import re
 from datetime import date, timedelta
 from typing import Annotated, Any, Literal
+from zoneinfo import available_timezones
 
 import pyarrow as pa
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from components.common.config import Config, Distinct
-from components.common.days import day_range
+from components.common.days import MICROSECONDS_PER_DAY, day_range
 
 IMPRESSIONS = "impressions"
 ACTIONS = "actions"
 LOG_NAMES = (IMPRESSIONS, ACTIONS)
+USER = "user_id"
 ACTION_TYPES = ("click", "add_to_cart", "checkout")
 CONVERSION_TYPES = ("add_to_cart", "checkout")
 SOURCES = ("onsite", "offsite")
@@ -60,15 +64,40 @@ _ACTION_COLUMNS = (
 # Columns that quarantine adds to rejected rows.
 _RESERVED = {"file", "row", "reason"}
 
-WindowDays = Annotated[int, Field(ge=0, le=90)]
+_HOURS = re.compile(r"(\d+) ?h(ours?)?")
+
+
+def _in_days(value: Any) -> Any:
+    hours = _HOURS.fullmatch(value.strip()) if isinstance(value, str) else None
+    if hours is None:
+        return value
+    days, rest = divmod(int(hours[1]), 24)
+    return days if not rest else int(hours[1]) / 24
+
+
+def _known_zone(name: str) -> str:
+    if name not in available_timezones():
+        raise ValueError(f"{name!r} is no time zone of the IANA database, such as UTC or Europe/Berlin")
+    return name
+
+
+# Days, or hours such as 36h.
+WindowDays = Annotated[int | float, BeforeValidator(_in_days), Field(ge=0, le=90)]
+TimeZone = Annotated[str, AfterValidator(_known_zone)]
 
 
 class AttributionRule(Config):
     """How one type of offsite conversion finds its impression."""
 
-    entity: str = Field(description="column that an action and its impression share, e.g. advertiser_id")
-    click_through_days: WindowDays = Field(description="window after a click")
+    entity: str = Field(
+        description="column that an action and its impression share, e.g. advertiser_id; user_id for any impression of "
+        "the user"
+    )
+    click_through_days: WindowDays = Field(description="window after a click; days, or hours such as 36h")
     view_through_days: WindowDays = Field(description="window after an impression, no longer than after a click")
+    at_same_moment: bool = Field(
+        True, description="whether an impression or click at the conversion's own moment came before it"
+    )
 
     @model_validator(mode="after")
     def _check_windows(self) -> AttributionRule:
@@ -92,15 +121,27 @@ class DatasetConfig(Config):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     first_day: date = Field(description="first day that logs exist for")
-    closed_days: tuple[date, ...] = Field((), description="days without any event, e.g. holidays of a shop")
+    timezone: TimeZone = Field("UTC", description="by whose clocks days begin, and hours are counted")
+    closed_days: tuple[date, ...] = Field(
+        (),
+        description="days without impressions, e.g. holidays; actions of such days are read if they are there",
+    )
+    users_without_id: Literal["quarantine", "drop", "own_user"] = Field(
+        "quarantine",
+        description="rows without a user_id: faulty, left out by choice, or each impression a user of its own",
+    )
     context_identifiers: tuple[str, ...] = Field((), description="further identifier columns of impressions")
     context_numbers: tuple[str, ...] = Field((), description="further numeric columns of impressions")
     action_entities: Annotated[tuple[str, ...], Distinct] = Field(
         (), description="context identifiers that actions carry as well"
     )
-    click_days: int = Field(1, ge=1, le=30, description="how long after an impression its click may come")
+    click_days: WindowDays = Field(
+        1, gt=0, le=30, description="how long after an impression its click may come; days, or hours such as 12h"
+    )
     good_click: GoodClickRule = GoodClickRule()
-    attribution: dict[Literal["add_to_cart", "checkout"], AttributionRule]
+    attribution: dict[Literal["add_to_cart", "checkout"], AttributionRule] = Field(
+        description="by type of conversion; types that do not occur need no rule"
+    )
 
     @model_validator(mode="after")
     def _check_names(self) -> DatasetConfig:
@@ -112,14 +153,11 @@ class DatasetConfig(Config):
         unknown = sorted(set(self.action_entities) - set(self.context_identifiers))
         if unknown:
             raise ValueError(f"action_entities {unknown} are not among context_identifiers; add them there")
-        missing = sorted(set(CONVERSION_TYPES) - set(self.attribution))
-        if missing:
-            raise ValueError(f"attribution has no rule for {missing}; add one")
         for action_type, rule in self.attribution.items():
-            if rule.entity not in self.entities:
+            if rule.entity not in (*self.entities, USER):
                 raise ValueError(
                     f"attribution.{action_type}.entity {rule.entity!r} is not in both logs, which share "
-                    f"{list(self.entities)}"
+                    f"{[*self.entities, USER]}; add it to action_entities, if actions have it"
                 )
         return self
 
@@ -131,9 +169,10 @@ class DatasetConfig(Config):
     @property
     def maturity_days(self) -> int:
         """Days after an impression's day until each of its windows has closed."""
-        after_click = max(rule.click_through_days for rule in self.attribution.values())
-        after_view = max(rule.view_through_days for rule in self.attribution.values())
-        return max(self.click_days + after_click, after_view)
+        after_click = max((rule.click_through_days for rule in self.attribution.values()), default=0)
+        after_view = max((rule.view_through_days for rule in self.attribution.values()), default=0)
+        # An hour of slack would make a day: sums of hours as days are not exact.
+        return math.ceil(round(max(self.click_days + after_click, after_view), 6))
 
     def columns(self, log_name: str) -> tuple[Column, ...]:
         """The columns of one log, in order."""
@@ -147,7 +186,9 @@ class DatasetConfig(Config):
     @property
     def labelling(self) -> dict[str, Any]:
         """What decides an impression's labels, as plain values."""
-        return self.model_dump(mode="json", include={"attribution", "click_days", "good_click"})
+        return self.model_dump(
+            mode="json", include={"attribution", "click_days", "good_click", "timezone", "users_without_id"}
+        )
 
     def open_days(self, first: date, last: date) -> list[date]:
         """All days from `first` to `last` on which there are events."""
@@ -165,17 +206,22 @@ class DatasetConfig(Config):
         return day
 
     def days_read(self, first: date, last: date, history_days: int) -> list[date]:
-        """The log days that the examples of `first`..`last` depend on.
+        """The log days that the examples of `first`..`last` depend on, closed ones among them.
 
         One more day than features and windows reach back to: identifiers that were used on the day before are repeats.
         """
         before = max(history_days, self.maturity_days) + 1
         start = max(self.first_day, first - timedelta(days=before))
-        return self.open_days(start, self.mature_on(last))
+        return day_range(start, self.mature_on(last))
 
     def mature_on(self, day: date) -> date:
         """The last log day that can still change the labels of `day`; they are final once `as_of` is later."""
         return day + timedelta(days=self.maturity_days)
+
+
+def window_microseconds(days: float) -> int:
+    """A window in days as microseconds."""
+    return round(days * MICROSECONDS_PER_DAY)
 
 
 def arrow_type(column: Column, found: pa.DataType) -> pa.DataType:

@@ -17,11 +17,13 @@ class DeliveredLogManifest(Manifest):
 
     Attributes:
         rows: In all its files.
+        left_out: Further rows of the day that the configuration leaves out, by reason.
     """
 
     kind: ClassVar[str] = "logs"
 
     rows: int
+    left_out: dict[str, int] = {}
 
 
 class CleanLogManifest(Manifest):

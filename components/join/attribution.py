@@ -8,8 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.common.days import MICROSECONDS_PER_DAY
-from components.features.events import DatasetConfig
+from components.features.events import DatasetConfig, window_microseconds
 from components.features.hashing import combine_hashes, hash_identifiers, positions_in
 from components.features.history import EventIndex
 from components.features.log_events import Events
@@ -21,12 +20,15 @@ UNATTRIBUTED = -1
 def attribute(impressions: Events, actions: Events, dataset: DatasetConfig) -> np.ndarray:
     """Credit each action to at most one impression.
 
-    Onsite actions name their impression: of those with this id the last that the same user was shown before. A click
+    Onsite actions name their impression: of those with this id the last that the same user was shown by then. A click
     counts within `click_days`, a conversion within the click-through window of a click on that impression, else within
     the view-through window. Offsite conversions go to the last clicked impression of the same user and entity within
-    the click-through window, else to the last view within the view-through window, else to none. A touch must come
-    strictly before the conversion. Among touches at the same moment the one whose item is the action's own wins, then
-    the one with the greatest impression id.
+    the click-through window, else to the last view within the view-through window, else to none; a click that names no
+    impression to the last view of the same user and item within `click_days`.
+
+    An action that names its impression comes after it, and so does any click, also at the same moment; for offsite
+    conversions the rule's `at_same_moment` says. Among touches at the same moment the one whose item is the action's
+    own wins, then the one with the greatest impression id.
 
     Args:
         impressions: Every impression that may compete for one of the actions.
@@ -42,27 +44,31 @@ def attribute(impressions: Events, actions: Events, dataset: DatasetConfig) -> n
     is_onsite = actions.where("source", "onsite")
     named = np.where(is_onsite, NamedImpressions.of(actions, impressions).rows, UNATTRIBUTED)
     age = np.where(named >= 0, actions.times - impressions.times[named], -1)
-    in_time = (age >= 0) & (age <= dataset.click_days * MICROSECONDS_PER_DAY)
-    click_rows = np.flatnonzero(actions.where("action_type", "click") & in_time)
-    credited[click_rows] = named[click_rows]
-
-    clicks = _Touches(credited[click_rows], actions.times[click_rows], impressions)
+    click_window = window_microseconds(dataset.click_days)
+    in_time = (age >= 0) & (age <= click_window)
+    of_clicks = actions.where("action_type", "click")
+    credited[of_clicks & in_time] = named[of_clicks & in_time]
     views = _Touches(np.arange(len(impressions)), impressions.times, impressions)
+    unnamed = np.flatnonzero(of_clicks & actions.where("source", "offsite") & actions.known("item_id"))
+    credited[unnamed] = views.last_touch("item_id", actions.take(unnamed), click_window, at_same_moment=True)
+
+    click_rows = np.flatnonzero(of_clicks & (credited >= 0))
+    clicks = _Touches(credited[click_rows], actions.times[click_rows], impressions)
     for action_type, rule in dataset.attribution.items():
-        through_click = rule.click_through_days * MICROSECONDS_PER_DAY
-        through_view = rule.view_through_days * MICROSECONDS_PER_DAY
+        through_click = window_microseconds(rule.click_through_days)
+        through_view = window_microseconds(rule.view_through_days)
         of_type = actions.where("action_type", action_type)
         onsite = np.flatnonzero(of_type & (named >= 0))
         own_clicks = EventIndex(clicks.rows.astype(np.uint64), clicks.times)
-        last = own_clicks.last_before(named[onsite].astype(np.uint64), actions.times[onsite])
+        last = own_clicks.last_before(named[onsite].astype(np.uint64), actions.times[onsite] + 1)
         after_click = (last >= 0) & (actions.times[onsite] - _take(clicks.times, last) <= through_click)
-        after_view = (age[onsite] > 0) & (age[onsite] <= through_view)
+        after_view = (age[onsite] >= 0) & (age[onsite] <= through_view)
         credited[onsite] = np.where(after_click | after_view, named[onsite], UNATTRIBUTED)
 
         chosen = np.flatnonzero(of_type & actions.where("source", "offsite") & actions.known(rule.entity))
         offsite = actions.take(chosen)
-        by_click = clicks.last_touch(rule.entity, offsite, through_click)
-        by_view = views.last_touch(rule.entity, offsite, through_view)
+        by_click = clicks.last_touch(rule.entity, offsite, through_click, rule.at_same_moment)
+        by_view = views.last_touch(rule.entity, offsite, through_view, rule.at_same_moment)
         credited[chosen] = np.where(by_click >= 0, by_click, by_view)
     return credited
 
@@ -86,8 +92,8 @@ class _Touches:
     times: np.ndarray
     impressions: Events
 
-    def last_touch(self, entity: str, actions: Events, window: int) -> np.ndarray:
-        """The impression of the last touch before each action and within the window, or -1.
+    def last_touch(self, entity: str, actions: Events, window: int, at_same_moment: bool) -> np.ndarray:
+        """The impression of the last touch before each action, or at its moment, and within the window; or -1.
 
         Only touches of users and entities that act are looked at (a semi-join), which leaves few of them to sort.
         """
@@ -96,11 +102,12 @@ class _Touches:
         if not len(near):
             return np.full(len(actions), UNATTRIBUTED)
         rows, moments = self.rows[near], self.times[near]
+        until = actions.times + 1 if at_same_moment else actions.times
         item = hash_identifiers(self.impressions.table["item_id"].take(pa.array(rows)))
         tie_break = _ranks(self.impressions.table["impression_id"].take(pa.array(rows)))
-        touch = EventIndex(touch_key, moments, tie_break).last_before(action_key, actions.times)
+        touch = EventIndex(touch_key, moments, tie_break).last_before(action_key, until)
         same_item = EventIndex(combine_hashes(touch_key, item), moments, tie_break).last_before(
-            combine_hashes(action_key, actions.hashed("item_id")), actions.times
+            combine_hashes(action_key, actions.hashed("item_id")), until
         )
         tied = (same_item >= 0) & (moments[same_item] == moments[touch])
         touch = np.where(tied, same_item, touch)

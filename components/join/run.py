@@ -16,7 +16,7 @@ from components.common.config import ResolvedConfig
 from components.common.digests import digest_json
 from components.common.errors import InputError
 from components.common.layout import Store
-from components.common.manifests import Step, find_current, read_manifest
+from components.common.manifests import Step, find_current, find_manifest, read_manifest
 from components.common.progress import log_line
 from components.features.events import ACTIONS, IMPRESSIONS, LOG_NAMES, DatasetConfig
 from components.features.examples import EARLY, ExamplesManifest
@@ -94,16 +94,18 @@ def _reconciled(counts: dict[str, int]) -> str:
 
 def _clean_manifests(store: Store, job: JoinJob) -> dict[date, dict[str, CleanLogManifest]]:
     days = job.dataset.days_read(job.first_day, job.last_day, job.history_days)
-    return {
-        day: {name: read_manifest(store.clean_logs(name, day), CleanLogManifest) for name in LOG_NAMES}
-        for day in days
-        if day < job.as_of
-    }
+    clean: dict[date, dict[str, CleanLogManifest]] = {}
+    for day in days:
+        if day < job.as_of:
+            find = find_manifest if day in job.dataset.closed_days else read_manifest
+            found = {name: find(store.clean_logs(name, day), CleanLogManifest) for name in LOG_NAMES}
+            clean[day] = {name: manifest for name, manifest in found.items() if manifest is not None}
+    return clean
 
 
 def _day_output(job: JoinJob, clean: dict[date, dict[str, CleanLogManifest]], day: date) -> DayOutput:
     read = [read_day for read_day in job.dataset.days_read(day, day, job.history_days) if read_day < job.as_of]
-    digests = [[name, str(d), clean[d][name].content_digest] for d in read for name in LOG_NAMES]
+    digests = [[name, str(d), manifest.content_digest] for d in read for name, manifest in clean[d].items()]
     num_impressions, num_actions = (clean[day][name].rows for name in (IMPRESSIONS, ACTIONS))
     settings = {
         "dataset": job.dataset.model_dump(mode="json"),
@@ -135,7 +137,7 @@ def _run_pipeline(
     scratch_uri: str,
 ) -> dict[str, int]:
     read = job.dataset.days_read(job.first_day, job.last_day, job.history_days)
-    manifests = {(name, day): clean[day][name] for day in read if day in clean for name in LOG_NAMES}
+    manifests = {(name, day): clean[day][name] for day in read if day in clean for name in clean[day]}
     rows = {name: sum(m.rows for (log_name, _), m in manifests.items() if log_name == name) for name in LOG_NAMES}
     plan = JoinPlan(
         job=job,

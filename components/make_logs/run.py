@@ -12,7 +12,6 @@ import pyarrow as pa
 from components.common import storage
 from components.common.config import ResolvedConfig
 from components.common.days import MICROSECONDS_PER_DAY, day_of
-from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.manifests import Manifest, Origin, Step, find_current, write_artifact
 from components.common.progress import log_line
@@ -20,13 +19,8 @@ from components.features.events import ACTIONS, IMPRESSIONS, LOG_NAMES, DatasetC
 from components.features.feature_list import FeatureConfig
 from components.features.log_manifests import LOG_FILE, DeliveredLogManifest
 from components.make_logs import complete_journey, simulator
-from components.make_logs.config import (
-    CompleteJourneySource,
-    ParquetSource,
-    ParquetTable,
-    SimulatorSource,
-    parse_source,
-)
+from components.make_logs.own_logs import copy_logs
+from components.sources.config import CompleteJourneySource, FilesSource, SimulatorSource, SqlSource, parse_source
 
 STEP = Step("make_logs")
 
@@ -46,14 +40,14 @@ class GeneratedLogsManifest(Manifest):
 def make_logs(store_uri: str, dataset: DatasetConfig, source_values: dict, days: list[date]) -> dict[str, int]:
     """Bring the logs of some days into the store; days that are there unchanged are left alone.
 
-    Generating sources make all their days at once. A day that a Parquet source has not delivered is an error.
+    Generating sources make all their days at once. A day that is not in a company's own logs is an error.
 
     Returns:
         Rows per log that were written by this call.
     """
     store, source = Store(store_uri), parse_source(source_values, "source")
-    if isinstance(source, ParquetSource):
-        written = _copy_parquet(store, dataset, source, days)
+    if isinstance(source, FilesSource | SqlSource):
+        written = copy_logs(store, dataset, source, days)
     else:
         written = _generate(store, dataset, source)
     log_line("make_logs", f"{source.kind}: wrote {written[IMPRESSIONS]} impressions and {written[ACTIONS]} actions")
@@ -74,17 +68,17 @@ def _generate(store: Store, dataset: DatasetConfig, source: CompleteJourneySourc
     storage.remove(store.logs_marker())
     tables = {IMPRESSIONS: impressions, ACTIONS: actions}
     for name, table in tables.items():
-        for day, part in _split_days(simulator.simulator_days(table, dataset.first_day, source.last_day)):
+        for day, part in split_days(simulator.simulator_days(table, dataset.first_day, source.last_day)):
             _write_day(store.delivered_logs(name, day), part, origin)
             written[name] += part.num_rows
     if truth is not None:
-        for day, part in _split_days(truth):
+        for day, part in split_days(truth):
             _write_day(store.truth(day), part, origin)
     write_artifact(store.logs_marker(), GeneratedLogsManifest(origin=origin, rows=written), lambda folder: None)
     return written
 
 
-def _split_days(table: pa.Table) -> Iterator[tuple[date, pa.Table]]:
+def split_days(table: pa.Table) -> Iterator[tuple[date, pa.Table]]:
     """The days of a table that is in order of time."""
     if not table.num_rows:
         return
@@ -97,56 +91,6 @@ def _split_days(table: pa.Table) -> Iterator[tuple[date, pa.Table]]:
 def _write_day(uri: str, table: pa.Table, origin: Origin) -> None:
     manifest = DeliveredLogManifest(origin=origin, rows=table.num_rows)
     write_artifact(uri, manifest, lambda folder: storage.write_parquet(storage.join_uri(folder, LOG_FILE), table))
-
-
-def _copy_parquet(store: Store, dataset: DatasetConfig, source: ParquetSource, days: list[date]) -> dict[str, int]:
-    written = dict.fromkeys(LOG_NAMES, 0)
-    for log_name, table_source in ((IMPRESSIONS, source.impressions), (ACTIONS, source.actions)):
-        for day in days:
-            written[log_name] += _copy_day(store, dataset, log_name, table_source, day)
-    return written
-
-
-def _copy_day(store: Store, dataset: DatasetConfig, log_name: str, source: ParquetTable, day: date) -> int:
-    folder = storage.join_uri(source.uri, f"event_date={day}")
-    names = [name for name in storage.list_names(folder) if name.endswith(".parquet")]
-    if not names:
-        raise InputError(
-            f"{folder}: no Parquet files; deliver the {log_name} of {day}, or list the day in dataset.closed_days"
-        )
-    fs, path = storage.filesystem(folder)
-    inputs = {name: str(fs.checksum(storage.join_uri(path, name))) for name in names}
-    origin = STEP.origin(inputs, source.model_dump(mode="json"))
-    uri = store.delivered_logs(log_name, day)
-    if find_current(uri, DeliveredLogManifest, origin):
-        return 0
-    tables = [_rename(storage.join_uri(folder, name), dataset, log_name, source) for name in names]
-    rows = sum(table.num_rows for table in tables)
-
-    def write(folder: str) -> None:
-        for name, table in zip(names, tables, strict=True):
-            storage.write_parquet(storage.join_uri(folder, name), table)
-
-    write_artifact(uri, DeliveredLogManifest(origin=origin, rows=rows), write)
-    return rows
-
-
-def _rename(uri: str, dataset: DatasetConfig, log_name: str, source: ParquetTable) -> pa.Table:
-    """Read one delivered file and give its columns their contract names; columns outside the contract are left out."""
-    table = storage.read_parquet(uri)
-    if len(set(table.column_names)) < len(table.column_names):
-        raise InputError(f"{uri}: has several columns of one name: {table.column_names}; rename them at the source")
-    arrays = {}
-    for column in dataset.columns(log_name):
-        name = source.columns.get(column.name, column.name)
-        if name in table.column_names:
-            arrays[column.name] = table[name]
-        elif column.required or column.delivered or column.name in source.columns:
-            raise InputError(
-                f"{uri}: no column {name!r} for {column.name!r}; it has {table.column_names}; "
-                f"name the right one under source.{log_name}.columns"
-            )
-    return pa.table(arrays)
 
 
 def main(store_uri: str, config_uri: str, first_day: str, last_day: str) -> dict[str, int]:

@@ -17,7 +17,7 @@ from components.common.days import MICROSECONDS_PER_DAY, microseconds
 from components.common.errors import InputError
 from components.features.events import TIMESTAMP, DatasetConfig
 from components.features.objectives import OBJECTIVE_NAMES
-from components.make_logs.config import SimulatorSource
+from components.sources.config import SimulatorSource
 
 NUM_SURFACES = 6
 _INHERITED = 0.7

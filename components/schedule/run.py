@@ -16,6 +16,8 @@ from components.common.releases import BATCH, DAILY
 from components.features.events import DatasetConfig
 from components.features.examples import EARLY, TRAINING
 from components.schedule.config import ScheduleConfig
+from components.sources.config import Source, parse_source
+from components.sources.log_days import last_day
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,12 @@ def pick_batch(store: Store, dataset: DatasetConfig, schedule: ScheduleConfig, a
     scored = dataset.open_day(last, 1)
     due = scored not in store.finished_days(BATCH)
     if due and as_of <= dataset.mature_on(scored):
+        final = dataset.mature_on(scored)
         raise InputError(
-            f"as_of = {as_of}: the batch is scored on {scored}, whose labels are final after "
-            f"{dataset.mature_on(scored)}; wait, or make schedule.first_day earlier"
+            f"the batch {schedule.first_day}..{last} is scored on {scored}, whose labels are final after {final}, and "
+            f"events are known until {as_of - timedelta(days=1)}: {(final - as_of).days + 1} more days are needed; "
+            "wait for them, or make schedule.first_day earlier, schedule.num_batch_days smaller or the windows of "
+            "dataset.attribution shorter"
         )
     days = dataset.open_days(schedule.first_day, last)
     return Assignment(due, schedule.first_day, last, scored, as_of, days)
@@ -90,11 +95,17 @@ def pick_day(store: Store, dataset: DatasetConfig, schedule: ScheduleConfig, as_
     return Assignment(due, event_date, before, event_date, as_of, ahead, EARLY)
 
 
+def known_until(source: Source, dataset: DatasetConfig, as_of: date) -> date:
+    """The knowledge cut-off: `as_of`, or the day after the last of the logs if that is earlier."""
+    return min(as_of, last_day(source, dataset) + timedelta(days=1))
+
+
 def main_pick(store_uri: str, config_uri: str, pipeline: str, as_of: str) -> Assignment:
     """Pick under a run's configuration; an empty `as_of` means today."""
     config = ResolvedConfig.open(config_uri)
     dataset, schedule = config.section(DatasetConfig, "dataset"), config.section(ScheduleConfig, "schedule")
-    known_on = parse_day(as_of, "as_of") if as_of else utc_today()
+    asked = parse_day(as_of, "as_of") if as_of else utc_today()
+    known_on = known_until(parse_source(config.values["source"], "source"), dataset, asked)
     if pipeline == DAILY:
         check_recipes(Store(store_uri), config)
     pick = pick_batch if pipeline == BATCH else pick_day

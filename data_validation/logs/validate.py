@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from datetime import date
+from datetime import date, timedelta
 from typing import ClassVar
 
 import numpy as np
@@ -59,7 +60,9 @@ def validate_logs(
     manifests = {}
     for done, day in enumerate(days, start=1):
         for name in LOG_NAMES:
-            manifests[name, day] = _clean_day(store, dataset, config, name, day, as_of)
+            manifest = _clean_day(store, dataset, config, name, day, as_of)
+            if manifest is not None:
+                manifests[name, day] = manifest
         progress.update(done, str(day))
     places = {f"{name} of {day}": pa.schema(manifest.identifier_types) for (name, day), manifest in manifests.items()}
     _check_types(places, storage.join_uri(store.root, "clean_logs"))
@@ -81,9 +84,12 @@ def validate_logs(
 
 def _clean_day(
     store: Store, dataset: DatasetConfig, config: ValidationConfig, log_name: str, day: date, as_of: date
-) -> CleanLogManifest:
+) -> CleanLogManifest | None:
+    """Clean one day of a log; None where there is none on a closed day."""
     source_uri = store.delivered_logs(log_name, day)
     delivered = find_manifest(source_uri, DeliveredLogManifest)
+    if delivered is None and day in dataset.closed_days:
+        return None
     if delivered is None:
         raise InputError(
             f"{source_uri}: there are no {log_name} of {day}; deliver them, or list the day in dataset.closed_days"
@@ -130,7 +136,7 @@ def _clean_day(
 
 def _impressions_before(store: Store, dataset: DatasetConfig, day: date) -> dict[str, CleanLogManifest]:
     """Clean impressions that the day's clicks may name."""
-    days = day_range(date.fromordinal(day.toordinal() - dataset.click_days), day)
+    days = day_range(day - timedelta(days=math.ceil(dataset.click_days)), day)
     uris = [store.clean_logs(IMPRESSIONS, earlier) for earlier in days]
     manifests = {uri: find_manifest(uri, CleanLogManifest) for uri in uris}
     return {uri: manifest for uri, manifest in manifests.items() if manifest is not None}
@@ -188,6 +194,7 @@ def _check_expectations(
             "quarantined_share": _unexpected(manifest) / max(manifest.delivered, 1),
         }
         for (name, day), manifest in manifests.items()
+        if day not in dataset.closed_days
     ]
     samples = {name: _sample(store, name, manifests, config.sample_rows) for name in LOG_NAMES}
     expectations, page = check_logs(samples, pd.DataFrame(volumes), dataset, config)

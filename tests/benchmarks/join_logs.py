@@ -24,7 +24,7 @@ DATASET = DatasetConfig.parse(
         "context_identifiers": ["campaign_id"],
         "action_entities": ["campaign_id"],
         "attribution": {
-            name: {"entity": "campaign_id", "click_through_days": 7, "view_through_days": 1}
+            name: {"entity": "campaign_id", "click_through_days": 7, "view_through_days": 1, "at_same_moment": False}
             for name in ("add_to_cart", "checkout")
         },
     },

@@ -17,9 +17,14 @@ BELOW: dict[str, set[str]] = {
     "components.tables": {"components.common", "components.features"},
     "components.ranker": {"components.common", "components.features", "components.tables"},
     "components.version": {"components.common", "components.features"},
+    "components.sources": {"components.common", "components.features"},
     **dict.fromkeys(
-        ("components.make_logs", "components.join", "components.schedule", "components.gate", "data_validation"),
+        ("components.join", "components.gate", "data_validation"),
         {"components.common", "components.features"},
+    ),
+    **dict.fromkeys(
+        ("components.make_logs", "components.schedule"),
+        {"components.common", "components.features", "components.sources"},
     ),
     "components.train": {"components.common", "components.features", "components.tables", "components.ranker"},
     **dict.fromkeys(

@@ -21,7 +21,12 @@ DATASET = DatasetConfig.parse(
         "good_click": {"column": "dwell_seconds", "at_least": 30},
         "attribution": {
             "add_to_cart": {"entity": "brand", "click_through_days": 3, "view_through_days": 1},
-            "checkout": {"entity": "item_id", "click_through_days": 3, "view_through_days": 1},
+            "checkout": {
+                "entity": "item_id",
+                "click_through_days": 3,
+                "view_through_days": 1,
+                "at_same_moment": False,
+            },
         },
     },
     "dataset",

@@ -35,13 +35,22 @@ def credited_impressions(shown: list[Row], acted: list[Row]) -> list[Any]:
             if 0 <= action["timestamp"] - named["timestamp"] <= DATASET.click_days * DAY:
                 result[number] = named["impression_id"]
                 clicks.append((named, action["timestamp"]))
+        elif action["action_type"] == "click" and action["source"] == "offsite" and action.get("item_id") is not None:
+            same = [row for row in shown if all(row[name] == action[name] for name in ("user_id", "item_id"))]
+            before = [row for row in same if 0 <= action["timestamp"] - row["timestamp"] <= DATASET.click_days * DAY]
+            if before:
+                seen = max(before, key=lambda row: (row["timestamp"], row["impression_id"]))
+                result[number] = seen["impression_id"]
+                clicks.append((seen, action["timestamp"]))
     for number, action in enumerate(acted):
         if action["action_type"] == "click":
             continue
         rule, when = DATASET.attribution[action["action_type"]], action["timestamp"]
 
-        def within(touched: int, days: int, when: int = when) -> bool:
-            return 0 < when - touched <= days * DAY
+        at_once = action["source"] == "onsite" or rule.at_same_moment
+
+        def within(touched: int, days: int, when: int = when, at_once: bool = at_once) -> bool:
+            return (0 if at_once else 1) <= when - touched <= days * DAY
 
         if action["source"] == "onsite":
             named = named_by(action)
@@ -152,9 +161,11 @@ def _identifier(value: int | None) -> int:
 _SQL = """
 with click as (
   select a.action_id, i.impression_id, i.user_id, i.item_id, i.brand, a.timestamp
-  from action a join impression i on a.impression_id = i.impression_id and a.user_id = i.user_id
-  where a.action_type = 'click' and a.source = 'onsite' and a.timestamp >= i.timestamp
-    and a.timestamp - i.timestamp <= {click_days} * {day}),
+  from action a join impression i on a.user_id = i.user_id
+    and if(a.source = 'onsite', a.impression_id = i.impression_id, a.item_id = i.item_id)
+  where a.action_type = 'click' and a.timestamp >= i.timestamp
+    and a.timestamp - i.timestamp <= {click_days} * {day}
+  qualify row_number() over (partition by a.action_id order by i.timestamp desc, i.impression_id desc) = 1),
 touch as (
   select 1 as by_click, impression_id, user_id, item_id, brand, timestamp from click
   union all select 0, impression_id, user_id, item_id, brand, timestamp from impression),
@@ -162,8 +173,9 @@ matching as (
   select a.action_id, t.impression_id, row_number() over (partition by a.action_id
     order by t.by_click desc, t.timestamp desc, (t.item_id is not distinct from a.item_id) desc, t.impression_id desc
   ) as place
-  from action a join touch t on a.user_id = t.user_id and t.timestamp < a.timestamp
+  from action a join touch t on a.user_id = t.user_id and t.timestamp <= a.timestamp
   where a.action_type <> 'click'
+    and (t.timestamp < a.timestamp or a.source = 'onsite' or case a.action_type {at_once} end)
     and case a.action_type {windows} end
     and case when a.source = 'onsite' then a.impression_id = t.impression_id
         else case a.action_type {entities} end end)
@@ -181,7 +193,8 @@ def credited_by_sql(shown: pa.Table, acted: pa.Table) -> dict[int, Any]:
     entities = " ".join(
         f"when '{kind}' then a.{rule.entity} = t.{rule.entity}" for kind, rule in DATASET.attribution.items()
     )
-    query = _SQL.format(click_days=DATASET.click_days, day=DAY, windows=windows, entities=entities)
+    at_once = " ".join(f"when '{kind}' then {rule.at_same_moment}" for kind, rule in DATASET.attribution.items())
+    query = _SQL.format(click_days=DATASET.click_days, day=DAY, windows=windows, entities=entities, at_once=at_once)
     with duckdb.connect() as connection:
         for name, table in (("impression", shown), ("action", acted)):
             position = table.schema.get_field_index("timestamp")

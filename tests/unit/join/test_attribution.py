@@ -3,6 +3,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
+from components.features.events import DatasetConfig
 from components.features.log_events import Events
 from components.join.attribution import attribute, label
 from tests.unit.join.logs import DATASET, HOUR, actions, impressions
@@ -47,8 +48,32 @@ def test_view_counts_only_within_its_shorter_window():
     assert credited_ids([row(1, 0)], [click(1, 0), checkout(72)])[1] == 1
 
 
-def test_touch_at_the_same_moment_is_no_cause():
+def test_touch_at_the_same_moment_counts_as_the_rule_says():
+    """Of offsite conversions: carts say yes, checkouts no. What names its impression always came after it."""
     assert credited_ids([row(1, 5)], [checkout(5)]) == [None]
+    assert credited_ids([row(1, 5)], [checkout(5, action_type="add_to_cart")]) == [1]
+    assert credited_ids([row(1, 5)], [checkout(5, source="onsite", impression_id=1)]) == [1]
+    assert credited_ids([row(1, 5)], [click(1, 5), checkout(53, source="onsite", impression_id=1)]) == [1, 1]
+
+
+def test_click_without_an_impression_goes_to_the_last_view_of_the_item():
+    shown = [row(1, 0), row(2, 3), row(3, 4, item_id=2), row(4, 4, user_id=2)]
+    bare = click(1, 5) | {"source": "offsite", "impression_id": None}
+    assert credited_ids(shown, [bare, checkout(72)]) == [2, 2]
+    assert credited_ids(shown, [bare | {"timestamp": 3 * HOUR}]) == [2]
+    assert credited_ids(shown, [bare | {"timestamp": 27 * HOUR + 1}]) == [None]
+    assert credited_ids(shown, [bare | {"item_id": None}]) == [None]
+
+
+def test_any_impression_of_the_user_may_be_the_entity():
+    rule = {"entity": "user_id", "click_through_days": "36h", "view_through_days": "36 hours"}
+    values = DATASET.model_dump(mode="json") | {"attribution": {"checkout": rule}, "click_days": "12h"}
+    dataset = DatasetConfig.parse(values, "dataset")
+    assert dataset.attribution["checkout"].view_through_days == 1.5 and dataset.maturity_days == 2
+    shown = Events.of(impressions([row(1, 0, brand=8, item_id=8), row(2, 1, user_id=2)]))
+    acted = [checkout(36), checkout(36.001), click(1, 12), click(1, 12.001) | {"action_id": 9}]
+    rows = attribute(shown, Events.of(actions(acted)), dataset)
+    assert rows.tolist() == [0, 0, 0, -1], "the second within 36 hours of the click"
 
 
 def test_ties_go_to_the_own_item_then_to_the_greatest_id():

@@ -15,10 +15,10 @@ from components.features.events import DatasetConfig
 from components.features.objectives import OBJECTIVES
 from components.join.assemble import JoinJob, join_shard
 from components.join.config import JoinConfig
-from components.make_logs.config import SimulatorSource
 from components.make_logs.simulator import simulate
 from components.ranker.dataset import participation
 from components.ranker.ranker import LogitCorrection
+from components.sources.config import SimulatorSource
 from tests.conftest import small_values
 
 NUM_DAYS = 20

@@ -142,14 +142,14 @@ def test_truncated_file_is_named(delivery):
     delivery.write()
     path = delivery.path(ACTIONS, DAY)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(InputError, match=r"delivered/actions/event_date=2026-03-02/rows\.parquet: not a readable"):
+    with pytest.raises(InputError, match=r"delivered/actions/event_date=2026-03-02/rows\.parquet: not readable"):
         delivery.validate()
 
 
 def test_file_that_is_no_parquet_is_named(delivery):
     delivery.write()
     delivery.path(ACTIONS, DAY).write_text("action_id,timestamp\n1,2026-03-02\n")
-    with pytest.raises(InputError, match=r"event_date=2026-03-02/rows\.parquet: not a readable Parquet file"):
+    with pytest.raises(InputError, match=r"event_date=2026-03-02/rows\.parquet: not readable"):
         delivery.validate()
 
 

@@ -1,0 +1,298 @@
+"""The days of a company's logs: which there are, and their rows in the contract's terms."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from components.common.days import MICROSECONDS_PER_DAY, day_of, microseconds
+from components.common.errors import InputError
+from components.features.events import IMPRESSIONS, LOG_NAMES, TIMESTAMP, DatasetConfig
+from components.features.wall_clock import to_wall_clock
+from components.sources.config import FilesSource, LogFiles, OwnLogs, Source, SqlSource
+from components.sources.expressions import LEFT_OUT, MOMENT, is_number, is_time
+from components.sources.log_files import FoundFiles, day_folders, find_files
+from components.sources.relation import Relation, connected, explained, in_words, log_of, of_files, of_query
+
+_ROWS_PER_BATCH, _ROWS_PER_GROUP = 65_536, 16_384
+_SAMPLE_ROWS = 1_000
+_MAX_UNREADABLE_SHARE = 0.01
+_ONE_DAY = timedelta(days=1)
+
+
+@dataclass
+class DayRows:
+    """Rows of one day, in a local Parquet file, and how many were left out by choice.
+
+    Attributes:
+        path: The file.
+        rows: In it.
+        left_out: By reason.
+    """
+
+    path: Path
+    rows: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    _waiting: list[pa.Table] = field(default_factory=list, repr=False)
+    _writer: pq.ParquetWriter | None = field(default=None, repr=False)
+
+    def add(self, table: pa.Table) -> None:
+        """Append rows; they are written in groups of equal size, whatever the pieces in which they come."""
+        self._waiting.append(table)
+        self.rows += table.num_rows
+        if sum(part.num_rows for part in self._waiting) >= _ROWS_PER_GROUP:
+            waiting = pa.concat_tables(self._waiting)
+            whole = waiting.num_rows // _ROWS_PER_GROUP * _ROWS_PER_GROUP
+            self._write(waiting.slice(0, whole))
+            self._waiting = [waiting.slice(whole).combine_chunks()]
+
+    def _write(self, table: pa.Table) -> None:
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self.path, table.schema, compression="zstd")
+        self._writer.write_table(table.combine_chunks(), row_group_size=_ROWS_PER_GROUP)
+
+    def finish(self, schema: pa.Schema) -> None:
+        """Write what is left, and close the file."""
+        self._write(pa.concat_tables(self._waiting) if self._waiting else schema.empty_table())
+        assert self._writer is not None
+        self._writer.close()
+
+
+@dataclass
+class FoundDays:
+    """Days of a log without folders.
+
+    Attributes:
+        where: What the user knows the log by.
+        days: Rows by day.
+        undated: Rows whose time cannot be read.
+    """
+
+    where: str
+    days: dict[date, DayRows]
+    undated: int = 0
+
+
+class OwnLog:
+    """One log of a company."""
+
+    def __init__(self, source: OwnLogs, log_name: str, dataset: DatasetConfig) -> None:
+        """Look at where the log is.
+
+        Raises:
+            InputError: If there is nothing.
+        """
+        self.log_name, self.dataset, self.table = log_name, dataset, log_of(source, log_name)
+        self.folders: dict[date, str] = {}
+        self._files: FoundFiles | None = None
+        if isinstance(self.table, LogFiles):
+            self.folders = day_folders(self.table.uri)
+            if not self.folders:
+                self._files = find_files(self.table.uri)
+                if self._files is None:
+                    raise InputError(
+                        f"{self.table.uri}: there are no {log_name}: no Parquet, CSV or JSON files; correct "
+                        f"source.{log_name}.uri"
+                    )
+
+    @property
+    def has_folders(self) -> bool:
+        """Whether each day has a folder of its own."""
+        return bool(self.folders)
+
+    def states(self) -> dict[str, str]:
+        """What changes when a file of a log without folders is written anew."""
+        return self._files.states if self._files is not None else {}
+
+    def left_over(self) -> tuple[str, ...]:
+        """Files of a log without folders that are not read."""
+        return self._files.left_out if self._files is not None else ()
+
+    def files_of(self, day: date) -> FoundFiles | None:
+        """The files in a day's folder; None where there are none."""
+        return find_files(self.folders[day]) if day in self.folders else None
+
+    @contextmanager
+    def relation(self, files: FoundFiles | None = None) -> Iterator[Relation]:
+        """The log, or some of its files, for DuckDB.
+
+        Raises:
+            InputError: If it cannot be read, or its times cannot.
+        """
+        with connected() as connection:
+            if isinstance(self.table, LogFiles):
+                chosen = files or self._files or self.files_of(max(self.folders))
+                assert chosen is not None
+                relation = of_files(connection, self.log_name, self.dataset, self.table, chosen)
+            else:
+                relation = of_query(connection, self.log_name, self.dataset, self.table)
+            _check_times(relation)
+            yield relation
+
+    def last_day(self) -> date | None:
+        """The newest day of which there is anything."""
+        if self.folders:
+            return max(self.folders)
+        with self.relation() as relation, explained(relation.where):
+            newest = relation.connection.execute(
+                f"SELECT max({relation.moment()}) FROM {relation.sql} WHERE {relation.condition}"
+            ).fetchone()
+        if newest is None or newest[0] is None:
+            return None
+        wall = to_wall_clock(np.array([newest[0]]), self.dataset.timezone)
+        return day_of(int(wall[0]) // MICROSECONDS_PER_DAY)
+
+    @contextmanager
+    def file_rows(self, files: FoundFiles) -> Iterator[dict[str, DayRows]]:
+        """The rows of each of a day's files, by name, whatever day their times say."""
+        with tempfile.TemporaryDirectory() as folder:
+            made = {}
+            for number, (uri, name) in enumerate(files.names.items()):
+                only = FoundFiles(files.uri, files.format, {uri: name})
+                rows = made[name] = DayRows(Path(folder, f"{number}.parquet"))
+                with self.relation(only) as relation:
+                    for table, _, reasons in _batches(relation, "true"):
+                        rows.left_out.update(reasons)
+                        rows.add(table.drop_columns([MOMENT]))
+                    rows.finish(_contract_schema(relation))
+            yield made
+
+    @contextmanager
+    def day_rows(self, days: Sequence[date]) -> Iterator[FoundDays]:
+        """The rows of some days of a log without folders, which is read once for all of them."""
+        with tempfile.TemporaryDirectory() as folder, self.relation() as relation:
+            found = FoundDays(relation.where, {day: DayRows(Path(folder, f"{day}.parquet")) for day in days})
+            low, high = microseconds(min(days) - _ONE_DAY), microseconds(max(days) + 2 * _ONE_DAY)
+            known = {microseconds(day) // MICROSECONDS_PER_DAY: rows for day, rows in found.days.items()}
+            for table, ordinals, _ in _batches(relation, _between(relation, low, high)):
+                found.undated += table[MOMENT].null_count
+                for ordinal in np.unique(ordinals):
+                    if int(ordinal) in known:
+                        rows, part = known[int(ordinal)], table.filter(pa.array(ordinals == ordinal))
+                        rows.left_out.update(_counted(part[LEFT_OUT]))
+                        rows.add(_kept(part).drop_columns([MOMENT]))
+            for rows in found.days.values():
+                rows.finish(_contract_schema(relation))
+            yield found
+
+
+def last_day(source: Source, dataset: DatasetConfig) -> date:
+    """The last day that both logs are known of.
+
+    Without folders for days, a log may end with a day that has no event: then the other one tells.
+
+    Raises:
+        InputError: If a log has no day at all.
+    """
+    if not isinstance(source, FilesSource | SqlSource):
+        return source.last_day
+    logs = [OwnLog(source, name, dataset) for name in LOG_NAMES]
+    days = [log.last_day() for log in logs]
+    for log, day in zip(logs, days, strict=True):
+        if day is None and log.log_name == IMPRESSIONS:
+            raise InputError(f"source.{IMPRESSIONS}: has no row; correct where they come from, or `where`")
+    known = [day for day in days if day is not None]
+    return min(known) if all(log.has_folders for log in logs) else max(known)
+
+
+def _batches(relation: Relation, condition: str) -> Iterator[tuple[pa.Table, np.ndarray, Counter[str]]]:
+    """Pieces of a log in the contract's columns, the day of each row since 1970, and what was left out of the piece.
+
+    Rows of a log without folders still hold `left_out`, by day; those of a file do not.
+    """
+    by_file = condition == "true"
+    sql = f"SELECT {relation.projection()} FROM {relation.sql} WHERE {relation.condition} AND {condition}"
+    with explained(relation.where):
+        reader = relation.connection.sql(sql).to_arrow_reader(_ROWS_PER_BATCH)
+    while True:
+        try:
+            batch = pa.table(reader.read_next_batch())
+        except StopIteration:
+            return
+        except (pa.ArrowException, OSError) as error:
+            # What DuckDB finds while it reads comes through Arrow.
+            raise InputError(f"{relation.where}: not readable ({in_words(error)}); correct it at the source") from error
+        moments = batch[MOMENT]
+        # No day has rows without a time: the epoch's is before any log.
+        wall = to_wall_clock(pc.fill_null(moments, 0).to_numpy(), relation.dataset.timezone)
+        timestamps = pc.if_else(moments.is_valid(), pa.array(wall).cast(TIMESTAMP), pa.scalar(None, TIMESTAMP))
+        batch = batch.append_column("timestamp", timestamps)
+        reasons = Counter(_counted(batch[LEFT_OUT]))
+        yield (_kept(batch) if by_file else batch), wall // MICROSECONDS_PER_DAY, reasons
+
+
+def _kept(table: pa.Table) -> pa.Table:
+    return table.filter(table[LEFT_OUT].is_null()).drop_columns([LEFT_OUT])
+
+
+def _counted(reasons: pa.ChunkedArray) -> dict[str, int]:
+    return {item["values"]: item["counts"] for item in reasons.drop_null().value_counts().to_pylist()}
+
+
+def _contract_schema(relation: Relation) -> pa.Schema:
+    sql = f"SELECT {relation.projection()} FROM {relation.sql} LIMIT 0"
+    schema: pa.Schema = relation.connection.sql(sql).to_arrow_table().schema
+    fields = [item for item in schema if item.name not in (MOMENT, LEFT_OUT)]
+    return pa.schema([*fields, pa.field("timestamp", TIMESTAMP)])
+
+
+def _between(relation: Relation, low: int, high: int) -> str:
+    """A condition that rows of days have; also on the column itself, where it lets files be skipped."""
+    chosen, raw, kind = relation.time()
+    condition = f"{relation.moment()} >= {low} AND {relation.moment()} < {high}"
+    if is_time(kind) and kind != "DATE":
+        condition += f" AND {raw} >= make_timestamp({low})::{kind} AND {raw} < make_timestamp({high})::{kind}"
+    elif is_number(kind) and chosen.unit is not None:
+        factor = {"s": 1e-6, "ms": 1e-3, "us": 1.0, "ns": 1e3}[chosen.unit]
+        condition += f" AND {raw} >= {int(low * factor)} AND {raw} <= {int(high * factor) + 1}"
+    return f"({condition} OR {relation.moment()} IS NULL)"
+
+
+def _check_times(relation: Relation) -> None:
+    """Check the first rows' times.
+
+    Raises:
+        InputError: Showing one that cannot be read, with what may be meant.
+    """
+    chosen, raw, kind = relation.time()
+    with explained(relation.where):
+        moment = relation.moment() if chosen.unit or kind == "VARCHAR" or not is_number(kind) else "NULL::BIGINT"
+        rows = relation.connection.execute(
+            f"SELECT ({raw})::VARCHAR, {moment} FROM {relation.sql} WHERE {relation.condition} AND {raw} IS NOT NULL "
+            f"LIMIT {_SAMPLE_ROWS}"
+        ).fetchall()
+    unreadable = [text for text, found in rows if found is None]
+    if len(unreadable) > _MAX_UNREADABLE_SHARE * max(len(rows), 1):
+        shown = chosen.column or chosen.sql
+        raise InputError(
+            f"{relation.where}: column {shown!r} for 'timestamp' holds times such as {unreadable[0]!r}, which "
+            f"{_remedy(unreadable[0], relation.log_name, shown or '', chosen.unit)}"
+        )
+
+
+def _remedy(text: str, log_name: str, column: str, unit: str | None) -> str:
+    where = f"source.{log_name}.columns.timestamp"
+    try:
+        size = abs(float(text))
+    except ValueError:
+        return f"is no time of ISO 8601; give its format: {where}: {{column: {column}, format: '%d/%m/%Y %H:%M:%S'}}"
+    likely = [name for name, factor in (("s", 1), ("ms", 1e3), ("us", 1e6), ("ns", 1e9)) if 4e8 <= size / factor < 7e9]
+    said = f"is no time since 1980 in {unit}" if unit else "is a number without a unit"
+    return f"{said}; say the unit: {where}: {{column: {column}, unit: {likely[0] if likely else 's'}}}"
+
+
+@contextmanager
+def all_relations(source: OwnLogs, dataset: DatasetConfig) -> Iterator[dict[str, Relation]]:
+    """Both logs, whole."""
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(OwnLog(source, name, dataset).relation()) for name in LOG_NAMES}

@@ -1,0 +1,24 @@
+"""What the steps import, for the process that local runs fork them from."""
+
+import logging
+from importlib import import_module
+
+# Beam warns of every cloud's client that is not installed.
+logging.getLogger().setLevel(logging.ERROR)
+
+for name in (
+    "components.evaluate.run",
+    "components.export.run",
+    "components.gate.run",
+    "components.join.run",
+    "components.make_logs.run",
+    "components.publish.run",
+    "components.report.run",
+    "components.schedule.run",
+    "components.train.run",
+    "data_validation.examples.statistics_page",
+    "data_validation.logs.expectations",
+    "data_validation.run",
+    "kfp.dsl.executor_main",
+):
+    import_module(name)
