@@ -14,7 +14,7 @@ from cli.inspection import newest_blessing
 from components.common import storage
 from components.common.arms import find_failure
 from components.common.layout import Store
-from components.common.ledger import ARMS, LOGISTIC_REGRESSION, SERVED, read_ledger
+from components.common.ledger import ARMS, LOGISTIC_REGRESSION, SERVED, ObjectiveScore, read_ledger
 from components.common.manifests import read_manifest
 from components.common.releases import (
     ALARM_DAYS,
@@ -24,9 +24,8 @@ from components.common.releases import (
     read_pointer,
     read_publication,
 )
-from components.features.objectives import SERVED_OBJECTIVES
+from components.features.objectives import DEFAULT_SERVED
 from components.version.manifest import VersionManifest
-from components.version.parity import Parity
 from pipelines.local import RunEvents
 
 
@@ -99,30 +98,42 @@ class RunDisplay:
 
 def ledger_table(store_uri: str) -> Table:
     """AUC of the served objectives on every unseen day, by arm."""
+    store = Store(store_uri)
+    blessing = newest_blessing(store)
+    served = blessing.served if blessing else DEFAULT_SERVED
+    # Clicks are the first thing to look at when conversions are few.
+    others = () if "click" in served else ("click",)
     table = Table(title="AUC on unseen days", title_justify="left")
     table.add_column("day")
     table.add_column("arm")
-    for name in SERVED_OBJECTIVES:
+    for name in served:
         table.add_column(name.replace("_given_", "\ngiven "), justify="right")
         table.add_column("cali-\nbration", justify="right")
+    for name in others:
+        table.add_column(name, justify="right")
     order = {arm: number for number, arm in enumerate((*ARMS, SERVED, LOGISTIC_REGRESSION))}
-    rows = sorted(read_ledger(Store(store_uri)), key=lambda row: (row.event_date, order.get(row.arm, len(order))))
+    rows = sorted(read_ledger(store), key=lambda row: (row.event_date, order.get(row.arm, len(order))))
     for number, row in enumerate(rows):
         cells = [str(row.event_date), row.arm.replace("_", " ")]
-        for name in SERVED_OBJECTIVES:
+        for name in served:
             score = row.scores.get(name)
-            cells.append(f"{score.auc:.4f}" if score and score.auc is not None else "-")
+            cells.append(_shown_auc(score))
             cells.append(f"{score.calibration:.3f}" if score and score.calibration is not None else "-")
+        cells += [_shown_auc(row.scores.get(name)) for name in others]
         last_of_day = number + 1 == len(rows) or rows[number + 1].event_date != row.event_date
         table.add_row(*cells, end_section=last_of_day)
     return table
+
+
+def _shown_auc(score: ObjectiveScore | None) -> str:
+    return f"{score.auc:.4f}" if score and score.auc is not None else "-"
 
 
 def summary_lines(store_uri: str, prefix: str) -> list[str]:
     """The state of a store, one `prefix.name: value` a line."""
     store = Store(store_uri)
     blessing, pointer = newest_blessing(store), read_pointer(store, PRODUCTION_CHANNEL)
-    lines = [f"{prefix}.days: {len(store.finished_days(DAILY))}"]
+    lines, withheld = [f"{prefix}.days: {len(store.finished_days(DAILY))}"], tuple[str, ...]()
     if blessing is not None:
         for name, gain in blessing.gain_by_objective.items():
             lines.append(f"{prefix}.gain_percent.{name}: {gain.percent:+.3f}")
@@ -136,7 +147,7 @@ def summary_lines(store_uri: str, prefix: str) -> list[str]:
         lines += [f"{prefix}.released: {r.action} of {r.arm}: {'; '.join(r.reasons)}" for r in blessing.releases]
         publication = read_publication(store, blessing.pipeline, blessing.event_date)
         withheld = (*blessing.withheld, *(publication.withheld if publication else ()))
-        lines += [f"{prefix}.withheld: {reason}" for reason in withheld]
+        lines += [f"{prefix}.withheld: {reason}" for reason in withheld if pointer is not None]
     failures = [failure for arm in ARMS if (failure := find_failure(store, arm)) is not None]
     lines += [f"{prefix}.failed: {failure.arm} on {failure.day}: {failure.reason}" for failure in failures]
     in_a_row = days_withheld(store, max(store.publication_days(DAILY), default=date.min))
@@ -147,17 +158,19 @@ def summary_lines(store_uri: str, prefix: str) -> list[str]:
         lines.append(f"{prefix}.published: {pointer.version}")
         lines.append(f"{prefix}.version_folder: {store.version(pointer.version)}")
         manifest = read_manifest(store.version(pointer.version), VersionManifest)
-        lines += _parity_lines(manifest.parity, prefix)
+        lines += _parity_lines(manifest, prefix)
     else:
-        lines.append(f"{prefix}.published: nothing")
+        why = "; ".join(withheld) or "no run is finished"
+        lines.append(f"{prefix}.published: nothing: {why}")
     if storage.exists(store.newest_report()):
         lines.append(f"{prefix}.report: {store.newest_report()}")
     return lines
 
 
-def _parity_lines(parity: Parity, prefix: str) -> list[str]:
+def _parity_lines(manifest: VersionManifest, prefix: str) -> list[str]:
     """What INT4 tables and the ONNX export change, at most over the served objectives."""
-    served = [parity.objectives[name] for name in SERVED_OBJECTIVES]
+    parity = manifest.parity
+    served = [parity.objectives[name] for name in manifest.served]
     changes = [abs(one.auc_change_percent) for one in served if one.auc_change_percent is not None]
     means = [abs(one.mean_prediction_ratio - 1) for one in served if one.mean_prediction_ratio is not None]
     return [

@@ -9,6 +9,7 @@ from components.common import storage
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.ledger import ARMS, LedgerRow, read_ledger
+from components.common.manifests import read_manifest
 from components.common.releases import (
     BATCH,
     DAILY,
@@ -20,6 +21,7 @@ from components.common.releases import (
 )
 from components.features.examples import EVALUATION, read_examples
 from components.features.objectives import OBJECTIVE_NAMES
+from components.version.manifest import VersionManifest, known_heads
 
 
 def newest_blessing(store: Store) -> Blessing | None:
@@ -122,10 +124,11 @@ def predict_rows(store_uri: str, examples_uri: str, channel: str, limit: int) ->
     else:
         table = storage.read_parquet(examples_uri)
     table = table.slice(0, limit)
-    probabilities = predictor.predict(table)
+    manifest = read_manifest(store.version(pointer.version), VersionManifest)
+    heads = known_heads(manifest.objectives, manifest.lineage, predictor.predict(table))
     identifiers = table["impression_id"].to_pylist() if "impression_id" in table.column_names else range(len(table))
     rows = [
-        {"impression_id": identifier, **dict(zip(OBJECTIVE_NAMES, map(float, values), strict=True))}
-        for identifier, values in zip(identifiers, probabilities, strict=True)
+        {"impression_id": identifier, **{name: float(values[row]) for name, values in heads.items()}}
+        for row, identifier in enumerate(identifiers)
     ]
     return pointer.version, rows

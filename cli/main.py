@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from cli import schema_commands, serve
+from cli import log_commands, schema_commands, serve
 from cli.command import DEMO_STORE, ConfigOption, DebugOption, StoreOption, clear_errors, console, say
 from cli.display import RunDisplay, ledger_table, summary_lines
 from components.common import ledger
@@ -281,6 +281,8 @@ def prune(
 
 
 app.command()(serve.rollout)
+app.command()(log_commands.init)
+app.command()(log_commands.check)
 
 
 def main() -> None:

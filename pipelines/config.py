@@ -18,6 +18,7 @@ from components.evaluate.config import EvaluationConfig
 from components.export.config import ExportConfig
 from components.features.events import ACTIONS, IMPRESSIONS, DatasetConfig
 from components.features.feature_list import FeatureConfig
+from components.features.objectives import DEFAULT_SERVED, ServedObjectives
 from components.gate.config import GateConfig
 from components.join.config import JoinConfig
 from components.ranker.presets import MODELS, with_preset
@@ -47,6 +48,7 @@ class RunConfig(Config):
     dataset: DatasetConfig
     source: CompleteJourneySource | SimulatorSource | FilesSource | SqlSource = Field(discriminator="kind")
     features: FeatureConfig
+    served: ServedObjectives = DEFAULT_SERVED
     schedule: ScheduleConfig
     arms: ArmsConfig
     validation: ValidationConfig = ValidationConfig()
@@ -96,8 +98,20 @@ def load_config(name_or_uri: str, with_schema: bool = True) -> RunConfig:
         raise InputError(f"{uri}: train and arms must be mappings")
     shared, recipes = _resolved(shared), {name: _resolved(recipe or {}) for name, recipe in arms.items()}
     values["arms"] = {name: _merge(shared, recipe) for name, recipe in recipes.items()}
+    _hand_on_served(values, uri)
     _read_schema(values, uri, with_schema)
     return RunConfig.parse(values, uri, lines)
+
+
+def _hand_on_served(values: dict[str, Any], uri: str) -> None:
+    """Give the sections that judge by them the objectives that the key `served` names."""
+    served = values.get("served", list(DEFAULT_SERVED))
+    for name in ("evaluation", "gate", "export"):
+        section = values.setdefault(name, {})
+        if isinstance(section, dict):
+            if "served" in section:
+                raise InputError(f"{uri}: {name}.served: remove it, and name the objectives once, by the key served")
+            section["served"] = served
 
 
 def _read_schema(values: dict[str, Any], uri: str, with_schema: bool) -> None:

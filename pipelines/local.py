@@ -18,10 +18,12 @@ from fsspec.implementations.local import LocalFileSystem
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
 from components.common import storage
+from components.common.arms import changed_fields, check_recipes
+from components.common.config import ResolvedConfig
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.progress import ERROR_PREFIX, LINE_PREFIX, PROGRESS_PREFIX, STEP_PREFIX
-from components.common.releases import BATCH, DAILY
+from components.common.releases import BATCH, DAILY, read_blessing, read_publication
 from components.schedule.run import known_until, pick_batch, pick_day
 from pipelines.config import RunConfig
 from pipelines.warm_steps import warm_steps
@@ -145,11 +147,14 @@ def run_schedule(
         Pipeline and outputs of every run.
 
     Raises:
-        InputError: If another process runs this schedule on the same store.
+        InputError: If another process runs this schedule on the same store, or its arms have another recipe by now.
     """
-    store = Store(store_uri)
+    store, events = Store(store_uri), events or RunEvents()
     as_of = known_until(config.source, config.dataset, as_of)
     with _exclusive(store_uri):
+        if store.finished_days(BATCH):
+            check_recipes(store, ResolvedConfig.open(config.write(store)))
+            _judge_again(store, config, as_of, events)
         if not store.finished_days(BATCH):
             scored = pick_batch(store, config.dataset, config.schedule, as_of).event_date
             on_run(BATCH, scored)
@@ -160,6 +165,20 @@ def run_schedule(
                 return
             on_run(DAILY, due.event_date)
             yield DAILY, run_pipeline(DAILY, config, store_uri, _night(config, as_of, due.event_date), events)
+
+
+def _judge_again(store: Store, config: RunConfig, as_of: date, events: RunEvents) -> None:
+    """Reopen the newest run if it published nothing by other thresholds, and no later run will use the new ones."""
+    pipeline = DAILY if store.finished_days(DAILY) else BATCH
+    day = store.finished_days(pipeline)[-1]
+    verdict = read_blessing(store, pipeline, day)
+    is_judged_next = pick_day(store, config.dataset, config.schedule, as_of).due
+    if verdict is None or is_judged_next or read_publication(store, pipeline, day) is not None:
+        return
+    changes = changed_fields("gate", verdict.thresholds, config.gate.model_dump(mode="json"))
+    if changes and verdict.thresholds:
+        events.on_line(f"{pipeline} {day}: judged again: {'; '.join(changes)}")
+        storage.remove(store.finished_run(pipeline, day))
 
 
 def workspace_of(store_uri: str) -> Path:

@@ -14,7 +14,7 @@ from components.common.releases import read_pointer
 from components.export.config import ExportConfig
 from components.export.run import export_releases
 from components.features.examples import EVALUATION, read_examples
-from components.features.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
+from components.features.objectives import DEFAULT_SERVED, OBJECTIVE_NAMES
 from components.publish.registry import publish_releases
 from components.serve.tensors import request_tensors
 from components.version.predictor import Predictor
@@ -59,7 +59,7 @@ def publish_both(trained: Deployment, root: str) -> Published:
     contract = Version.published(store, old).contract()
     found = [logged for logged, _ in zip(logged_requests(store, trained.scored_day, contract), range(60), strict=False)]
     table, _ = read_examples(store, EVALUATION, trained.scored_day)
-    columns = [OBJECTIVE_NAMES.index(name) for name in SERVED_OBJECTIVES]
+    columns = [OBJECTIVE_NAMES.index(name) for name in DEFAULT_SERVED]
     expected = {}
     for digest in digests:
         probabilities = Predictor.from_version(Version.published(store, digest)).predict(table)[:, columns]

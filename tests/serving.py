@@ -19,7 +19,7 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
 
 from components.common.errors import InputError
-from components.features.objectives import SERVED_OBJECTIVES
+from components.features.objectives import DEFAULT_SERVED
 from components.serve.client import RankerClient
 
 
@@ -118,7 +118,7 @@ class Load:
                 number, started = draw.randrange(len(self._tensors)), time.perf_counter()
                 try:
                     ranking = client.rank_tensors(self._tensors[number])
-                    found = np.stack([ranking.probabilities[name] for name in SERVED_OBJECTIVES])
+                    found = np.stack([ranking.probabilities[name] for name in DEFAULT_SERVED])
                     expected = self._expected[ranking.version][number]
                     outcome = "right" if np.abs(found - expected).max() <= 1e-5 else "mismatch"
                 except InputError as error:

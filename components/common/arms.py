@@ -12,7 +12,8 @@ from components.common.records import find_record, write_record
 
 # Of an arm's section: what later runs of a trained arm may do differently.
 FREE_SETTINGS = frozenset(("execution", "epochs", "test", "steps_per_point", "num_threads"))
-_LABELS = ("attribution", "click_days", "good_click")
+_LABELS = ("attribution", "click_days", "good_click", "timezone", "users_without_id")
+_BATCH = ("first_day", "num_batch_days")
 _SAMPLING = ("negative_keep_rate", "salt")
 
 
@@ -38,13 +39,14 @@ class ArmRecipe(Config):
                 "features": values["features"],
                 "dataset": {name: values["dataset"][name] for name in _LABELS},
                 "join": {name: values["join"][name] for name in _SAMPLING},
+                "schedule": {name: values["schedule"][name] for name in _BATCH},
                 f"arms.{arm}": train,
             },
         )
 
     def changes_to(self, other: ArmRecipe) -> list[str]:
         """Each field that differs, with its old and its new value."""
-        return _changes("", self.values, other.values)
+        return changed_fields("", self.values, other.values)
 
 
 class ArmFailure(Config):
@@ -90,14 +92,15 @@ def check_recipes(store: Store, config: ResolvedConfig) -> None:
         )
 
 
-def _changes(path: str, old: Any, new: Any) -> list[str]:
+def changed_fields(path: str, old: Any, new: Any) -> list[str]:
+    """Each field below a path that differs between two configurations, with its new and its old value."""
     if isinstance(old, dict) and isinstance(new, dict):
         names = [*old, *(name for name in new if name not in old)]
         dotted = {name: f"{path}.{name}" if path else str(name) for name in names}
-        return [text for name in names for text in _changes(dotted[name], old.get(name), new.get(name))]
+        return [text for name in names for text in changed_fields(dotted[name], old.get(name), new.get(name))]
     if isinstance(old, list) and isinstance(new, list) and all(isinstance(item, dict) for item in (*old, *new)):
         named = [{item.get("name", number): item for number, item in enumerate(items)} for items in (old, new)]
-        return _changes(path, *named)
+        return changed_fields(path, *named)
     return [] if old == new else [f"{path}: {_shown(new)}, was {_shown(old)}"]
 
 

@@ -18,6 +18,7 @@ class Lineage(Config):
         step: Updates so far.
         negative_keep_rate: Share of negatives in its training examples.
         recipe_digest: How it was trained, and how its examples were made: equal digests may be compared over days.
+        left_out: Objectives that the batch had no positive of: their heads have learnt nothing, and answer nothing.
     """
 
     arm: str
@@ -27,3 +28,4 @@ class Lineage(Config):
     step: int
     negative_keep_rate: float
     recipe_digest: str = ""
+    left_out: tuple[str, ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Literal
+from typing import Any, Literal
 
 from components.common.config import Config
 from components.common.errors import InputError
@@ -69,6 +69,8 @@ class Blessing(Config):
         releases: What may be published, at most one per channel.
         withheld: Why something was not released.
         ledger_digest: Digest of the ledger rows and thresholds that the verdict was made from.
+        served: The objectives that were judged.
+        thresholds: What they were judged by.
     """
 
     pipeline: str
@@ -82,6 +84,8 @@ class Blessing(Config):
     releases: tuple[Release, ...] = ()
     withheld: tuple[str, ...] = ()
     ledger_digest: str
+    served: tuple[str, ...] = ("checkout_given_click", "checkout_given_view")
+    thresholds: dict[str, Any] = {}
 
 
 class Pointer(Config):

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pydantic import Field
 
 from components.common.config import Config
+from components.features.objectives import DEFAULT_SERVED, ServedObjectives
 
 
 class EvaluationConfig(Config):
     """Bootstrap and yardstick."""
 
+    served: ServedObjectives = DEFAULT_SERVED
     num_replicates: int = Field(
         200, ge=20, le=10_000, description="bootstrap replicates of each served AUC, over users"
     )

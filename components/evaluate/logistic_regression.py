@@ -18,8 +18,8 @@ class Yardstick:
     normalised as the ranker normalises them.
     """
 
-    def __init__(self, training: ExampleSet, negative_keep_rate: float, c: float) -> None:
-        """Fit on training examples; `c` is the inverse of the L2 strength."""
+    def __init__(self, training: ExampleSet, negative_keep_rate: float, c: float, served: tuple[str, ...]) -> None:
+        """Fit on training examples; `c` is the inverse of the L2 strength, `served` what is predicted."""
         self._normalize = DenseNormalizer(training.dense.shape[1])
         self._normalize.fit(Moments.of(training.dense))
         rows = self._matrix(training)
@@ -30,7 +30,7 @@ class Yardstick:
         self._offsets: dict[int, float] = {}
         for number, objective in enumerate(OBJECTIVES):
             labels, mask = training.labels[:, number].numpy(), training.masks[:, number].numpy() > 0
-            if objective.served and 0 < labels[mask].sum() < mask.sum():
+            if objective.name in served and 0 < labels[mask].sum() < mask.sum():
                 model = LogisticRegression(C=c, solver="lbfgs", max_iter=200, tol=1e-3)
                 self._fitted[number] = model.fit(rows[mask], labels[mask])
                 self._offsets[number] = float(np.log(negative_rate(objective, negative_keep_rate)))

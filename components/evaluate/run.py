@@ -13,7 +13,6 @@ from components.common.releases import read_pointer, read_publication
 from components.evaluate.config import EvaluationConfig
 from components.evaluate.scorer import Scorer
 from components.features.events import DatasetConfig
-from components.features.objectives import SERVED_OBJECTIVES
 
 
 def evaluate_day(
@@ -53,7 +52,7 @@ def evaluate_day(
             write_row(store, row)
         rows.append(row)
         progress.update(done, model.name)
-    aucs = {row.arm: {name: row.scores[name].auc for name in SERVED_OBJECTIVES if name in row.scores} for row in rows}
+    aucs = {row.arm: {name: row.scores[name].auc for name in config.served if name in row.scores} for row in rows}
     for arm, scores in aucs.items():
         shown = ", ".join(f"{name} {auc:.4f}" if auc is not None else f"{name} -" for name, auc in scores.items())
         log_line("evaluate", f"{event_date}: {arm}: AUC {shown}")

@@ -30,9 +30,10 @@ from components.features.examples import (
     read_examples_manifest,
 )
 from components.features.feature_list import FeatureConfig
-from components.features.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
+from components.features.objectives import OBJECTIVE_NAMES
 from components.ranker.checkpoint import CheckpointManifest, TrainedRanker, find_checkpoint
 from components.ranker.dataset import ExampleSet, tensors_of
+from components.version.manifest import known_heads
 from components.version.predictor import Predictor
 from components.version.version import Version
 
@@ -109,7 +110,7 @@ class Scorer:
         def predict(table: pa.Table, examples: ExampleSet) -> dict[str, np.ndarray]:
             ranker = TrainedRanker.load(self._store, lineage.arm, lineage.trained_through)
             probabilities = ranker.predict(examples, self._config.batch_size)
-            return dict(zip(OBJECTIVE_NAMES, probabilities.T, strict=True))
+            return known_heads(OBJECTIVE_NAMES, lineage, probabilities)
 
         through, digest = lineage.trained_through, checkpoint.checkpoint_digest
         return Model(lineage.arm, checkpoint.features, through, digest, lineage.recipe_digest, digest, predict)
@@ -120,7 +121,7 @@ class Scorer:
 
         def predict(table: pa.Table, examples: ExampleSet) -> dict[str, np.ndarray]:
             probabilities = Predictor.from_version(version).predict(table)
-            return dict(zip(version.manifest.objectives, probabilities.T, strict=True))
+            return known_heads(version.manifest.objectives, version.manifest.lineage, probabilities)
 
         manifest, through = version.manifest, pointer.trained_through
         recipe_digest, digest = manifest.lineage.recipe_digest, pointer.checkpoint_digest
@@ -137,14 +138,15 @@ class Scorer:
             read = pa.concat_tables([read_examples(self._store, TRAINING, day)[0] for day in days])
             training = tensors_of(read, checkpoint.features, unsampled=False)
             rate = check_made_alike(manifests).negative_keep_rate
-            return Yardstick(training, rate, self._config.regression_c).predict(examples)
+            return Yardstick(training, rate, self._config.regression_c, self._config.served).predict(examples)
 
         features, through = checkpoint.features, self._trained_through
         return Model(LOGISTIC_REGRESSION, features, through, fitted_from, fitted_from, fitted_from, predict)
 
     def inputs_digest(self, model: Model) -> str:
         """Everything that a model's scores are computed from, and by which settings."""
-        return digest_json([STEP.version, model.made_from, self._examples_digest, self._config.num_replicates])
+        settings = [self._config.num_replicates, self._config.served]
+        return digest_json([STEP.version, model.made_from, self._examples_digest, settings])
 
     @cached_property
     def _table(self) -> pa.Table:
@@ -172,7 +174,7 @@ class Scorer:
                     examples.labels[:, number].numpy()[taking_part],
                     probabilities[name][taking_part],
                     examples.users[taking_part],
-                    self._config.num_replicates if name in SERVED_OBJECTIVES else 0,
+                    self._config.num_replicates if name in self._config.served else 0,
                 )
         return LedgerRow(
             arm=model.name,

@@ -11,7 +11,7 @@ import torch
 
 from components.common.errors import InputError
 from components.export.config import ExportConfig
-from components.features.objectives import OBJECTIVES, SERVED_OBJECTIVES
+from components.features.objectives import OBJECTIVES
 from components.ranker.auc import RankedRows, UserReplicates, weighted_auc
 from components.ranker.checkpoint import TrainedRanker
 from components.ranker.dataset import ExampleSet, tensors_of
@@ -74,7 +74,7 @@ class Reference:
 
 def beyond_limits(objectives: dict[str, ObjectiveParity], config: ExportConfig) -> list[str]:
     """What packed tables change too much of the served objectives."""
-    return [text for name in SERVED_OBJECTIVES for text in _beyond_limits(name, objectives[name], config)]
+    return [text for name in config.served for text in _beyond_limits(name, objectives[name], config)]
 
 
 @torch.no_grad()

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pydantic import Field
 
 from components.common.config import Config
+from components.features.objectives import DEFAULT_SERVED, ServedObjectives
 
 
 class ExportConfig(Config):
-    """Opset, batch limit, tables, files and parity."""
+    """Opset, tables, files and parity."""
 
+    served: ServedObjectives = DEFAULT_SERVED
     opset: int = Field(20, ge=18, le=23)
     max_table_error: float = Field(
         7e-3, gt=0, description="relative squared error above which a table gets a scale for every 16 numbers"

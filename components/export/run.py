@@ -26,7 +26,7 @@ from components.features.events import LOG_NAMES
 from components.features.examples import EVALUATION, read_examples
 from components.features.feature_list import FeatureConfig
 from components.features.log_manifests import CleanLogManifest
-from components.features.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
+from components.features.objectives import OBJECTIVE_NAMES
 from components.ranker.checkpoint import TrainedRanker
 from components.version.int4 import finest_layout
 from components.version.manifest import ONNX_INPUTS, PREDICTOR_FILE, RANKER_FILE, TABLES_FILE, VersionManifest
@@ -36,7 +36,7 @@ from components.version.predictor import Predictor
 
 STEP = Step("export")
 # Settings that decide what is in the files; the others only limit it.
-_OF_FILES = {"opset", "max_table_error", "single_file", "int8_share"}
+_OF_FILES = {"opset", "max_table_error", "single_file", "int8_share", "served"}
 
 
 def export_releases(store_uri: str, config: ExportConfig, pipeline: str, event_date: date) -> Export:
@@ -101,6 +101,7 @@ def _export(store: Store, config: ExportConfig, blessing: Blessing, release: Rel
         checkpoint_digest=digest,
         features=ranker.features,
         objectives=OBJECTIVE_NAMES,
+        served=config.served,
         tables=tuple(files.specs),
         identifiers=_identifier_types(store, days),
         lineage=ranker.lineage,
@@ -220,12 +221,12 @@ def _say(manifest: VersionManifest) -> None:
     log_line(
         "export",
         f"{manifest.version_digest[:12]}: {parity.rows} rows, ONNX against torch {parity.max_difference:.1e}, "
-        + "; ".join(_comparison(name, tables) for name, tables in named.items()),
+        + "; ".join(_comparison(name, tables, manifest.served) for name, tables in named.items()),
     )
 
 
-def _comparison(name: str, parity: TableParity) -> str:
-    changes = (parity.objectives[objective].auc_change_percent for objective in SERVED_OBJECTIVES)
+def _comparison(name: str, parity: TableParity, served: tuple[str, ...]) -> str:
+    changes = (parity.objectives[objective].auc_change_percent for objective in served)
     shown = " and ".join("none" if change is None else f"{change:+.3f}%" for change in changes)
     return f"AUC by {name} {shown}, their bytes {parity.table_bytes.ratio:.3f} of float16"
 

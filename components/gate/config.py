@@ -8,11 +8,13 @@ from pydantic import Field, model_validator
 
 from components.common.config import Config
 from components.common.releases import MIN_GAIN_PERCENT
+from components.features.objectives import DEFAULT_SERVED, ServedObjectives
 
 
 class GateConfig(Config):
     """When a candidate is blessed, and what is published when."""
 
+    served: ServedObjectives = DEFAULT_SERVED
     min_gain_percent: float = Field(
         MIN_GAIN_PERCENT, description="cumulative AUC gain that blesses (Qiu et al. 2025, section 4.4)"
     )

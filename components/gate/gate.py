@@ -10,7 +10,6 @@ import numpy as np
 
 from components.common.ledger import CANDIDATE, CONTROL, LedgerRow, ObjectiveScore
 from components.common.releases import Gain
-from components.features.objectives import SERVED_OBJECTIVES
 from components.gate.config import GateConfig
 
 
@@ -52,10 +51,10 @@ def decide(rows: list[LedgerRow], event_date: date, config: GateConfig) -> Verdi
                 f"candidate on {theirs.examples_digest[:12]}; the arms must see the same rows"
             )
     against = _shortcomings(control, candidate, event_date, config)
-    if not days or any(auc is None for row in control + candidate for auc in _aucs(row, SERVED_OBJECTIVES)):
+    if not days or any(auc is None for row in control + candidate for auc in _aucs(row, config.served)):
         return Verdict(False, tuple(against or ["no day has an AUC of every served objective"]), days, None, {})
-    gain = cumulative_gain(control, candidate, SERVED_OBJECTIVES)
-    by_objective = {name: cumulative_gain(control, candidate, (name,)) for name in SERVED_OBJECTIVES}
+    gain = cumulative_gain(control, candidate, config.served)
+    by_objective = {name: cumulative_gain(control, candidate, (name,)) for name in config.served}
     if not gain.percent >= config.min_gain_percent:
         against.append(
             f"cumulative AUC gain {gain.percent:+.3f}% is below the threshold {config.min_gain_percent:+.2f}%"
@@ -92,7 +91,7 @@ def calibration_problems(rows: list[LedgerRow], config: GateConfig) -> list[str]
     came are few exactly where a model predicts far too much.
     """
     problems = []
-    for name in SERVED_OBJECTIVES:
+    for name in config.served:
         scores = [row.scores[name] for row in rows if name in row.scores]
         positives, expected = sum(score.positives for score in scores), _expected_positives(scores)
         if not positives or expected is None:
@@ -119,18 +118,18 @@ def _expected_positives(scores: list[ObjectiveScore]) -> float | None:
 
 def _window(rows: list[LedgerRow], event_date: date, num_days: int) -> tuple[list[LedgerRow], list[LedgerRow]]:
     """The newest days that both arms were scored on, by the recipes that they have now."""
-    by_arm: dict[str, dict[date, LedgerRow]] = {CONTROL: {}, CANDIDATE: {}}
-    for row in rows:
-        if row.arm in by_arm and row.event_date <= event_date:
-            by_arm[row.arm][row.event_date] = row
-    scored = {arm: _of_newest_recipe(by_day) for arm, by_day in by_arm.items()}
-    days = sorted(scored[CONTROL].keys() & scored[CANDIDATE].keys())[-num_days:]
-    return [scored[CONTROL][day] for day in days], [scored[CANDIDATE][day] for day in days]
+    control, candidate = (
+        {row.event_date: row for row in scored_window(rows, arm, event_date)} for arm in (CONTROL, CANDIDATE)
+    )
+    days = sorted(control.keys() & candidate.keys())[-num_days:]
+    return [control[day] for day in days], [candidate[day] for day in days]
 
 
-def _of_newest_recipe(by_day: dict[date, LedgerRow]) -> dict[date, LedgerRow]:
+def scored_window(rows: list[LedgerRow], arm: str, event_date: date, num_days: int = 0) -> list[LedgerRow]:
+    """An arm's rows of the newest days up to one, all if no number is given, by the recipe that it has now."""
+    by_day = {row.event_date: row for row in rows if row.arm == arm and row.event_date <= event_date}
     newest = by_day[max(by_day)].recipe_digest if by_day else ""
-    return {day: row for day, row in by_day.items() if row.recipe_digest == newest}
+    return [by_day[day] for day in sorted(by_day) if by_day[day].recipe_digest == newest][-num_days:]
 
 
 def _aucs(row: LedgerRow, objectives: tuple[str, ...]) -> list[float | None]:
@@ -152,17 +151,24 @@ def _shortcomings(
                 f"{theirs.trained_through}; both must end before it, on the same day"
             )
     for row in control + candidate:
-        for name, auc in zip(SERVED_OBJECTIVES, _aucs(row, SERVED_OBJECTIVES), strict=True):
+        for name, auc in zip(config.served, _aucs(row, config.served), strict=True):
             if auc is None:
                 shortcomings.append(f"{row.arm} has no AUC of {name} on {row.event_date}: only one class occurs")
-    return shortcomings + positives_problems(candidate, config.min_positives, "gate.min_positives")
+    return shortcomings + positives_problems(candidate, config, config.min_positives, "gate.min_positives")
 
 
-def positives_problems(rows: list[LedgerRow], at_least: int, setting: str) -> list[str]:
-    """Served objectives with too few positives over the rows' days to be judged by; `setting` names the limit."""
+def positives_problems(rows: list[LedgerRow], config: GateConfig, at_least: int, setting: str) -> list[str]:
+    """Served objectives with too few positives over the rows' days to be judged by; `setting` names the limit.
+
+    It says so if as many a day can never be enough.
+    """
     problems = []
-    for name in SERVED_OBJECTIVES:
-        positives = sum(row.scores[name].positives for row in rows if name in row.scores)
+    for name in config.served:
+        counts = [row.scores[name].positives for row in rows if name in row.scores]
+        positives, most = sum(counts), max(counts, default=0) * config.num_days
         if positives < at_least:
-            problems.append(f"{name} has {positives} positives, {setting} = {at_least} are needed")
+            never = ""
+            if most < at_least and setting.endswith("min_positives"):
+                never = f", which {config.num_days} such days never have: lower it, or raise gate.num_days"
+            problems.append(f"{name} has {positives} positives, {setting} = {at_least} are needed{never}")
     return problems

@@ -8,11 +8,10 @@ from types import MappingProxyType
 
 from components.common.arms import ArmFailure
 from components.common.digests import digest_json
-from components.common.ledger import CANDIDATE, CONTROL, SERVED, LedgerRow
+from components.common.ledger import ARMS, CANDIDATE, SERVED, LedgerRow
 from components.common.releases import Action, Blessing, Pointer, Release
-from components.features.objectives import SERVED_OBJECTIVES
 from components.gate.config import GateConfig
-from components.gate.gate import calibration_problems, decide, positives_problems
+from components.gate.gate import calibration_problems, decide, positives_problems, scored_window
 
 
 def decide_release(
@@ -25,7 +24,7 @@ def decide_release(
 ) -> Blessing:
     """Judge the candidate, then choose what to publish.
 
-    - Nothing is served yet: the control, if it passes the absolute floors (first-model rule).
+    - Nothing is served yet: the best arm of those that pass the absolute floors (first-model rule).
     - The candidate is blessed: to production (`promote`) or to its own channel (`experiment`), if it also holds against
       the served version on the newest day.
     - Unless the candidate was promoted just now: the production arm's fresh checkpoint, if it holds likewise (refresh).
@@ -55,7 +54,10 @@ def decide_release(
 
     if production is None:
         floors = f"every served objective has AUC of at least {config.min_auc} and is calibrated"
-        consider("first", CONTROL, floors, _first_model_problems(today.get(CONTROL), config))
+        against = {arm: _first_model_problems(arm, rows, event_date, config) for arm in ARMS}
+        # The best of those that pass; if none does, of all.
+        best = min(ARMS, key=lambda arm: (bool(against[arm]), -_mean_auc(today.get(arm), config)))
+        consider("first", best, floors, against[best])
     else:
         if verdict.blessed and production.arm != CANDIDATE:
             problems = _guard_problems(CANDIDATE, rows, event_date, config)
@@ -80,6 +82,8 @@ def decide_release(
         releases=tuple(releases),
         withheld=tuple(withheld),
         ledger_digest=inputs_digest(rows, config),
+        served=config.served,
+        thresholds=config.model_dump(mode="json"),
     )
 
 
@@ -88,18 +92,24 @@ def inputs_digest(rows: list[LedgerRow], config: GateConfig) -> str:
     return digest_json([config.model_dump(mode="json"), [row.model_dump(mode="json") for row in rows]])
 
 
-def _first_model_problems(row: LedgerRow | None, config: GateConfig) -> list[str]:
-    """What keeps a first model from being published."""
-    if row is None:
+def _first_model_problems(arm: str, rows: list[LedgerRow], event_date: date, config: GateConfig) -> list[str]:
+    """What keeps an arm from being the first model: AUC of the day, positives and calibration of the window."""
+    window = scored_window(rows, arm, event_date, config.num_days)
+    if not window or window[-1].event_date != event_date:
         return ["it is not scored on this day"]
-    problems = []
-    for name in SERVED_OBJECTIVES:
-        auc = row.scores[name].auc if name in row.scores else None
+    problems, scores = [], window[-1].scores
+    for name in config.served:
+        auc = scores[name].auc if name in scores else None
         if auc is None or not auc >= config.min_auc:
             shown = "undefined" if auc is None else f"{auc:.4f}"
             problems.append(f"AUC of {name} is {shown}, at least {config.min_auc} is needed")
-    problems += positives_problems([row], config.min_positives, "gate.min_positives")
-    return problems + calibration_problems([row], config)
+    problems += positives_problems(window, config, config.min_positives, "gate.min_positives")
+    return problems + calibration_problems(window, config)
+
+
+def _mean_auc(row: LedgerRow | None, config: GateConfig) -> float:
+    aucs = [row.scores[name].auc or 0.0 for name in config.served if name in row.scores] if row else []
+    return sum(aucs) / len(config.served)
 
 
 def _guard_problems(arm: str, rows: list[LedgerRow], event_date: date, config: GateConfig) -> list[str]:
@@ -108,11 +118,11 @@ def _guard_problems(arm: str, rows: list[LedgerRow], event_date: date, config: G
     fresh, served = today.get(arm), today.get(SERVED)
     if fresh is None or served is None:
         return ["the fresh and the served model are not both scored on this day"]
-    window = sorted((row for row in rows if row.arm == arm and row.event_date <= event_date), key=_day)
-    problems = positives_problems(window[-config.num_days :], config.min_positives, "gate.min_positives")
-    problems += positives_problems([fresh], config.min_day_positives, "gate.min_day_positives")
+    window = scored_window(rows, arm, event_date, config.num_days)
+    problems = positives_problems(window, config, config.min_positives, "gate.min_positives")
+    problems += positives_problems([fresh], config, config.min_day_positives, "gate.min_day_positives")
     problems += calibration_problems([fresh], config)
-    for name in SERVED_OBJECTIVES:
+    for name in config.served:
         new = fresh.scores[name].auc if name in fresh.scores else None
         old = served.scores[name].auc if name in served.scores else None
         if new is None or old is None:
@@ -120,7 +130,3 @@ def _guard_problems(arm: str, rows: list[LedgerRow], event_date: date, config: G
         elif not new >= old * (1 - config.max_refresh_loss_percent / 100):
             problems.append(f"{name} falls from {old:.4f} to {new:.4f}, more than {config.max_refresh_loss_percent}%")
     return problems
-
-
-def _day(row: LedgerRow) -> date:
-    return row.event_date

@@ -21,7 +21,7 @@ from components.features.examples import EVALUATION, NEGATIVE_KEPT, TRAINING, US
 from components.features.feature_list import FeatureConfig
 from components.features.hashing import combine_hashes, feature_ids
 from components.features.log_events import Events
-from components.join.attribution import attribute, label
+from components.join.attribution import attribute, label, why_unattributed
 from components.join.config import JoinConfig
 from components.join.sampling import kept_as_negative
 
@@ -104,7 +104,8 @@ def join_shard(impressions_table: pa.Table, actions_table: pa.Table, engagement:
     Returns:
         One example for every impression of the job's days that sampling keeps, or whose day is evaluated, in the
         order of the log, and counts that reconcile: `impressions` = `impressions_kept` + `impressions_sampled_out` +
-        `impressions_duplicate`, and `actions` = `actions_attributed` + `actions_unattributed` + `actions_duplicate`.
+        `impressions_duplicate`, and `actions` = `actions_attributed` + `actions_unattributed` + `actions_duplicate`;
+        and why actions are not attributed, `unattributed_*`.
     """
     impressions, duplicate_impressions = _without_repeats(Events.of(impressions_table), IMPRESSIONS)
     actions, duplicate_actions = _without_repeats(Events.of(actions_table), ACTIONS)
@@ -141,6 +142,8 @@ def join_shard(impressions_table: pa.Table, actions_table: pa.Table, engagement:
         "actions_unattributed": int((acted & (credited < 0)).sum()),
         "actions_duplicate": _within(duplicate_actions, start, end),
     }
+    for reason, rows_of in why_unattributed(impressions, actions, credited, job.dataset).items():
+        counts[f"unattributed_{reason}"] = int((acted & rows_of).sum())
     by_day = {
         day: Seen(
             _on(day, impressions.times) + _on(day, duplicate_impressions),

@@ -12,9 +12,10 @@ from components.features.events import DatasetConfig, window_microseconds
 from components.features.hashing import combine_hashes, hash_identifiers, positions_in
 from components.features.history import EventIndex
 from components.features.log_events import Events
-from components.features.named_impressions import NamedImpressions
+from components.features.named_impressions import NO_ROW, NamedImpressions
 
 UNATTRIBUTED = -1
+UNATTRIBUTED_REASONS = ("no_rule", "no_entity", "no_impression", "too_late")
 
 
 def attribute(impressions: Events, actions: Events, dataset: DatasetConfig) -> np.ndarray:
@@ -71,6 +72,40 @@ def attribute(impressions: Events, actions: Events, dataset: DatasetConfig) -> n
         by_view = views.last_touch(rule.entity, offsite, through_view, rule.at_same_moment)
         credited[chosen] = np.where(by_click >= 0, by_click, by_view)
     return credited
+
+
+def why_unattributed(
+    impressions: Events, actions: Events, credited: np.ndarray, dataset: DatasetConfig
+) -> dict[str, np.ndarray]:
+    """By reason, the actions that are credited to none, bool, shape (actions,) each.
+
+    `no_rule`: conversions of a type without attribution; `no_entity`: offsite ones without the value that they are
+    attributed by; `no_impression`: no impression before it that it names, or of its user and entity; `too_late`: there
+    is one, but every window is over.
+    """
+    reasons = {name: np.zeros(len(actions), dtype=bool) for name in UNATTRIBUTED_REASONS}
+    open_rows = np.flatnonzero(credited == UNATTRIBUTED)
+    left = actions.take(open_rows)
+    views = _Touches(np.arange(len(impressions)), impressions.times, impressions)
+    onsite = left.where("source", "onsite")
+    is_any = onsite & (NamedImpressions.of(left, impressions).rows != NO_ROW)
+    rules = {"click": ("item_id", True)} | {
+        name: (rule.entity, rule.at_same_moment) for name, rule in dataset.attribution.items()
+    }
+    has_rule, has_entity = np.zeros(len(left), dtype=bool), onsite.copy()
+    for action_type, (entity, at_same_moment) in rules.items():
+        of_type = left.where("action_type", action_type)
+        has_rule |= of_type
+        chosen = np.flatnonzero(of_type & ~onsite & left.known(entity))
+        has_entity[chosen] = True
+        if len(impressions) and len(chosen):
+            ever = np.iinfo(np.int64).max
+            is_any[chosen] = views.last_touch(entity, left.take(chosen), ever, at_same_moment) != UNATTRIBUTED
+    reasons["no_rule"][open_rows] = ~has_rule
+    reasons["no_entity"][open_rows] = has_rule & ~has_entity
+    reasons["no_impression"][open_rows] = has_rule & has_entity & ~is_any
+    reasons["too_late"][open_rows] = has_rule & has_entity & is_any
+    return reasons
 
 
 def _take(values: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -23,6 +23,7 @@ from components.features.examples import EARLY, ExamplesManifest
 from components.features.feature_list import FeatureConfig
 from components.features.log_manifests import CleanLogManifest
 from components.join.assemble import JoinJob
+from components.join.attribution import UNATTRIBUTED_REASONS
 from components.join.beam_join import METRICS_NAMESPACE, JoinExamples
 from components.join.config import JoinConfig
 from components.join.plan import DayOutput, JoinPlan, LogFile
@@ -89,7 +90,9 @@ def _reconciled(counts: dict[str, int]) -> str:
             raise RuntimeError(f"join: {name} do not reconcile: {counts}; use another Beam runner")
         listed = " + ".join(f"{counts[f'{name}_{part}']} {part.replace('_', ' ')}" for part in parts)
         texts.append(f"{total} {name} = {listed}")
-    return ", ".join(texts)
+    why = {reason: counts.get(f"unattributed_{reason}", 0) for reason in UNATTRIBUTED_REASONS}
+    shown = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in why.items() if count)
+    return ", ".join(texts) + (f"; unattributed: {shown}" if shown else "")
 
 
 def _clean_manifests(store: Store, job: JoinJob) -> dict[date, dict[str, CleanLogManifest]]:

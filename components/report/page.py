@@ -11,7 +11,7 @@ from plotly.offline import get_plotlyjs
 from components.common.ledger import ARMS, LOGISTIC_REGRESSION, SERVED, LedgerRow
 from components.common.releases import ALARM_DAYS
 from components.features.examples import LABELS
-from components.features.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
+from components.features.objectives import OBJECTIVE_NAMES
 from components.report.facts import ReportFacts
 from components.report.plots import gain_figure, ledger_figure, loss_figure, volumes_figure
 
@@ -26,8 +26,8 @@ def render(facts: ReportFacts) -> str:
     figures = {
         "volumes": volumes_figure(facts.volumes),
         "losses": loss_figure(facts.curves, facts.tests),
-        "ledger": ledger_figure(facts.ledger),
-        "gain": gain_figure(facts.history or [facts.blessing], facts.blessing.min_gain_percent),
+        "ledger": ledger_figure(facts.ledger, facts.blessing.served),
+        "gain": gain_figure(facts.history or [facts.blessing], facts.blessing),
     }
     quarantined: Counter[str] = Counter()
     for volume in facts.volumes:
@@ -37,10 +37,10 @@ def render(facts: ReportFacts) -> str:
         threshold=facts.blessing.min_gain_percent,
         plotly_js=get_plotlyjs(),
         figures={name: _embed(figure, name) for name, figure in figures.items()},
-        served_objectives=SERVED_OBJECTIVES,
+        served_objectives=facts.blessing.served,
         objectives=OBJECTIVE_NAMES,
         ledger_rows=_ledger_rows(facts.ledger),
-        mean_aucs=_mean_aucs(facts.ledger),
+        mean_aucs=_mean_aucs(facts.ledger, facts.blessing.served),
         quarantined=quarantined,
         labels=LABELS,
         withheld=(*facts.blessing.withheld, *(facts.publication.withheld if facts.publication else ())),
@@ -65,11 +65,11 @@ def _ledger_rows(ledger: list[LedgerRow]) -> list[LedgerRow]:
     return sorted(ledger, key=lambda row: (row.event_date, order.get(row.arm, 9)))
 
 
-def _mean_aucs(ledger: list[LedgerRow]) -> dict[str, dict[str, float]]:
+def _mean_aucs(ledger: list[LedgerRow], served: tuple[str, ...]) -> dict[str, dict[str, float]]:
     """Mean AUC over the days on which every arm has one, by arm and served objective."""
     means: dict[str, dict[str, float]] = {}
     for arm in (*ARMS, LOGISTIC_REGRESSION):
-        for name in SERVED_OBJECTIVES:
+        for name in served:
             aucs = [r.scores[name].auc for r in ledger if r.arm == arm and name in r.scores]
             known = [auc for auc in aucs if auc is not None]
             if known:

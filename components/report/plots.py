@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -10,7 +11,7 @@ from plotly.subplots import make_subplots
 from components.common.ledger import ARMS, CANDIDATE, CONTROL, LOGISTIC_REGRESSION, SERVED, LedgerRow
 from components.common.releases import Blessing
 from components.features.examples import LABELS
-from components.features.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
+from components.features.objectives import OBJECTIVE_NAMES
 from components.report.facts import DayVolume
 
 COLORS = {
@@ -102,10 +103,10 @@ def _last_steps(points: list[dict]) -> list[int]:
     return list(last.values())
 
 
-def ledger_figure(ledger: Sequence[LedgerRow]) -> go.Figure:
+def ledger_figure(ledger: Sequence[LedgerRow], served: tuple[str, ...]) -> go.Figure:
     """AUC on each unseen day, by served objective and arm."""
-    figure = make_subplots(rows=1, cols=2, subplot_titles=[_TITLES[name] for name in SERVED_OBJECTIVES])
-    for column, name in enumerate(SERVED_OBJECTIVES, start=1):
+    figure = make_subplots(rows=1, cols=len(served), subplot_titles=[_TITLES[name] for name in served])
+    for column, name in enumerate(served, start=1):
         for arm, color in COLORS.items():
             rows = [row for row in ledger if row.arm == arm and name in row.scores]
             trace = go.Scatter(
@@ -123,7 +124,7 @@ def ledger_figure(ledger: Sequence[LedgerRow]) -> go.Figure:
     return style(figure, 420)
 
 
-def gain_figure(history: Sequence[Blessing], threshold: float) -> go.Figure:
+def gain_figure(history: Sequence[Blessing], newest: Blessing) -> go.Figure:
     """Cumulative AUC gain after each scored day, with its interval and the gate's threshold."""
     figure = go.Figure()
     gained = [verdict for verdict in history if verdict.gain is not None]
@@ -146,13 +147,13 @@ def gain_figure(history: Sequence[Blessing], threshold: float) -> go.Figure:
             line={"color": COLORS[CANDIDATE], "width": 3},
         )
     )
-    for name, dash in zip(SERVED_OBJECTIVES, ("dash", "dot"), strict=True):
-        own = [verdict.gain_by_objective[name].percent for verdict in gained]
+    for name, dash in zip(newest.served, cycle(("dash", "dot", "dashdot")), strict=False):
+        own = [gain.percent if (gain := verdict.gain_by_objective.get(name)) else None for verdict in gained]
         figure.add_trace(go.Scatter(x=days, y=own, name=_TITLES[name], line={"dash": dash, "color": "#7a7a7a"}))
     figure.add_hline(
-        y=threshold,
+        y=newest.min_gain_percent,
         line={"color": "#3d8f6f"},
-        annotation_text=f"threshold {threshold:+.2f}%",
+        annotation_text=f"threshold {newest.min_gain_percent:+.2f}%",
         annotation_position="bottom left",
     )
     figure.update_yaxes(title_text="cumulative AUC gain", ticksuffix="%")

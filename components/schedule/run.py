@@ -106,7 +106,7 @@ def main_pick(store_uri: str, config_uri: str, pipeline: str, as_of: str) -> Ass
     dataset, schedule = config.section(DatasetConfig, "dataset"), config.section(ScheduleConfig, "schedule")
     asked = parse_day(as_of, "as_of") if as_of else utc_today()
     known_on = known_until(parse_source(config.values["source"], "source"), dataset, asked)
-    if pipeline == DAILY:
+    if Store(store_uri).finished_days(BATCH):
         check_recipes(Store(store_uri), config)
     pick = pick_batch if pipeline == BATCH else pick_day
     chosen = pick(Store(store_uri), dataset, schedule, known_on)

@@ -15,7 +15,6 @@ import numpy as np
 from grpc_interceptor import exceptions as grpc_errors
 
 from components.common.errors import InputError
-from components.features.objectives import SERVED_OBJECTIVES
 from components.serve.observability import REQUEST_SECONDS, REQUESTS, log_event
 from components.serve.protocol import RANKER_MODEL
 from components.serve.ranker_tier import NotServed, RankerTier
@@ -58,7 +57,7 @@ class RankerModel(kserve.Model):
 
     def get_output_types(self) -> list[dict[str, Any]]:
         """A probability a candidate for each served objective."""
-        return [{"name": name, "datatype": "FP32", "shape": [-1]} for name in SERVED_OBJECTIVES]
+        return [{"name": name, "datatype": "FP32", "shape": [-1]} for name in self.tier.served]
 
     async def predict(
         self,

@@ -73,8 +73,16 @@ class RankerTier:
     @property
     def fields(self) -> list[Field]:
         """What requests carry to the version that most users are routed to."""
-        chosen = max(self._routes, key=lambda digest: self._routes[digest])
-        return list(self._versions[chosen].contract.fields.values())
+        return list(self._most_asked.contract.fields.values())
+
+    @property
+    def served(self) -> list[str]:
+        """The objectives that it answers."""
+        return list(self._most_asked.columns)
+
+    @property
+    def _most_asked(self) -> RankerVersion:
+        return self._versions[max(self._routes, key=lambda digest: self._routes[digest])]
 
     def load(self) -> None:
         """Load what the deployment's record names, before the first request.

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from components.common.errors import InputError
-from components.features.objectives import SERVED_OBJECTIVES
 from components.serve.observability import IN_FLIGHT
 from components.version.int4 import finest
 from components.version.manifest import ONNX_INPUTS, ONNX_OUTPUT
@@ -56,17 +55,17 @@ class RankerVersion:
         def run(inputs: tuple[np.ndarray, ...]) -> np.ndarray:
             return np.asarray(session.run([ONNX_OUTPUT], dict(zip(ONNX_INPUTS, inputs, strict=True)))[0])
 
-        objectives = version.manifest.objectives
+        objectives, served = version.manifest.objectives, version.manifest.served
         try:
             probabilities = run(_empty_inputs(version))
         except Exception as error:
             # ONNX Runtime's exceptions have no base of their own.
             raise InputError(f"{version.uri}: its ranker does not run ({str(error).splitlines()[0]})") from error
-        if probabilities.shape != (2, len(objectives)) or not set(SERVED_OBJECTIVES) <= set(objectives):
+        if probabilities.shape != (2, len(objectives)) or not set(served) <= set(objectives):
             raise InputError(
                 f"{version.uri}: answers {probabilities.shape} for objectives {list(objectives)}; export it again"
             )
-        columns = {name: objectives.index(name) for name in SERVED_OBJECTIVES}
+        columns = {name: objectives.index(name) for name in served}
         return cls(version.digest, version.contract(), run, columns, provider_of(session))
 
     @contextmanager

@@ -42,8 +42,9 @@ def moment(chosen: LogColumn, raw: str, kind: str, where: str) -> str:
     """
     place, option = f"{where}: column {chosen.column or chosen.sql!r} for 'timestamp'", "timestamp: {column: ..., "
     zone = quoted(chosen.zone, "'")
-    if kind == "VARCHAR" and chosen.format is not None:
-        found = f"epoch_us(timezone({zone}, try_strptime({raw}, {quoted(chosen.format, chr(39))})))"
+    if chosen.format is not None:
+        written = f"try_strptime(({raw})::VARCHAR, {quoted(chosen.format, chr(39))})"
+        found = f"epoch_us(timezone({zone}, {written}))"
     elif kind == "VARCHAR" and chosen.unit is None:
         has_zone = f"regexp_matches({raw}, '([zZ]|[+-][0-9]{{2}}:?[0-9]{{0,2}}|UTC)$') AND {raw} LIKE '%:%'"
         found = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -21,7 +21,7 @@ from components.features.events import IMPRESSIONS, LOG_NAMES, TIMESTAMP, Datase
 from components.features.wall_clock import to_wall_clock
 from components.sources.config import FilesSource, LogFiles, OwnLogs, Source, SqlSource
 from components.sources.expressions import LEFT_OUT, MOMENT, is_number, is_time
-from components.sources.log_files import FoundFiles, day_folders, find_files
+from components.sources.log_files import FoundFiles, beside_folders, day_folders, find_files
 from components.sources.relation import Relation, connected, explained, in_words, log_of, of_files, of_query
 
 _ROWS_PER_BATCH, _ROWS_PER_GROUP = 65_536, 16_384
@@ -115,8 +115,14 @@ class OwnLog:
         return self._files.states if self._files is not None else {}
 
     def left_over(self) -> tuple[str, ...]:
-        """Files of a log without folders that are not read."""
+        """Files that are not read: of a log without folders for days those among it, else those beside the folders."""
+        if isinstance(self.table, LogFiles) and self.folders:
+            return tuple(beside_folders(self.table.uri))
         return self._files.left_out if self._files is not None else ()
+
+    def all_files(self) -> FoundFiles | None:
+        """All files of the log; None for a query."""
+        return find_files(self.table.uri) if isinstance(self.table, LogFiles) else None
 
     def files_of(self, day: date) -> FoundFiles | None:
         """The files in a day's folder; None where there are none."""
@@ -146,8 +152,8 @@ class OwnLog:
         with self.relation() as relation, explained(relation.where):
             newest = relation.connection.execute(
                 f"SELECT max({relation.moment()}) FROM {relation.sql} WHERE {relation.condition}"
-            ).fetchone()
-        if newest is None or newest[0] is None:
+            ).fetchall()[0]
+        if newest[0] is None:
             return None
         wall = to_wall_clock(np.array([newest[0]]), self.dataset.timezone)
         return day_of(int(wall[0]) // MICROSECONDS_PER_DAY)
@@ -266,7 +272,8 @@ def _check_times(relation: Relation) -> None:
     """
     chosen, raw, kind = relation.time()
     with explained(relation.where):
-        moment = relation.moment() if chosen.unit or kind == "VARCHAR" or not is_number(kind) else "NULL::BIGINT"
+        is_read = chosen.unit or chosen.format or not is_number(kind)
+        moment = relation.moment() if is_read else "NULL::BIGINT"
         rows = relation.connection.execute(
             f"SELECT ({raw})::VARCHAR, {moment} FROM {relation.sql} WHERE {relation.condition} AND {raw} IS NOT NULL "
             f"LIMIT {_SAMPLE_ROWS}"
@@ -289,10 +296,3 @@ def _remedy(text: str, log_name: str, column: str, unit: str | None) -> str:
     likely = [name for name, factor in (("s", 1), ("ms", 1e3), ("us", 1e6), ("ns", 1e9)) if 4e8 <= size / factor < 7e9]
     said = f"is no time since 1980 in {unit}" if unit else "is a number without a unit"
     return f"{said}; say the unit: {where}: {{column: {column}, unit: {likely[0] if likely else 's'}}}"
-
-
-@contextmanager
-def all_relations(source: OwnLogs, dataset: DatasetConfig) -> Iterator[dict[str, Relation]]:
-    """Both logs, whole."""
-    with ExitStack() as stack:
-        yield {name: stack.enter_context(OwnLog(source, name, dataset).relation()) for name in LOG_NAMES}

@@ -78,6 +78,11 @@ class TrainConfig(Config):
             )
         return self
 
+    def without(self, objectives: tuple[str, ...]) -> TrainConfig:
+        """The same, with no weight on some objectives."""
+        weights = {**self.objective_weights, **dict.fromkeys(objectives, 0.0)}
+        return self.model_copy(update={"objective_weights": weights})
+
     def binding(self) -> dict[str, Any]:
         """What an arm must not change between its days, as plain values."""
         return self.model_dump(mode="json", exclude=set(FREE_SETTINGS))

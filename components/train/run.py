@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date
 from functools import partial
 
@@ -21,8 +21,9 @@ from components.common.records import write_record
 from components.features.events import DatasetConfig
 from components.features.examples import EARLY, TRAINING, ExamplesManifest, check_made_alike
 from components.features.feature_list import FeatureConfig
+from components.features.objectives import OBJECTIVE_NAMES
 from components.ranker.checkpoint import CheckpointManifest, find_checkpoint
-from components.ranker.dataset import concatenate
+from components.ranker.dataset import ExampleSet, concatenate
 from components.tables import memory
 from components.tables.processes import Process, joined_processes
 from components.train.config import TrainConfig
@@ -69,7 +70,9 @@ def train_batch(store_uri: str, arm: str, features: FeatureConfig, config: Train
             return done
         torch.set_num_threads(config.num_threads)
         state = new_state(features, config, lineage)
-        state.model.net.fit(stream.parts())
+        positives = torch.zeros(len(OBJECTIVE_NAMES))
+        state.model.net.fit(_counted(stream.parts(), positives))
+        _leave_out(state, positives)
         phases = [Phase(stream, config.epochs)]
         if more:
             phases = [Phase(stream, config.epochs, concatenate([*last.parts()])), Phase(last, 1)]
@@ -122,6 +125,21 @@ def _open(
     split: str = TRAINING,
 ) -> tuple[ExampleStream, list[ExamplesManifest]]:
     return open_stream(store, split, days, features, config.pool_rows, process.share)
+
+
+def _counted(parts: Iterable[ExampleSet], positives: torch.Tensor) -> Iterator[ExampleSet]:
+    """The parts; adds up their positives of each objective."""
+    for part in parts:
+        positives += (part.labels * part.masks).sum(dim=0)
+        yield part
+
+
+def _leave_out(state: TrainingState, positives: torch.Tensor) -> None:
+    """Leave out the heads that could only learn that nothing ever happens."""
+    left_out = tuple(name for name, count in zip(OBJECTIVE_NAMES, positives.tolist(), strict=True) if not count)
+    state.lineage = Lineage(**{**state.lineage.model_dump(), "left_out": left_out})
+    if left_out and state.lineage.arm:
+        log_line("train", f"{state.lineage.arm}: the batch has no positive of {', '.join(left_out)}: left out")
 
 
 def _origin(inputs: dict[str, str], features: FeatureConfig, config: TrainConfig) -> Origin:

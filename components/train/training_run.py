@@ -41,12 +41,11 @@ class TrainingRun:
         self, state: TrainingState, phases: list[Phase], points: ResumePoints, events: EventLog, process: Process
     ) -> None:
         """Train `state` in place."""
-        self.trainer = Trainer(
-            state.model, state.optimizer, state.config, state.title, state.lineage.step, state.parallel
-        )
+        config = state.config.without(state.lineage.left_out)
+        self.trainer = Trainer(state.model, state.optimizer, config, state.title, state.lineage.step, state.parallel)
         self._process = process
         self.position = Position()
-        self._config, self._title, self._phases = state.config, state.title, phases
+        self._config, self._title, self._phases = config, state.title, phases
         self._points, self._events = points, events
 
     def run(self) -> None:

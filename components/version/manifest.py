@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+
 from components.common.digests import digest_bytes
 from components.common.lineage import Lineage
 from components.common.manifests import Manifest
 from components.features.feature_list import FeatureConfig
+from components.features.objectives import DEFAULT_SERVED
 from components.version.packed_tables import PackedTable
 from components.version.parity import Parity
 
@@ -28,6 +31,7 @@ class VersionManifest(Manifest):
         checkpoint_digest: What it was exported from.
         features: Its feature list.
         objectives: Of the ranker's outputs, in order.
+        served: Those of them that servers answer.
         tables: What lies where in the file of tables.
         identifiers: By log and column, whether identifiers are integers or strings, which decides their hash.
         lineage: Where its training comes from.
@@ -42,6 +46,7 @@ class VersionManifest(Manifest):
     checkpoint_digest: str
     features: FeatureConfig
     objectives: tuple[str, ...]
+    served: tuple[str, ...] = DEFAULT_SERVED
     tables: tuple[PackedTable, ...]
     identifiers: dict[Literal["impressions", "actions"], dict[str, Literal["int64", "string"]]]
     lineage: Lineage
@@ -67,3 +72,9 @@ class VersionManifest(Manifest):
     def version_digest(self) -> str:
         """What names a version that this release wrote: the digest of its manifest's bytes."""
         return digest_bytes(self.to_bytes())
+
+
+def known_heads(objectives: tuple[str, ...], lineage: Lineage, probabilities: np.ndarray) -> dict[str, np.ndarray]:
+    """By objective, the columns of shape (n, objectives) but those of heads that have learnt nothing."""
+    columns = dict(zip(objectives, probabilities.T, strict=True))
+    return {name: values for name, values in columns.items() if name not in lineage.left_out}

@@ -168,7 +168,7 @@ class PackedTables:
         Raises:
             InputError: If the file is not as long as its tables need, or a table of the feature list is not in it.
         """
-        needed = max(spec.end_byte for spec in specs)
+        needed = max((spec.end_byte for spec in specs), default=0)
         if len(content) != needed:
             raise InputError(f"tables: {len(content)} bytes, the manifest's tables take {needed}; restore the file")
         table_rows = {spec.name: spec.num_rows for spec in specs}

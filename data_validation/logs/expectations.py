@@ -11,6 +11,9 @@ import pandas as pd
 from components.features.events import ACTION_TYPES, ACTIONS, IMPRESSIONS, SOURCES, DatasetConfig
 from data_validation.config import ValidationConfig
 
+# Suites that look at a log's days, rather than at its rows.
+DAYS_OF = "days of "
+
 
 @dataclass(frozen=True)
 class Expectation:
@@ -68,7 +71,7 @@ def check_logs(
         ]
     )
     for name, least in ((IMPRESSIONS, config.min_impressions_per_day), (ACTIONS, config.min_actions_per_day)):
-        suites[f"days of {name}"] = (
+        suites[DAYS_OF + name] = (
             days[days["log_name"] == name],
             [
                 gxe.ExpectColumnValuesToBeBetween(column="rows", min_value=least),
@@ -103,6 +106,11 @@ def _summarise(suite: str, item: Any, frame: pd.DataFrame) -> Expectation:
         observed = f"{result.get('unexpected_count', 0)} unexpected of {result.get('element_count', len(frame))}"
         worst = [str(value) for value in result.get("partial_unexpected_list", [])[:3]]
         observed += f": {', '.join(worst)}" if worst else ""
+        if settings.type == "expect_column_values_to_be_unique":
+            observed += (
+                f"; ids must not come again: make them of what tells rows apart, {column}: "
+                f"{{sql: \"concat_ws('-', a, {column})\"}}, in both logs alike"
+            )
     if "event_date" in frame.columns and not item.success:
         bad = frame[
             ~frame[column].between(settings.kwargs["min_value"], settings.kwargs.get("max_value", float("inf")))

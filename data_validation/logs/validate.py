@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from components.common import storage
 from components.common.days import day_range
@@ -29,10 +30,13 @@ from components.common.progress import Progress, log_line
 from components.features.events import ACTIONS, IMPRESSIONS, LOG_NAMES, DatasetConfig
 from components.features.log_manifests import LOG_FILE, CleanLogManifest, DeliveredLogManifest, QuarantineManifest
 from data_validation.config import ValidationConfig
+from data_validation.logs.expectations import DAYS_OF, Expectation, check_logs
+from data_validation.logs.remedies import remedy
 from data_validation.logs.row_checks import USER_OVER_CAP, conform, sort_rows, with_null_columns
 
 STEP = Step("validate_logs", 2)
 _PAGE = "expectations.html"
+_NUM_REASONS = 3
 
 
 class LogVerdictManifest(Manifest):
@@ -184,8 +188,6 @@ def _check_expectations(
     config: ValidationConfig,
     manifests: dict[tuple[str, date], CleanLogManifest],
 ) -> str:
-    from data_validation.logs.expectations import check_logs
-
     volumes = [
         {
             "log_name": name,
@@ -200,17 +202,42 @@ def _check_expectations(
     expectations, page = check_logs(samples, pd.DataFrame(volumes), dataset, config)
     failures = [item for item in expectations if not item.met]
     if failures:
-        worst = "; ".join(f"{item.suite}: {item.name} of {item.column}: {item.observed}" for item in failures)
-        reasons: Counter[str] = Counter()
-        for manifest in manifests.values():
-            reasons.update(manifest.quarantined)
         storage.write_bytes(store.failed_expectations(), page.encode())
+        said = [text for item in failures for text in _in_words(store, item, config, manifests)]
         raise InputError(
-            f"the logs do not meet {len(failures)} expectations: {worst}. Rows in quarantine by reason: "
-            f"{dict(reasons)}, see {storage.join_uri(store.root, 'quarantine')} and {store.failed_expectations()}; "
-            "correct the delivery, or the limits under validation"
+            f"the logs do not meet {len(failures)} expectations: {'; '.join(said)}. See {store.failed_expectations()} "
+            f"and {storage.join_uri(store.root, 'quarantine')}; correct the delivery, or the limits under validation"
         )
     return page
+
+
+def _in_words(
+    store: Store,
+    failed: Expectation,
+    config: ValidationConfig,
+    manifests: dict[tuple[str, date], CleanLogManifest],
+) -> list[str]:
+    """What an expectation that is not met is about, with the option that helps."""
+    if failed.column != "quarantined_share":
+        return [f"{failed.suite}: {failed.name} of {failed.column}: {failed.observed}"]
+    log_name = failed.suite.removeprefix(DAYS_OF)
+    over = {
+        day: manifest
+        for (name, day), manifest in manifests.items()
+        if name == log_name and _unexpected(manifest) > config.max_quarantined_share * manifest.delivered
+    }
+    reasons: Counter[str] = Counter()
+    for manifest in over.values():
+        reasons.update({name: count for name, count in manifest.quarantined.items() if name != USER_OVER_CAP})
+    worst, delivered = min(over), sum(manifest.delivered for manifest in over.values())
+    texts = []
+    for reason, count in reasons.most_common(_NUM_REASONS):
+        day = next(day for day, manifest in over.items() if reason in manifest.quarantined)
+        rejected = storage.read_parquet(storage.join_uri(store.quarantine(log_name, day), LOG_FILE))
+        of_reason = rejected.filter(pc.equal(rejected["reason"], reason))
+        texts.append(f"{count} {reason}: on {day} {remedy(reason, of_reason, log_name)}")
+    share = f"{sum(reasons.values()) / delivered:.1%} of the {log_name} of {len(over)} days from {worst} on"
+    return [f"{share} are faulty, at most {config.max_quarantined_share:.1%} are allowed: {'; '.join(texts)}"]
 
 
 def _unexpected(manifest: CleanLogManifest) -> int:

@@ -17,7 +17,7 @@ from components.common.lineage import Lineage
 from components.common.releases import DAILY
 from components.evaluate.logistic_regression import Yardstick
 from components.features.examples import read_examples
-from components.features.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
+from components.features.objectives import DEFAULT_SERVED, OBJECTIVE_NAMES
 from components.ranker.auc import weighted_auc
 from components.ranker.dataset import ExampleSet, tensors_of
 from components.ranker.prediction import predict
@@ -50,7 +50,7 @@ def changed(config: TrainConfig, changes: dict, seed: int) -> TrainConfig:
 def day_aucs(examples: ExampleSet, by_name: dict[str, np.ndarray]) -> list[float]:
     """AUC of each served objective."""
     found = []
-    for name in SERVED_OBJECTIVES:
+    for name in DEFAULT_SERVED:
         number = OBJECTIVE_NAMES.index(name)
         rows = examples.masks[:, number].numpy() > 0
         labels, ones = examples.labels[rows, number].numpy(), np.ones((int(rows.sum()), 1))
@@ -117,7 +117,7 @@ def main(store_uri: str = "runs/demo") -> None:
         found = []
         for number, day in enumerate(continual):
             seen = pa.concat_tables([read[d][0] for d in batch_days + continual[:number]])
-            yardstick = Yardstick(tensors_of(seen, config.features, unsampled=False), rate, c)
+            yardstick = Yardstick(tensors_of(seen, config.features, unsampled=False), rate, c, DEFAULT_SERVED)
             unseen = tensors_of(tables[f"evaluation/{day}"], config.features, unsampled=True)
             found.append(day_aucs(unseen, yardstick.predict(unseen)))
         report(f"logistic_regression_c_{c}", np.mean(found, axis=0))
@@ -129,7 +129,7 @@ def main(store_uri: str = "runs/demo") -> None:
 
 def report(name: str, aucs: np.ndarray) -> None:
     """Print one line per served objective."""
-    for objective, auc in zip(SERVED_OBJECTIVES, aucs, strict=True):
+    for objective, auc in zip(DEFAULT_SERVED, aucs, strict=True):
         print(f"demo_settings.{name}.{objective}: {auc:.4f}", flush=True)
 
 

@@ -28,7 +28,7 @@ from components.common.deployments import Deployment, open_deployment
 from components.common.layout import Store
 from components.common.releases import read_pointer
 from components.features.examples import EVALUATION, read_examples
-from components.features.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
+from components.features.objectives import DEFAULT_SERVED, OBJECTIVE_NAMES
 from components.serve.protocol import channel_options
 from components.serve.rollout import Rollout, RolloutPlan, begin
 from components.serve.tensors import infer_request, request_tensors
@@ -188,7 +188,7 @@ def rollouts(demo: Store, root: str) -> None:
     table, _ = read_examples(demo, EVALUATION, day)
     contract = Version.published(demo, old).contract()
     logged = [request for request, _ in zip(logged_requests(demo, day, contract), range(100), strict=False)]
-    columns = [OBJECTIVE_NAMES.index(name) for name in SERVED_OBJECTIVES]
+    columns = [OBJECTIVE_NAMES.index(name) for name in DEFAULT_SERVED]
     expected = {}
     for version in (old, new):
         found = Predictor.from_version(Version.published(demo, version)).predict(table)[:, columns]
@@ -222,8 +222,8 @@ def demo_version(demo: Store) -> None:
     if pointer is None:
         sys.exit(f"error: {demo.root}: nothing is published there; run `make demo` first")
     parity = Version.published(demo, pointer.version).manifest.parity
-    changes = [parity.objectives[name].auc_change_percent for name in SERVED_OBJECTIVES]
-    ratios = [parity.objectives[name].mean_prediction_ratio for name in SERVED_OBJECTIVES]
+    changes = [parity.objectives[name].auc_change_percent for name in DEFAULT_SERVED]
+    ratios = [parity.objectives[name].mean_prediction_ratio for name in DEFAULT_SERVED]
     say("export.int4.auc_change_max_percent", max(abs(change) for change in changes))
     say("export.int4.mean_change_max", max(abs(ratio - 1) for ratio in ratios), 4)
     print(f"export.parity_max: {parity.max_difference:.1e}", flush=True)

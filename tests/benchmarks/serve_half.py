@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 
 from components.common import storage
-from components.features.objectives import SERVED_OBJECTIVES
+from components.features.objectives import DEFAULT_SERVED
 from components.serve import ranker_server, ranker_tier
 from components.serve.config import EmbeddingTierConfig, RankerTierConfig
 from components.serve.embedding_server import EmbeddingTier, start
@@ -55,7 +55,7 @@ class HalfRankerTier(ranker_tier.RankerTier):
             return np.asarray(session.run([ONNX_OUTPUT], dict(zip(ONNX_INPUTS, vectors, strict=True)))[0])
 
         objectives = version.manifest.objectives
-        columns = {name: objectives.index(name) for name in SERVED_OBJECTIVES}
+        columns = {name: objectives.index(name) for name in DEFAULT_SERVED}
         self._versions = {digest: RankerVersion(digest, version.contract(), run, columns, provider_of(session))}
 
 

@@ -8,7 +8,7 @@ from components.evaluate.config import EvaluationConfig
 from components.evaluate.logistic_regression import Yardstick
 from components.evaluate.run import evaluate_day
 from components.features.examples import read_examples
-from components.features.objectives import OBJECTIVE_NAMES
+from components.features.objectives import DEFAULT_SERVED, OBJECTIVE_NAMES
 from components.ranker.checkpoint import find_checkpoint
 from components.ranker.dataset import tensors_of
 
@@ -71,7 +71,7 @@ def test_yardstick_learns_and_is_calibrated(joined):
     unseen = tensors_of(
         read_examples(joined.store, "evaluation", joined.scored_day)[0], joined.config.features, unsampled=True
     )
-    predicted = Yardstick(training, 0.5, c=0.1).predict(unseen)["checkout_given_view"]
+    predicted = Yardstick(training, 0.5, 0.1, DEFAULT_SERVED).predict(unseen)["checkout_given_view"]
     rows = unseen.masks[:, OBJECTIVE_NAMES.index("checkout_given_view")].numpy() > 0
     labels = unseen.labels[:, OBJECTIVE_NAMES.index("checkout_given_view")].numpy()[rows]
     assert predicted[rows][labels > 0].mean() > 1.2 * predicted[rows][labels == 0].mean()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 
 from components.common.ledger import LedgerRow, ObjectiveScore
-from components.features.objectives import SERVED_OBJECTIVES
+from components.features.objectives import DEFAULT_SERVED
 
 
 def ledger_row(
@@ -29,7 +29,7 @@ def ledger_row(
             mean_prediction=(calibration or 0.0) * positives / 10_000,
             calibration=calibration,
         )
-        for name in SERVED_OBJECTIVES
+        for name in DEFAULT_SERVED
     }
     return LedgerRow(
         arm=arm,

@@ -38,6 +38,24 @@ def test_first_model_is_the_control_if_it_passes_the_floors():
     assert not blessing.blessed
 
 
+def test_first_model_is_the_best_arm_that_passes():
+    better, worse = ledger_row("candidate", 2, auc=0.75), ledger_row("control", 2, auc=0.65)
+    assert released(decide_release("batch", [worse, better], DAY, None, CONFIG))[0][:2] == ("first", "candidate")
+    uncalibrated = ledger_row("candidate", 2, auc=0.75, calibration=3.0)
+    blessing = decide_release("batch", [worse, uncalibrated], DAY, None, CONFIG)
+    assert released(blessing)[0][:2] == ("first", "control") and not blessing.withheld
+
+
+def test_first_model_counts_positives_over_the_window():
+    config = CONFIG.model_copy(update={"num_days": 2, "min_positives": 60})
+    blessing = decide_release("batch", [ledger_row("control", 2, positives=40)], DAY, None, config)
+    assert "80" not in str(blessing.withheld) and "gate.min_positives = 60" in str(blessing.withheld)
+    both = [ledger_row("control", day, positives=40) for day in (1, 2)]
+    assert released(decide_release("batch", both, DAY, None, config)) == [("first", "control", "control-2")]
+    few = decide_release("batch", [ledger_row("control", 2, positives=20)], DAY, None, config)
+    assert "2 such days never have: lower it, or raise gate.num_days" in str(few.withheld)
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
@@ -45,7 +63,7 @@ def test_first_model_is_the_control_if_it_passes_the_floors():
         (ledger_row("control", 2, auc=None), "undefined"),
         (ledger_row("control", 2, calibration=3.0), "calibration"),
         (ledger_row("control", 2, positives=3), "positives"),
-        (ledger_row("candidate", 2), "not scored"),
+        (ledger_row("served", 2), "not scored"),
     ],
 )
 def test_first_model_fails_closed(row, reason):

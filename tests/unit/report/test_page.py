@@ -13,7 +13,7 @@ from components.common.layout import Store
 from components.common.ledger import write_row
 from components.common.records import write_record
 from components.common.releases import Blessing, Gain, read_blessing
-from components.features.objectives import SERVED_OBJECTIVES
+from components.features.objectives import DEFAULT_SERVED
 from components.gate.config import GateConfig
 from components.gate.run import judge_day
 from components.report.facts import collect
@@ -71,7 +71,7 @@ def judged(trained, tmp_path):
         blessed=True,
         reasons=("good",),
         gain=Gain(percent=0.5, low=None, high=None),
-        gain_by_objective={name: Gain(percent=0.5, low=0.1, high=0.9) for name in SERVED_OBJECTIVES},
+        gain_by_objective={name: Gain(percent=0.5, low=0.1, high=0.9) for name in DEFAULT_SERVED},
         days=(day,),
         ledger_digest="",
     )

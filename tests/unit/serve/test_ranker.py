@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY
 
 from components.common.deployments import Deployment, write_deployment
 from components.common.errors import InputError
-from components.features.objectives import SERVED_OBJECTIVES
+from components.features.objectives import DEFAULT_SERVED
 from components.serve import ranker_version
 from components.serve.config import EmbeddingTierConfig, RankerTierConfig
 from components.serve.embedding_server import EmbeddingServicer, EmbeddingTier
@@ -76,7 +76,7 @@ def test_one_process_answers_like_two(published, fresh_store):
 
     for ranking, expected in zip(asyncio.run(ask()), published.expected[published.old], strict=True):
         assert ranking.version == published.old
-        found = np.stack([ranking.probabilities[name] for name in SERVED_OBJECTIVES])
+        found = np.stack([ranking.probabilities[name] for name in DEFAULT_SERVED])
         assert np.abs(found - expected).max() < 1e-6
 
 

@@ -23,7 +23,7 @@ from cli.logged_requests import logged_requests
 from components.common import storage
 from components.common.errors import InputError
 from components.features.examples import EVALUATION, read_examples
-from components.features.objectives import OBJECTIVE_NAMES, SERVED_OBJECTIVES
+from components.features.objectives import DEFAULT_SERVED, OBJECTIVE_NAMES
 from components.ranker.dataset import tensors_of
 from components.ranker.prediction import predict
 from components.serve.client import RankerClient, ServerError
@@ -37,7 +37,7 @@ NOON = "2026-01-05T12:00:00Z"
 
 
 def probabilities(ranking):
-    return np.stack([ranking.probabilities[name] for name in SERVED_OBJECTIVES])
+    return np.stack([ranking.probabilities[name] for name in DEFAULT_SERVED])
 
 
 def test_answers_are_those_of_the_evaluator(trained, published, client):
@@ -52,7 +52,7 @@ def test_answers_are_those_of_the_evaluator(trained, published, client):
     expected = predict(
         state.model, state.lineage.negative_keep_rate, tensors_of(table, state.features, unsampled=True), 512
     )
-    columns = [OBJECTIVE_NAMES.index(name) for name in SERVED_OBJECTIVES]
+    columns = [OBJECTIVE_NAMES.index(name) for name in DEFAULT_SERVED]
     compared = 0
     for number, logged in enumerate(logged_requests(published.store, trained.scored_day, version.contract())):
         if number % 5 == 0:
@@ -134,8 +134,7 @@ def test_rest_answers_like_grpc(published, servers, client):
     assert answer["model_version"] == published.old
     found = {output["name"]: output["data"] for output in answer["outputs"]}
     assert (
-        np.abs(np.stack([found[name] for name in SERVED_OBJECTIVES]) - published.expected[published.old][0]).max()
-        < 1e-5
+        np.abs(np.stack([found[name] for name in DEFAULT_SERVED]) - published.expected[published.old][0]).max() < 1e-5
     )
     pinned = {"parameters": {"version": published.old}}
     assert post({"inputs": inputs, **pinned})["model_version"] == published.old
