@@ -34,6 +34,8 @@ def clear_errors(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
+        except BrokenPipeError:
+            raise
         except (ValueError, OSError, RuntimeError) as error:
             if kwargs.get("debug"):
                 raise

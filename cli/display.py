@@ -102,7 +102,8 @@ def ledger_table(store_uri: str) -> Table:
     blessing = newest_blessing(store)
     served = blessing.served if blessing else DEFAULT_SERVED
     # Clicks are the first thing to look at when conversions are few.
-    others = () if "click" in served else ("click",)
+    is_clicked = any("click" in row.scores for row in read_ledger(store))
+    others = ("click",) if is_clicked and "click" not in served else ()
     table = Table(title="AUC on unseen days", title_justify="left")
     table.add_column("day")
     table.add_column("arm")

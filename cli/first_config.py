@@ -149,7 +149,7 @@ def _relations(drafts: dict[str, Draft]) -> Iterator[tuple[str, Relation]]:
 
 def _days(drafts: dict[str, Draft]) -> dict[str, Any]:
     """First and last day, and windows and batch days that the span allows."""
-    first, last, rows = date.max, date.min, 0
+    first, last, rows = date.max, date.max, 0
     for name, relation in _relations(drafts):
         with explained(relation.where):
             low, high, count = relation.connection.execute(
@@ -159,9 +159,8 @@ def _days(drafts: dict[str, Draft]) -> dict[str, Any]:
         if name == IMPRESSIONS:
             if low is None:
                 raise InputError(f"{drafts[name].uri}: no row is an impression; see to the columns' values")
-            first, last, rows = low, high, count
-        elif high is not None:
-            last = max(last, high)
+            first, rows = low, count
+        last = min(last, high or last)
     span = (last - first).days + 1
     window = next((text for days, text in ((60, 7), (21, 3), (6, 1)) if span >= days), "12h")
     maturity = 1 + (window if isinstance(window, int) else 1)
@@ -179,6 +178,7 @@ def _days(drafts: dict[str, Draft]) -> dict[str, Any]:
         "batch_days": batch,
         "rows_per_day": rows / span,
         "num_rows": rows,
+        "days_after": span - maturity - history - batch,
     }
 
 
@@ -194,5 +194,5 @@ def _sizes(drafts: dict[str, Draft], days: dict[str, Any]) -> dict[str, Any]:
         "table": table,
         "batch_size": min(2000, max(16, 2 ** int(math.log2(max(in_batch / 800, 16))))),
         "is_small": days["num_rows"] < 300_000,
-        "gate_days": min(5, max(1, (days["last_day"] - days["batch_first"]).days - days["batch_days"] - 1)),
+        "gate_days": min(5, max(1, days["days_after"])),
     }

@@ -85,7 +85,8 @@ def _gaps(config: RunConfig, name: str, log: LogFacts) -> Iterator[Finding]:
     closed, usual = config.dataset.closed_days, median(log.rows.values())
     missing = [day for day in day_range(first, last) if day not in log.rows and day not in closed]
     if missing:
-        level: Level = "stops" if name == IMPRESSIONS else "warning"
+        read_from = config.dataset.days_read(config.schedule.first_day, last, config.features.history_days)[0]
+        level: Level = "stops" if name == IMPRESSIONS and missing[-1] >= read_from else "warning"
         text = f"{name}: none on {_listed(missing)}; deliver them, or list such days in dataset.closed_days"
         yield Finding(level, text)
     # The first and the last day of an export are often cut.
@@ -141,7 +142,7 @@ def _of_days(config: RunConfig, facts: OwnLogFacts) -> Iterator[Finding]:
     ends = [max(log.rows) for log in facts.logs.values() if log.rows]
     if not ends:
         return
-    end = max(ends)
+    end = min(ends)
     last = dataset.open_day(schedule.first_day, schedule.num_batch_days - 1)
     scored = dataset.open_day(last, 1)
     final = dataset.mature_on(scored)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.command import ConfigOption, DebugOption, clear_errors, console, say
 from components.common.errors import InputError
+from components.common.layout import Store
+from components.common.releases import BATCH
+
+if TYPE_CHECKING:
+    from pipelines.config import RunConfig
 
 _MARKS = {"stops": "[red]stops[/red]  ", "warning": "[yellow]warning[/yellow]", "fact": "       "}
 
@@ -46,14 +51,25 @@ def check(config: ConfigOption, debug: DebugOption = False) -> None:
         raise InputError(f"{stops} of these things stop a run; change them, and check again")
 
 
-def show_findings(config: object) -> int:
+def check_first_run(config: RunConfig, store: str) -> None:
+    """Print what `check` says ahead of the first run on a company's own logs.
+
+    Raises:
+        InputError: If something would stop the run, before anything is copied.
+    """
+    if Store(store).finished_days(BATCH):
+        return
+    stops = show_findings(config)
+    if stops:
+        raise InputError(f"{stops} of these things stop the run; change them, and run again")
+
+
+def show_findings(config: RunConfig) -> int:
     """Print what a run would find in its logs; returns how many things stop it. Logs that are made need no look."""
     from cli.log_check import findings
     from cli.log_facts import look_at_logs
     from components.sources.config import FilesSource, SqlSource
-    from pipelines.config import RunConfig
 
-    assert isinstance(config, RunConfig)
     if not isinstance(config.source, FilesSource | SqlSource):
         return 0
     found = findings(config, look_at_logs(config, config.source))

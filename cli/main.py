@@ -13,9 +13,10 @@ import typer
 
 from cli import log_commands, schema_commands, serve
 from cli.command import DEMO_STORE, ConfigOption, DebugOption, StoreOption, clear_errors, console, say
-from cli.display import RunDisplay, ledger_table, summary_lines
+from cli.display import ledger_table, summary_lines
+from cli.due_runs import run_due
 from components.common import ledger
-from components.common.days import parse_day, utc_today
+from components.common.days import parse_day
 from components.common.errors import InputError
 from components.common.layout import Store
 
@@ -63,7 +64,7 @@ def demo(
     A second call goes on where the first one stopped, and does nothing twice.
     """
     started = time.monotonic()
-    _run(config, store, None, days)
+    run_due(config, store, None, days)
     _show_summary(store)
     say(*summary_lines(store, "demo"))
     console.print(f"demo.seconds: {time.monotonic() - started:.0f}", highlight=False)
@@ -87,25 +88,9 @@ def run(
     debug: DebugOption = False,
 ) -> None:
     """Run what is due: the batch if it is not finished, then each day whose labels are final."""
-    _run(config, store, as_of or None, max_days)
+    run_due(config, store, as_of or None, max_days)
     _show_summary(store)
     say(*summary_lines(store, "run"))
-
-
-def _run(config_name: str, store: str, as_of: str | None, max_days: int | None) -> None:
-    from pipelines.config import load_config
-    from pipelines.local import run_schedule
-
-    config = load_config(config_name)
-    known_on = parse_day(as_of, "--as-of") if as_of else utc_today()
-    with RunDisplay(console) as display:
-        runs = run_schedule(config, store, known_on, max_days, display.begin_run, display.events)
-        count = 0
-        for pipeline, outputs in runs:
-            count += 1
-            display.end_run(pipeline, outputs)
-        if not count:
-            console.print("nothing is due: every run is finished", highlight=False)
 
 
 def _show_summary(store: str) -> None:
@@ -287,7 +272,12 @@ app.command()(log_commands.check)
 
 def main() -> None:
     """Entry point of the `afterclick` command."""
-    app()
+    try:
+        app()
+    except BrokenPipeError:
+        # Whoever read the output, such as `head`, has seen enough; Python must not write to it when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise SystemExit(0) from None
 
 
 if __name__ == "__main__":

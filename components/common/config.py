@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -115,6 +116,7 @@ class ResolvedConfig:
         return kind.parse(values, f"{self.uri}: {'.'.join(path)}")
 
 
+_FIELD = re.compile(r"([a-z_]+(?:\.[a-z_]+)+)")
 _WORDING = {
     "tuple_type": "expected a list such as [a, b]",
     "date_from_datetime_parsing": "expected a UTC day such as 2017-03-01",
@@ -125,8 +127,14 @@ _WORDING = {
 def _describe(error: ValidationError, yaml_lines: YamlLines) -> str:
     lines = []
     for item in error.errors():
-        line = yaml_lines.find(item["loc"])
+        said = item["msg"].removeprefix("Value error, ")
+        # A check of several sections names the field itself.
+        named = _FIELD.match(said) if not item["loc"] else None
+        line = yaml_lines.find(named[1].split(".") if named else item["loc"])
         at = "" if line is None else f"line {line}: "
+        if not item["loc"] and item["type"] == "value_error":
+            lines.append(at + said)
+            continue
         field = at + (".".join(str(part) for part in item["loc"]) or "(whole section)")
         if item["type"] == "extra_forbidden":
             lines.append(f"{field}: unknown key; remove it or correct its spelling")
@@ -134,7 +142,7 @@ def _describe(error: ValidationError, yaml_lines: YamlLines) -> str:
             lines.append(f"{field}: required, not given")
         else:
             value = f" = {item['input']!r}" if isinstance(item["input"], str | int | float | bool) else ""
-            lines.append(f"{field}{value}: {_WORDING.get(item['type'], item['msg'].removeprefix('Value error, '))}")
+            lines.append(f"{field}{value}: {_WORDING.get(item['type'], said)}")
     return "; ".join(lines)
 
 

@@ -156,7 +156,7 @@ def _beyond_limits(name: str, parity: ObjectiveParity, config: ExportConfig) -> 
         )
     if not abs(ratio - 1) <= config.max_mean_change:
         beyond.append(
-            f"INT4 tables change the mean prediction of {name} to {ratio:.4f} of the checkpoint's, at most "
-            f"{config.max_mean_change} is allowed (export.max_mean_change)"
+            f"INT4 tables change the mean prediction of {name} by {100 * (ratio - 1):+.2f}%, at most "
+            f"{100 * config.max_mean_change:g}% is allowed (export.max_mean_change: {config.max_mean_change})"
         )
     return beyond

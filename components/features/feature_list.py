@@ -103,13 +103,14 @@ class FeatureConfig(Config):
         for feature in self.categorical:
             if feature.name not in identifiers:
                 raise ValueError(f"features.categorical: {feature.name!r} is not one of {sorted(identifiers)}")
-        for where, used in (("sequence", self.sequence.entities), ("counts", self.counts.entities)):
-            for entity in used:
+        for where in ("sequence", "counts", "engagement"):
+            for entity in getattr(self, where).entities:
                 if entity not in dataset.entities:
-                    raise ValueError(f"features.{where}.entities: {entity!r} is not one of {list(dataset.entities)}")
-        for entity in self.engagement.entities:
-            if entity not in dataset.entities:
-                raise ValueError(f"features.engagement.entities: {entity!r} is not one of {list(dataset.entities)}")
+                    raise ValueError(
+                        f"features.{where}.entities: {entity!r} is not among what both logs have, "
+                        f"{list(dataset.entities)}; add it to dataset.action_entities if actions carry it, or take it "
+                        "out here"
+                    )
         for name in self.numbers:
             if name not in dataset.context_numbers:
                 raise ValueError(f"features.numbers: {name!r} is not among the data set's context_numbers")

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from components.common.days import MICROSECONDS_PER_DAY, day_of, microseconds
 from components.common.errors import InputError
-from components.features.events import IMPRESSIONS, LOG_NAMES, TIMESTAMP, DatasetConfig
+from components.features.events import LOG_NAMES, TIMESTAMP, DatasetConfig
 from components.features.wall_clock import to_wall_clock
 from components.sources.config import FilesSource, LogFiles, OwnLogs, Source, SqlSource
 from components.sources.expressions import LEFT_OUT, MOMENT, is_number, is_time
@@ -193,9 +193,7 @@ class OwnLog:
 
 
 def last_day(source: Source, dataset: DatasetConfig) -> date:
-    """The last day that both logs are known of.
-
-    Without folders for days, a log may end with a day that has no event: then the other one tells.
+    """The last day that both logs have something of.
 
     Raises:
         InputError: If a log has no day at all.
@@ -204,11 +202,12 @@ def last_day(source: Source, dataset: DatasetConfig) -> date:
         return source.last_day
     logs = [OwnLog(source, name, dataset) for name in LOG_NAMES]
     days = [log.last_day() for log in logs]
+    known = []
     for log, day in zip(logs, days, strict=True):
-        if day is None and log.log_name == IMPRESSIONS:
-            raise InputError(f"source.{IMPRESSIONS}: has no row; correct where they come from, or `where`")
-    known = [day for day in days if day is not None]
-    return min(known) if all(log.has_folders for log in logs) else max(known)
+        if day is None:
+            raise InputError(f"source.{log.log_name}: has no row; correct where its rows come from, or its `where`")
+        known.append(day)
+    return min(known)
 
 
 def _batches(relation: Relation, condition: str) -> Iterator[tuple[pa.Table, np.ndarray, Counter[str]]]:

@@ -144,7 +144,7 @@ def match_columns(profiles: dict[str, ColumnProfile], wanted: tuple[str, ...]) -
         if contract in wanted:
             give(contract, names, True)
     if "timestamp" in wanted and "timestamp" not in matched:
-        times = [found.name for found in profiles.values() if is_time(found.kind)]
+        times = [found.name for found in profiles.values() if time_options(found) is not None]
         matched |= {"timestamp": times[0]} if times else {}
     return matched
 

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 
-from data_validation.examples.drift import infinity_norm, jensen_shannon
+from data_validation.examples.drift import divergence_by_chance, infinity_by_chance, infinity_norm, jensen_shannon
 from data_validation.examples.schema import common_statistics, string_domain, value_range
 
 _Feature: TypeAlias = statistics_pb2.FeatureNameStatistics
@@ -31,6 +31,7 @@ def validate_statistics(
     serving: statistics_pb2.DatasetFeatureStatisticsList | None = None,
     environment: str = "",
     severities: Severities | None = None,
+    allows_chance: bool = False,
 ) -> anomalies_pb2.Anomalies:
     """Compare statistics with a schema, with the span before and with what was seen in serving.
 
@@ -41,11 +42,12 @@ def validate_statistics(
         serving: The same columns as serving saw them, for skew comparators.
         environment: Features that the schema keeps out of this environment are not expected.
         severities: `error`, `warning` or `ignore` by the name of an anomaly type; errors where a type is absent.
+        allows_chance: Whether limits of distances are wider by what samples of these sizes differ by alone.
 
     Returns:
         Anomalies by column or, for the data set as a whole, in `dataset_anomaly_info`.
     """
-    report = Report(schema, severities or {})
+    report = Report(schema, severities or {}, allows_chance)
     dataset = statistics.datasets[0]
     features = {feature.path.step[0]: feature for feature in dataset.features}
     report.add_to_dataset(_dataset_problems(dataset.num_examples, schema, previous))
@@ -202,8 +204,9 @@ def _category_problems(schema: schema_pb2.Schema, expected: schema_pb2.Feature, 
 class Report:
     """Gathers anomalies."""
 
-    def __init__(self, schema: schema_pb2.Schema, severities: Severities) -> None:
-        """Start without any."""
+    def __init__(self, schema: schema_pb2.Schema, severities: Severities, allows_chance: bool = False) -> None:
+        """Start without any; `allows_chance` adds to limits of distances what samples of their sizes differ by."""
+        self._allows_chance = allows_chance
         self.anomalies = anomalies_pb2.Anomalies()
         self.anomalies.baseline.CopyFrom(schema)
         self._severities = severities
@@ -245,16 +248,19 @@ class Report:
         distance = infinity_norm(found, other) if comparator.HasField("infinity_norm") else None
         if distance is not None:
             limit = comparator.infinity_norm.threshold
+            chance = infinity_by_chance(found, other) if self._allows_chance else 0.0
             text = f"L-infinity distance {distance[0]:.3f} to {against}, at most {limit:g} expected; {distance[1]}"
+            limit += chance
             problem = ("COMPARATOR_L_INFTY_HIGH", "High L-infinity distance", text)
             measured.append((_Measurement.L_INFTY, distance[0], limit, problem))
         limits = comparator.jensen_shannon_divergence
         compared = comparator.HasField("jensen_shannon_divergence")
         divergence = jensen_shannon(found, other, limits.source.type) if compared else None
         if divergence is not None:
+            chance = divergence_by_chance(found, other, limits.source.type) if self._allows_chance else 0.0
             text = f"Jensen-Shannon divergence {divergence:.3f} to {against}, at most {limits.threshold:g} expected"
             problem = ("COMPARATOR_JENSEN_SHANNON_DIVERGENCE_HIGH", "High Jensen-Shannon divergence", text)
-            measured.append((_Measurement.JENSEN_SHANNON_DIVERGENCE, divergence, limits.threshold, problem))
+            measured.append((_Measurement.JENSEN_SHANNON_DIVERGENCE, divergence, limits.threshold + chance, problem))
         if not measured:
             return
         info = next((item for item in self.anomalies.drift_skew_info if item.path.step[0] == column), None)

@@ -8,6 +8,8 @@ import numpy as np
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 _Feature: TypeAlias = statistics_pb2.FeatureNameStatistics
+# Many columns are compared every day.
+_SIGMAS = 4.0
 
 
 def infinity_norm(found: _Feature, other: _Feature) -> tuple[float, str] | None:
@@ -44,6 +46,47 @@ def jensen_shannon(found: _Feature, other: _Feature, source: int = 0) -> float |
         return None
     first, second, _ = common_cells(sides[0], sides[1])
     return None if not first.sum() or not second.sum() else _divergence(first / first.sum(), second / second.sum())
+
+
+def infinity_by_chance(found: _Feature, other: _Feature) -> float:
+    """The L-infinity distance that two samples of these sizes seldom pass though nothing differs.
+
+    A share p of n values has a standard error of sqrt(p (1 - p) / n); of all shares the largest errs most.
+    """
+    _, first, second = _category_shares(found, other)
+    if first is None or second is None:
+        return 0.0
+    share = (first + second) / 2
+    return float(_SIGMAS * np.sqrt((share * (1 - share)).max() * _inverse_sizes(found, other)))
+
+
+def divergence_by_chance(found: _Feature, other: _Feature, source: int = 0) -> float:
+    """The Jensen-Shannon divergence likewise, in bits.
+
+    With k cells it is about chi-squared with k - 1 degrees of freedom, times (1/n + 1/m) / (8 ln 2).
+    """
+    if found.HasField("string_stats"):
+        labels, _, _ = _category_shares(found, other)
+        cells = len(labels)
+    else:
+        quantiles = source == schema_pb2.HistogramSelection.QUANTILES
+        sides = [_histogram(feature, quantiles) for feature in (found, other)]
+        if sides[0] is None or sides[1] is None:
+            return 0.0
+        first, second, _ = common_cells(sides[0], sides[1])
+        cells = int(((first + second) > 0).sum())
+    freedom = max(cells - 1, 0)
+    return float((freedom + _SIGMAS * np.sqrt(2 * freedom)) * _inverse_sizes(found, other) / (8 * np.log(2)))
+
+
+def _inverse_sizes(found: _Feature, other: _Feature) -> float:
+    sizes = (_num_values(feature) for feature in (found, other))
+    return sum(1 / max(size, 1) for size in sizes)
+
+
+def _num_values(feature: _Feature) -> int:
+    kind = feature.string_stats if feature.HasField("string_stats") else feature.num_stats
+    return int(kind.common_stats.tot_num_values or kind.common_stats.num_non_missing)
 
 
 def _divergence(first: np.ndarray, second: np.ndarray) -> float:

@@ -37,7 +37,7 @@ from data_validation.examples.schema import TRAINING_ENVIRONMENT, contract_schem
 from data_validation.examples.statistics import read_statistics, write_statistics
 from data_validation.examples.statistics_page import statistics_page
 
-STEP = Step("validate_examples")
+STEP = Step("validate_examples", 2)
 _Statistics: TypeAlias = statistics_pb2.DatasetFeatureStatisticsList
 STATISTICS_FILE = "statistics.pb"
 ANOMALIES_FILE = "anomalies.pbtxt"
@@ -172,7 +172,12 @@ def judge_day(
 ) -> anomalies_pb2.Anomalies:
     """All anomalies of one day: schema, drift to the day before, label densities (unless `early`) and volume."""
     anomalies = validate_statistics(
-        statistics, schema, previous, environment=TRAINING_ENVIRONMENT, severities=config.severity_of_types()
+        statistics,
+        schema,
+        previous,
+        environment=TRAINING_ENVIRONMENT,
+        severities=config.severity_of_types(),
+        allows_chance=True,
     )
     report = Report(schema, config.severity_of_types())
     report.anomalies.CopyFrom(anomalies)
@@ -232,7 +237,11 @@ def _write(
 def _previous(store: Store, before: date, split: str) -> ExampleStatisticsManifest | None:
     """What is known of the day before, if it was as much down-sampled."""
     manifest = find_manifest(store.example_statistics(before, split == EARLY), ExampleStatisticsManifest)
-    return manifest if manifest is not None and manifest.split == split else None
+    if manifest is None or manifest.split == split:
+        return manifest
+    # Without sampling, a day of training examples has all rows as well.
+    is_whole = read_examples_manifest(store, manifest.split, before).negative_keep_rate == 1.0
+    return manifest if is_whole and EARLY not in (split, manifest.split) else None
 
 
 def previous_statistics(store: Store, before: date, split: str) -> _Statistics | None:
