@@ -154,7 +154,9 @@ def run_schedule(
     with _exclusive(store_uri):
         if store.finished_days(BATCH):
             check_recipes(store, ResolvedConfig.open(config.write(store)))
-            _judge_again(store, config, as_of, events)
+            is_over = max_days is not None and len(store.finished_days(DAILY)) >= max_days
+            if is_over or not pick_day(store, config.dataset, config.schedule, as_of).due:
+                _judge_again(store, config, events)
         if not store.finished_days(BATCH):
             scored = pick_batch(store, config.dataset, config.schedule, as_of).event_date
             on_run(BATCH, scored)
@@ -167,13 +169,12 @@ def run_schedule(
             yield DAILY, run_pipeline(DAILY, config, store_uri, _night(config, as_of, due.event_date), events)
 
 
-def _judge_again(store: Store, config: RunConfig, as_of: date, events: RunEvents) -> None:
-    """Reopen the newest run if it published nothing by other thresholds, and no later run will use the new ones."""
+def _judge_again(store: Store, config: RunConfig, events: RunEvents) -> None:
+    """Reopen the newest run if it published nothing by other thresholds than these."""
     pipeline = DAILY if store.finished_days(DAILY) else BATCH
     day = store.finished_days(pipeline)[-1]
     verdict = read_blessing(store, pipeline, day)
-    is_judged_next = pick_day(store, config.dataset, config.schedule, as_of).due
-    if verdict is None or is_judged_next or read_publication(store, pipeline, day) is not None:
+    if verdict is None or read_publication(store, pipeline, day) is not None:
         return
     changes = changed_fields("gate", verdict.thresholds, config.gate.model_dump(mode="json"))
     if changes and verdict.thresholds:
