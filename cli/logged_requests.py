@@ -13,13 +13,15 @@ import pyarrow.compute as pc
 
 from cli.inspection import open_store
 from components.common import storage
+from components.common.days import day_range
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.manifests import find_manifest, verified_files
 from components.common.releases import known_pointer
-from components.features.events import ACTIONS, IMPRESSIONS
+from components.features.events import ACTIONS, IMPRESSIONS, TIMESTAMP
 from components.features.examples import EVALUATION, read_examples
 from components.features.log_manifests import CleanLogManifest
+from components.features.wall_clock import from_wall_clock
 from components.version.request import RequestContract
 from components.version.version import Version
 
@@ -43,11 +45,11 @@ def logged_requests(store: Store, day: date, contract: RequestContract) -> Itera
     Raises:
         InputError: If the store has no evaluation examples or no clean logs of the day.
     """
-    engagement = list(contract.features.engagement_names)
+    engagement, zone = list(contract.features.engagement_names), contract.features.timezone
     examples, _ = read_examples(store, EVALUATION, day, ["impression_id", *engagement])
-    impressions = _clean_rows(store, IMPRESSIONS, [day])
+    impressions = _clean_rows(store, IMPRESSIONS, [day], zone)
     first = day - timedelta(days=contract.features.history_days)
-    actions = _clean_rows(store, ACTIONS, [first + timedelta(days=number) for number in range((day - first).days + 1)])
+    actions = _clean_rows(store, ACTIONS, day_range(first, day), zone)
     places = pc.index_in(examples["impression_id"], value_set=impressions["impression_id"].combine_chunks())
     logged = impressions.take(places)
     moments = logged.select(["user_id", "timestamp"]).append_column("row", pa.array(range(len(logged))))
@@ -69,7 +71,8 @@ def logged_requests(store: Store, day: date, contract: RequestContract) -> Itera
         yield LoggedRequest(request, group["row_list"])
 
 
-def _clean_rows(store: Store, log_name: str, days: list[date]) -> pa.Table:
+def _clean_rows(store: Store, log_name: str, days: list[date], zone: str) -> pa.Table:
+    """Clean rows with their times in UTC, as requests say them; logs are by the zone's clocks."""
     parts = []
     for day in days:
         uri = store.clean_logs(log_name, day)
@@ -77,7 +80,9 @@ def _clean_rows(store: Store, log_name: str, days: list[date]) -> pa.Table:
         parts += [storage.read_parquet(path) for path in (verified_files(uri, manifest) if manifest else [])]
     if not parts:
         raise InputError(f"{store.clean_logs(log_name, days[-1])}: no clean {log_name}; run the pipeline for this day")
-    return pa.concat_tables(parts, promote_options="permissive")
+    rows = pa.concat_tables(parts, promote_options="permissive")
+    times = from_wall_clock(rows["timestamp"].cast(pa.int64()).to_numpy(), zone)
+    return rows.set_column(rows.column_names.index("timestamp"), "timestamp", pa.array(times).cast(TIMESTAMP))
 
 
 def logged_request(store_uri: str, day: date | None, rank: int) -> dict[str, Any]:

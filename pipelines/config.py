@@ -98,20 +98,24 @@ def load_config(name_or_uri: str, with_schema: bool = True) -> RunConfig:
         raise InputError(f"{uri}: train and arms must be mappings")
     shared, recipes = _resolved(shared), {name: _resolved(recipe or {}) for name, recipe in arms.items()}
     values["arms"] = {name: _merge(shared, recipe) for name, recipe in recipes.items()}
-    _hand_on_served(values, uri)
+    _hand_on(values, uri)
     _read_schema(values, uri, with_schema)
     return RunConfig.parse(values, uri, lines)
 
 
-def _hand_on_served(values: dict[str, Any], uri: str) -> None:
-    """Give the sections that judge by them the objectives that the key `served` names."""
+def _hand_on(values: dict[str, Any], uri: str) -> None:
+    """Give sections what is said once for all of them: the served objectives, and the time zone."""
+    dataset = values.get("dataset")
+    zone = dataset.get("timezone", "UTC") if isinstance(dataset, dict) else "UTC"
     served = values.get("served", list(DEFAULT_SERVED))
-    for name in ("evaluation", "gate", "export"):
-        section = values.setdefault(name, {})
+    given = {**dict.fromkeys(("evaluation", "gate", "export"), ("served", served)), "features": ("timezone", zone)}
+    for name, (key, value) in given.items():
+        section = values.setdefault(name, {}) if key == "served" else values.get(name)
         if isinstance(section, dict):
-            if "served" in section:
-                raise InputError(f"{uri}: {name}.served: remove it, and name the objectives once, by the key served")
-            section["served"] = served
+            if key in section:
+                once = "the key served" if key == "served" else "dataset.timezone"
+                raise InputError(f"{uri}: {name}.{key}: remove it; it is said once, by {once}")
+            section[key] = value
 
 
 def _read_schema(values: dict[str, Any], uri: str, with_schema: bool) -> None:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from components.common.config import Config, Distinct
 from components.features.binary_code import BinaryCode
-from components.features.events import ACTION_TYPES, DatasetConfig
+from components.features.events import ACTION_TYPES, DatasetConfig, TimeZone
 
 CLOCK_FEATURES = ("hour_of_day", "day_of_week")
 NUM_GAP_BUCKETS = 32
@@ -76,6 +76,7 @@ class FeatureConfig(Config):
     counts: CountFeatures = CountFeatures()
     engagement: EngagementFeatures = EngagementFeatures()
     numbers: Names = Field((), description="context numbers used as they are")
+    timezone: TimeZone = Field("UTC", description="by whose clocks days and hours are; set by dataset.timezone")
 
     @model_validator(mode="after")
     def _check_sequence(self) -> FeatureConfig:

@@ -23,6 +23,7 @@ from components.features.example_columns import (
 )
 from components.features.feature_list import CLOCK_FEATURES, FeatureConfig
 from components.features.log_events import Events
+from components.features.wall_clock import to_wall_clock
 from components.version.request_field import VALID_SUFFIX, Field, Part, column_of
 
 _KINDS = {"int64": "INT64", "string": "BYTES"}
@@ -123,7 +124,11 @@ class RequestContract:
         }
         columns: dict[Part, dict[str, pa.Array]] = {"user": {}, "candidates": {}, "actions": {}}
         for field in self.fields.values():
-            columns[field.part][field.column] = column_of(field, tensors, num_rows[field.part])
+            column = column_of(field, tensors, num_rows[field.part])
+            if field.kind == "timestamp":
+                wall = to_wall_clock(column.cast(pa.int64()).to_numpy(), self.features.timezone)
+                column = pa.array(wall).cast(column.type)
+            columns[field.part][field.column] = column
         given = {name: columns["candidates"].pop(name).to_numpy() for name in self._given}
         first = np.zeros(num_rows["candidates"], dtype=np.int64)
         own = {name: values.take(pa.array(first)) for name, values in columns["user"].items()}
