@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-dep
 DEMO_STORE ?= runs/demo
 PYTEST_WORKERS ?= 2
 
-.PHONY: help demo test lint format compile golden study-demo study-training study-training-journey study-join bench-join bench-evaluate bench-train bench-train-peers bench-serve bench-gpu soak lock clean
+.PHONY: help demo test lint format compile golden study-demo study-training study-training-journey study-join bench-check bench-join bench-evaluate bench-train bench-train-peers bench-serve bench-gpu soak lock clean
 .DEFAULT_GOAL := help
 
 help:  ## say what can be made
@@ -46,6 +46,9 @@ study-training-journey: $(VENV)/.dev  ## the same on the demo's examples, seven 
 
 study-join: $(VENV)/.dev  ## the join on ten thousand random small logs against two slower ways of writing it
 	AFTERCLICK_RANDOM_LOGS=10000 $(BIN)/python -m pytest -q -n 2 tests/unit/join/test_oracle.py
+
+bench-check: $(VENV)/.dev  ## looking at ten million impressions before a first run: time and peak memory
+	@$(BIN)/python -W ignore -m tests.benchmarks.check
 
 bench-join: $(VENV)/.dev  ## the join against DuckDB on 10 million impressions, statistics and expectations, ten minutes
 	@mkdir -p build/bench

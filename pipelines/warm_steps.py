@@ -22,8 +22,8 @@ from components.common.progress import ERROR_PREFIX, STEP_PREFIX
 
 _EXECUTOR = "kfp.dsl.executor_main"
 PRELOADED = ["pipelines.step_imports"]
-# A container's command is `sh -c SCRIPT CODE ARGUMENTS...`, whose script writes the code to a file and executes it.
-_NUM_SHELL_WORDS = 3
+# A command ends with `sh -ec SCRIPT CODE ARGUMENTS...`, whose script writes the code to this file, and runs it.
+_CODE_FILE = "ephemeral_component.py"
 
 
 @contextlib.contextmanager
@@ -33,7 +33,8 @@ def warm_steps() -> Iterator[None]:
     context.set_forkserver_preload(PRELOADED)
 
     def run(full_command: list[str], env_vars: dict[str, str] | None = None) -> int:
-        source, *arguments = full_command[_NUM_SHELL_WORDS:]
+        script = next(number for number, part in enumerate(full_command) if _CODE_FILE in part)
+        source, *arguments = full_command[script + 1 :]
         reader, writer = context.Pipe(duplex=False)
         process = context.Process(target=_execute, args=(writer, source, arguments, {**os.environ, **(env_vars or {})}))
         process.start()
@@ -62,7 +63,7 @@ def _execute(output: Connection, source: str, arguments: list[str], environment:
         os.dup2(output.fileno(), stream.fileno())
     output.close()
     with tempfile.TemporaryDirectory() as folder:
-        module = Path(folder, "ephemeral_component.py")
+        module = Path(folder, _CODE_FILE)
         module.write_text(source)
         sys.argv = [_EXECUTOR, "--component_module_path", str(module), *arguments]
         import_module(_EXECUTOR).executor_main()
