@@ -90,11 +90,11 @@ def write_row(store: Store, row: LedgerRow) -> None:
     write_record(store.ledger_row(row.event_date, row.arm), row)
 
 
-def read_ledger(store: Store, through: date | None = None) -> list[LedgerRow]:
-    """All records in order of day and arm, up to a day."""
+def read_ledger(store: Store, through: date = date.max, since: date = date.min) -> list[LedgerRow]:
+    """All records of days `since`..`through` in order of day and arm."""
     rows = []
     for day in store.ledger_days():
-        if through is None or day <= through:
+        if since <= day <= through:
             names = storage.list_names(store.ledger_day(day))
             records = (find_row(store, day, name.removesuffix(".json")) for name in names)
             rows += [row for row in records if row is not None]

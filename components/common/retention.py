@@ -37,7 +37,11 @@ class RetentionConfig(Config):
 
     checkpoint_days: int | None = Field(14, ge=2, description="newest daily checkpoints of each arm")
     versions: int | None = Field(10, ge=1, description="newest published versions, to go back to")
-    report_days: int | None = Field(60, ge=1, description="days of pages, TensorBoard's files and kfp's local files")
+    report_days: int | None = Field(
+        60,
+        ge=2,
+        description="days on a report's page, and of pages, statistics, TensorBoard's files and kfp's local files",
+    )
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,8 @@ def _pages(store: Store, keep: int | None, newest: date) -> Iterator[Removal]:
     if keep is None:
         return
     oldest = newest - timedelta(days=keep - 1)
-    folders = ("reports", "log_verdicts", *(f"tensorboard/{arm}" for arm in ARMS))
+    statistics = ("example_statistics", "early_example_statistics")
+    folders = ("reports", "log_verdicts", *statistics, *(f"tensorboard/{arm}" for arm in ARMS))
     for folder in folders:
         for name in storage.list_names(storage.join_uri(store.root, folder)):
             days = _DAY.findall(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 from components.common import storage
@@ -94,8 +94,10 @@ class ReportFacts:
     days_withheld: int = 0
 
 
-def collect(store: Store, dataset: DatasetConfig, pipeline: str, event_date: date) -> ReportFacts:
-    """Read the facts of one run.
+def collect(
+    store: Store, dataset: DatasetConfig, pipeline: str, event_date: date, num_days: int | None = None
+) -> ReportFacts:
+    """Read the facts of one run and of the days before it, of the newest `num_days` if that is given.
 
     Raises:
         InputError: If the version that the pointer names is not there.
@@ -104,15 +106,17 @@ def collect(store: Store, dataset: DatasetConfig, pipeline: str, event_date: dat
     assert blessing is not None, "the gate runs before the report"
     pointer = read_pointer(store, PRODUCTION_CHANNEL)
     version = read_manifest(store.version(pointer.version), VersionManifest) if pointer else None
-    verdicts = (read_blessing(store, "daily", day) for day in store.blessing_days("daily") if day <= event_date)
+    since = event_date - timedelta(days=num_days - 1) if num_days else date.min
+    judged = (day for day in store.blessing_days("daily") if since <= day <= event_date)
+    verdicts = (read_blessing(store, "daily", day) for day in judged)
     return ReportFacts(
         dataset=dataset.name,
         pipeline=pipeline,
         event_date=event_date,
-        volumes=[_volume(store, day) for day in store.clean_days() if day <= dataset.mature_on(event_date)],
-        curves={arm: _curve(store, arm, event_date, LOSS_CURVE_FILE) for arm in ARMS},
-        tests={arm: points for arm in ARMS if (points := _curve(store, arm, event_date, TEST_CURVE_FILE))},
-        ledger=read_ledger(store, through=event_date),
+        volumes=[_volume(store, day) for day in store.clean_days() if since <= day <= dataset.mature_on(event_date)],
+        curves={arm: _curve(store, arm, (since, event_date), LOSS_CURVE_FILE) for arm in ARMS},
+        tests={arm: points for arm in ARMS if (points := _curve(store, arm, (since, event_date), TEST_CURVE_FILE))},
+        ledger=read_ledger(store, through=event_date, since=since),
         blessing=blessing,
         publication=read_publication(store, pipeline, event_date),
         pointer=pointer,
@@ -149,10 +153,10 @@ def _volume(store: Store, day: date) -> DayVolume:
     )
 
 
-def _curve(store: Store, arm: str, event_date: date, file: str) -> list[dict[str, Any]]:
+def _curve(store: Store, arm: str, days: tuple[date, date], file: str) -> list[dict[str, Any]]:
     points: list[dict[str, Any]] = []
     for through in store.checkpoint_days(arm):
         uri = storage.join_uri(store.checkpoint(arm, through), file)
-        if through <= event_date and storage.exists(uri):
+        if days[0] <= through <= days[1] and storage.exists(uri):
             points += [{**point, "through": str(through)} for point in json.loads(storage.read_bytes(uri))]
     return points

@@ -16,10 +16,15 @@ from components.report.facts import collect
 from components.report.page import render
 
 
-def write_report(store_uri: str, dataset: DatasetConfig, pipeline: str, event_date: date) -> str:
-    """Render the page of a run, and write it as the run's and as the newest report; returns it."""
+def write_report(
+    store_uri: str, dataset: DatasetConfig, pipeline: str, event_date: date, num_days: int | None = None
+) -> str:
+    """Render the page of a run, and write it as the run's and as the newest report; returns it.
+
+    With `num_days` it shows as many days, so that it costs the same however old the store is.
+    """
     store = Store(store_uri)
-    page = render(collect(store, dataset, pipeline, event_date))
+    page = render(collect(store, dataset, pipeline, event_date, num_days))
     for uri in (store.report(f"{pipeline}-{event_date}"), store.newest_report()):
         storage.write_bytes(uri, page.encode())
     log_line("report", f"{event_date}: {store.newest_report()}")
@@ -33,9 +38,9 @@ def main(store_uri: str, config_uri: str, pipeline: str, event_date: str) -> tup
     """
     config, store = ResolvedConfig.open(config_uri), Store(store_uri)
     dataset = config.section(DatasetConfig, "dataset")
-    day = date.fromisoformat(event_date)
+    day, retention = date.fromisoformat(event_date), config.section(RetentionConfig, "retention")
     try:
-        prune(store, config.section(RetentionConfig, "retention"))
+        prune(store, retention)
     except (OSError, ValueError) as error:
         log_line(
             "report",
@@ -44,7 +49,7 @@ def main(store_uri: str, config_uri: str, pipeline: str, event_date: str) -> tup
     outcome = close_run(store, pipeline, day)
     log_line("report", f"{event_date}: the {pipeline} run is finished")
     try:
-        return write_report(store_uri, dataset, pipeline, day), outcome
+        return write_report(store_uri, dataset, pipeline, day, retention.report_days), outcome
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         log_line("report", f"{event_date}: ALARM: there is no report: {reason}")

@@ -67,6 +67,7 @@ def store(request, tmp_path) -> Store:
         directory(store.staged_version(f"checkpoint-{day}"))
         write_record(store.blessing("daily", day), blessing_of(day))
         storage.write_bytes(store.report(f"daily-{day}"), b"page")
+        directory(store.example_statistics(day))
         storage.write_bytes(storage.join_uri(store.root, "kfp", f"daily-training-{day}-12-00-00-1", "log"), b"l")
         finish(store, day)
     point(store, PRODUCTION_CHANNEL, DAYS[-1])
@@ -87,7 +88,7 @@ def test_newest_stay_and_what_is_in_use(store):
     assert store.checkpoint_days("candidate") == [DAYS[0], DAYS[2], *DAYS[-3:]]
     assert kept_versions(store) == [DAYS[2], DAYS[4], DAYS[5], *DAYS[-2:]]
     assert store.staged_versions() == []
-    for folder in ("reports", "tensorboard/control", "kfp"):
+    for folder in ("reports", "tensorboard/control", "kfp", "example_statistics"):
         assert len(storage.list_names(storage.join_uri(store.root, folder))) == 4
     assert storage.exists(store.report(f"daily-{DAYS[-4]}"))
     assert [store.ledger_days(), len(store.publication_days("daily"))] == [[], 12]
@@ -120,7 +121,7 @@ def test_nothing_goes_while_it_is_uncertain_what_is_in_use(store):
     storage.write_bytes(store.pointer(PRODUCTION_CHANNEL), b"{")
     before = len(store.versions())
     with pytest.raises(InputError, match="CURRENT"):
-        prune(store, RetentionConfig(checkpoint_days=2, versions=1, report_days=1))
+        prune(store, RetentionConfig(checkpoint_days=2, versions=1, report_days=2))
     assert len(store.versions()) == before == len(store.checkpoint_days("control"))
 
 

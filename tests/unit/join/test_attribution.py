@@ -5,7 +5,7 @@ import pytest
 
 from components.features.events import DatasetConfig
 from components.features.log_events import Events
-from components.join.attribution import attribute, label
+from components.join.attribution import attribute, label, why_unattributed
 from tests.unit.join.logs import DATASET, HOUR, actions, impressions
 
 
@@ -93,6 +93,29 @@ def test_id_that_is_used_again_names_the_impression_shown_before():
         assert [log[row]["timestamp"] // HOUR if row >= 0 else None for row in rows] == [0, 50, 50, None, 80]
     assert credited_ids([row(1, 5)], [click(1, 4)]) == [None]
     assert credited_ids([row(1, 5, user_id=2)], [click(1, 6)]) == [None]
+
+
+def test_reason_is_known_of_every_action_that_is_credited_to_none():
+    shown = [row(1, 0), row(2, 30)]
+    acted = {
+        "too_late": [click(1, 25), checkout(24.5) | {"timestamp": 200 * HOUR}],
+        "no_impression": [click(9, 1), click(1, 5) | {"user_id": 2}, checkout(1, item_id=5), checkout(1, user_id=2)],
+        "no_entity": [checkout(1, item_id=None)],
+        "no_rule": [checkout(1, action_type="add_to_cart")],
+        "": [click(1, 3), checkout(4)],
+    }
+    values = DATASET.model_dump(mode="json")
+    del values["attribution"]["add_to_cart"]
+    dataset = DatasetConfig.parse(values, "dataset")
+    log = Events.of(actions([action for group in acted.values() for action in group]))
+    impressions_log = Events.of(impressions(shown))
+    credited = attribute(impressions_log, log, dataset)
+    reasons = why_unattributed(impressions_log, log, credited, dataset)
+    found = ["".join(name for name in reasons if reasons[name][number]) for number in range(len(log))]
+    assert found == [name for name, group in acted.items() for _ in group]
+    nothing_shown = Events.of(impressions([]))
+    bare = why_unattributed(nothing_shown, log, attribute(nothing_shown, log, dataset), dataset)
+    assert bare["no_impression"].sum() + bare["no_entity"].sum() + bare["no_rule"].sum() == len(log)
 
 
 def test_string_identifiers():

@@ -96,6 +96,36 @@ def test_feature_that_is_given_twice_is_refused(tmp_path):
         load_config(str(write_config(tmp_path / "config.yaml", values)))
 
 
+@pytest.mark.parametrize(
+    ("section", "change", "message"),
+    [
+        (
+            "features",
+            {"engagement": {"entities": ["surface"], "window_days": 7}},
+            r"line \d+: features.engagement.entities: 'surface' is not among .*add it to dataset.action_entities",
+        ),
+        ("dataset", {"timezone": "Mars/Olympus"}, r"line \d+: dataset.timezone = 'Mars/Olympus': .* no time zone"),
+        ("features", {"timezone": "UTC"}, "features.timezone: remove it; it is said once, by dataset.timezone"),
+        ("gate", {"served": ["click"]}, "gate.served: remove it; it is said once, by the key served"),
+    ],
+)
+def test_what_sections_share_is_said_once_and_where(tmp_path, section, change, message):
+    values = small_values()
+    values[section] = {**values[section], **change}
+    with pytest.raises(InputError, match=message) as raised:
+        load_config(str(write_config(tmp_path / "config.yaml", values)))
+    assert "(whole section)" not in str(raised.value)
+
+
+def test_served_objectives_reach_every_judge(tmp_path):
+    values = small_values() | {"served": ["click", "checkout_given_view"]}
+    config = load_config(str(write_config(tmp_path / "config.yaml", values)))
+    assert config.evaluation.served == config.gate.served == config.export.served == ("click", "checkout_given_view")
+    for wrong in (["clicks"], [], ["click", "click"]):
+        with pytest.raises(InputError, match="served"):
+            load_config(str(write_config(tmp_path / "config.yaml", values | {"served": wrong})))
+
+
 @pytest.mark.parametrize("content", ["- a list", "key: [unclosed"])
 def test_not_a_mapping_is_refused(tmp_path, content):
     path = tmp_path / "broken.yaml"
@@ -138,7 +168,7 @@ def test_configuration_in_the_documentation_is_complete(tmp_path):
     path.write_text(text.split("```yaml\n")[1].split("```")[0])
     config = load_config(str(path))
     assert config.arms.candidate.optimizer.table_multiplier == 50
-    assert config.source.actions.columns["impression_id"] == "imp"
+    assert config.source.actions.columns["impression_id"].column == "imp"
 
 
 def test_values_that_are_sections_are_not_printed():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from datetime import timedelta
 
 import pytest
 
@@ -77,6 +78,17 @@ def judged(trained, tmp_path):
     )
     write_record(store.blessing("daily", day), blessing)
     return store, blessing, trained.config.write(store)
+
+
+def test_page_shows_as_many_days_as_are_kept(page, trained):
+    def shown(num_days):
+        return collect(trained.store, trained.config.dataset, "batch", trained.scored_day, num_days)
+
+    assert len(shown(None).volumes) > 3 and shown(None).volumes[-1].day > trained.scored_day
+    few = shown(2)
+    assert min(volume.day for volume in few.volumes) == trained.scored_day - timedelta(days=1)
+    assert few.ledger == shown(None).ledger and few.curves["control"], "the batch's end is a day of these"
+    assert not shown(1).curves["control"]
 
 
 def test_drawing_a_page_finishes_no_run(judged, trained):

@@ -2,13 +2,14 @@ import json
 from dataclasses import replace
 from datetime import timedelta
 
+import pyarrow as pa
 import pytest
 import torch
 
 from components.common import storage
 from components.common.errors import InputError
 from components.common.layout import Store
-from components.common.manifests import read_manifest
+from components.common.manifests import read_manifest, write_artifact
 from components.features.examples import TRAINING, ExamplesManifest, read_examples
 from components.ranker.checkpoint import find_checkpoint
 from components.ranker.dataset import tensors_of
@@ -153,6 +154,24 @@ def test_loss_curve_is_kept(own):
     assert len(points) == -(-steps // own.config.arms.control.steps_per_point)
     assert points[-1]["step"] == manifest.lineage.step
     assert points[-1]["click"] < points[0]["click"]
+
+
+def test_head_without_a_positive_is_left_out(own, capsys):
+    for date in own.batch_days:
+        table, manifest = read_examples(own.store, TRAINING, date)
+        place = table.column_names.index("good_clicked")
+        none = table.set_column(place, table.schema.field(place), pa.array([0] * len(table), pa.int8()))
+        write_artifact(
+            own.store.examples(TRAINING, date),
+            manifest,
+            lambda folder, rows=none: storage.write_parquet(storage.join_uri(folder, "part-00000.parquet"), rows),
+        )
+    batch(own)
+    state, _ = load_state(own.store, "control", own.batch_days[-1])
+    assert state.lineage.left_out == ("good_click",)
+    assert "control: the batch has no positive of good_click: left out" in capsys.readouterr().out
+    day(own)
+    assert load_state(own.store, "control", own.scored_day)[0].lineage.left_out == ("good_click",)
 
 
 def test_loss_that_is_not_finite_stops_before_the_update(own):

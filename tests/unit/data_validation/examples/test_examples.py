@@ -67,6 +67,26 @@ def test_drift_warns_but_does_not_stop(joined, table):
     assert stopping(found) == {}
 
 
+def test_small_days_drift_only_beyond_chance(joined, table):
+    """Of a few dozen rows any two halves are far apart; a column that really changed still is found."""
+    few, others = table.slice(0, 40), table.slice(40, 40)
+    strict = ValidationConfig(max_drift=0.02, max_divergence=0.01)
+    schema = contract_schema(joined.config.features, strict)
+    severities = strict.severity_of_types()
+
+    def found(first, second, allows_chance):
+        both = [
+            compute_statistics(t.drop_columns(sorted(NOT_DESCRIBED)), "tested", categorical_columns(schema))
+            for t in (first, second)
+        ]
+        return validate_statistics(both[0], schema, both[1], severities=severities, allows_chance=allows_chance)
+
+    assert len(found(few, others, False).anomaly_info) > 5
+    assert not found(few, others, True).anomaly_info
+    moved = replaced(few, "surface", pa.array([4] * 40))
+    assert set(found(moved, others, True).anomaly_info) == {"surface"}
+
+
 def test_statistics_by_hand():
     table = pa.table(
         {"price": pa.array([0.0, 1.0, 2.0, 5.0], pa.float32()), "item": pa.array([7, 7, 8, 9], pa.int64())}
