@@ -112,7 +112,7 @@ def _hand_on(values: dict[str, Any], uri: str) -> None:
     for name, (key, value) in given.items():
         section = values.setdefault(name, {}) if key == "served" else values.get(name)
         if isinstance(section, dict):
-            if key in section:
+            if section.get(key, value) != value:
                 once = "the key served" if key == "served" else "dataset.timezone"
                 raise InputError(f"{uri}: {name}.{key}: remove it; it is said once, by {once}")
             section[key] = value

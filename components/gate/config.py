@@ -36,6 +36,9 @@ class GateConfig(Config):
         description="standard errors of the expected positives by which a calibration must be out of bounds to count",
     )
     min_auc: float = Field(0.6, ge=0, le=1, description="floor of every served objective for the first model")
+    first: Literal["best", "control"] = Field(
+        "best", description="which arm the first model may be: the best that passes the floors, or the control alone"
+    )
     max_refresh_loss_percent: float = Field(
         1.0, ge=0, description="a fresh checkpoint may lose this much to the served version on the newest day"
     )

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from components.common.arms import ArmFailure
 from components.common.digests import digest_json
-from components.common.ledger import ARMS, CANDIDATE, SERVED, LedgerRow
+from components.common.ledger import ARMS, CANDIDATE, CONTROL, SERVED, LedgerRow
 from components.common.releases import Action, Blessing, Pointer, Release
 from components.gate.config import GateConfig
 from components.gate.gate import calibration_problems, decide, positives_problems, scored_window
@@ -24,7 +24,7 @@ def decide_release(
 ) -> Blessing:
     """Judge the candidate, then choose what to publish.
 
-    - Nothing is served yet: the best arm of those that pass the absolute floors (first-model rule).
+    - Nothing is served yet: the best arm of those that pass the absolute floors (first-model rule), or the control.
     - The candidate is blessed: to production (`promote`) or to its own channel (`experiment`), if it also holds against
       the served version on the newest day.
     - Unless the candidate was promoted just now: the production arm's fresh checkpoint, if it holds likewise (refresh).
@@ -54,9 +54,10 @@ def decide_release(
 
     if production is None:
         floors = f"every served objective has AUC of at least {config.min_auc} and is calibrated"
-        against = {arm: _first_model_problems(arm, rows, event_date, config) for arm in ARMS}
+        arms = ARMS if config.first == "best" else (CONTROL,)
+        against = {arm: _first_model_problems(arm, rows, event_date, config) for arm in arms}
         # The best of those that pass; if none does, of all.
-        best = min(ARMS, key=lambda arm: (bool(against[arm]), -_mean_auc(today.get(arm), config)))
+        best = min(arms, key=lambda arm: (bool(against[arm]), -_mean_auc(today.get(arm), config)))
         consider("first", best, floors, against[best])
     else:
         if verdict.blessed and production.arm != CANDIDATE:

@@ -44,6 +44,8 @@ def test_first_model_is_the_best_arm_that_passes():
     uncalibrated = ledger_row("candidate", 2, auc=0.75, calibration=3.0)
     blessing = decide_release("batch", [worse, uncalibrated], DAY, None, CONFIG)
     assert released(blessing)[0][:2] == ("first", "control") and not blessing.withheld
+    control_only = CONFIG.model_copy(update={"first": "control"})
+    assert released(decide_release("batch", [worse, better], DAY, None, control_only))[0][:2] == ("first", "control")
 
 
 def test_first_model_counts_positives_over_the_window():

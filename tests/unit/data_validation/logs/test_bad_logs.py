@@ -155,7 +155,7 @@ def test_file_that_is_no_parquet_is_named(delivery):
 
 def test_share_of_bad_rows_above_the_limit_stops_the_run(delivery):
     delivery.write(on(IMPRESSIONS, at_row("user_id", None)))
-    with pytest.raises(InputError, match=r"quarantined_share.*2026-03-02.*missing_user_id"):
+    with pytest.raises(InputError, match=r"4.2% .* at most 1.0% .*missing_user_id: on 2026-03-02 row 3 of rows"):
         delivery.validate(ValidationConfig(max_quarantined_share=0.01))
 
 
