@@ -99,21 +99,21 @@ class RunDisplay:
 def ledger_table(store_uri: str) -> Table:
     """AUC of the served objectives on every unseen day, by arm."""
     store = Store(store_uri)
-    blessing = newest_blessing(store)
+    blessing, ledger = newest_blessing(store), read_ledger(store)
     served = blessing.served if blessing else DEFAULT_SERVED
     # Clicks are the first thing to look at when conversions are few.
-    is_clicked = any("click" in row.scores for row in read_ledger(store))
+    is_clicked = any("click" in row.scores for row in ledger)
     others = ("click",) if is_clicked and "click" not in served else ()
-    table = Table(title="AUC on unseen days", title_justify="left")
+    table = Table(title="AUC on unseen days", title_justify="left", pad_edge=False)
     table.add_column("day")
-    table.add_column("arm")
+    table.add_column("arm", min_width=len("regression"))
     for name in served:
-        table.add_column(name.replace("_given_", "\ngiven "), justify="right")
+        table.add_column(name.replace("_", "\n"), justify="right")
         table.add_column("cali-\nbration", justify="right")
     for name in others:
         table.add_column(name, justify="right")
     order = {arm: number for number, arm in enumerate((*ARMS, SERVED, LOGISTIC_REGRESSION))}
-    rows = sorted(read_ledger(store), key=lambda row: (row.event_date, order.get(row.arm, len(order))))
+    rows = sorted(ledger, key=lambda row: (row.event_date, order.get(row.arm, len(order))))
     for number, row in enumerate(rows):
         cells = [str(row.event_date), row.arm.replace("_", " ")]
         for name in served:

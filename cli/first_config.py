@@ -27,6 +27,8 @@ from components.sources.relation import Relation, explained
 from pipelines.config import RunConfig, load_config
 
 _MAX_ROWS = 2**24
+# Ids of which each has a dozen rows or less tell little of the next day.
+_FEW_IDS, _SHARE_OF_ROWS = 200, 0.08
 
 
 def first_config(impressions_uri: str, actions_uri: str, name: str) -> str:
@@ -40,7 +42,8 @@ def first_config(impressions_uri: str, actions_uri: str, name: str) -> str:
         split_one_log(drafts)
     fill_in(drafts)
     context, days = _context(drafts), _days(drafts)
-    kinds = {*drafts[ACTIONS].action_types.values(), _constant_type(drafts[ACTIONS])}
+    acted = drafts[ACTIONS]
+    kinds = {*acted.action_types.values(), *acted.flags.values(), _constant_type(acted)}
     values = {
         "name": re.sub(r"[^a-z0-9_]", "_", name.lower()).strip("_0123456789") or "own",
         "drafts": drafts,
@@ -109,37 +112,46 @@ def _as_yaml(value: Any) -> str:
 
 
 def _context(drafts: dict[str, Draft]) -> dict[str, Any]:
-    """Further identifiers and numbers of impressions, and those that actions share."""
+    """Further identifiers and numbers of impressions, and those that actions share; `named` says of which columns."""
     shown, acted = drafts[IMPRESSIONS], drafts[ACTIONS]
     used = {*shown.matched.values(), *acted.matched.values()} if shown.uri == acted.uri else {*shown.matched.values()}
     identifiers, numbers, unused = [], [], []
+    named: dict[str, str] = {}
     for name, found in shown.profiles.items():
         is_label = shown.uri == acted.uri and found.is_flag and bool(meaning_of(name))
         if name in used or is_label:
             continue
-        plain = re.fullmatch(r"[A-Za-z]\w*", name) is not None
-        if not plain or found.distinct < 2 or found.distinct > 0.5 * found.rows or time_options(found) is not None:
+        alias = re.sub(r"\W+", "_", name).strip("_")
+        comes_again = found.distinct < max(_FEW_IDS, _SHARE_OF_ROWS * found.rows)
+        if not re.fullmatch(r"[A-Za-z]\w*", alias) or alias in named or found.distinct < 2:
             unused.append(name)
         elif found.is_decimal:
-            numbers.append(name)
+            numbers.append(alias)
+        elif not comes_again or time_options(found) is not None:
+            unused.append(name)
         elif found.whole or found.kind in ("VARCHAR", "BOOLEAN") or found.distinct <= 1000:
-            identifiers.append(name)
+            identifiers.append(alias)
         else:
             unused.append(name)
-    shared = [name for name in identifiers if name in acted.profiles and acted.profiles[name].known]
-    for name in identifiers:
-        both = [shown.profiles[name], *([acted.profiles[name]] if name in shared else [])]
+        named[alias] = name
+    shared = [name for name in identifiers if (other := acted.profiles.get(named[name])) and other.known]
+    for alias in (*identifiers, *numbers):
+        name = named[alias]
+        both = [draft.profiles[name] for draft in drafts.values() if draft is shown or alias in shared]
+        origin = name if alias in numbers else identifier_of(name, both)
+        if shown.profiles[name].kind == "BOOLEAN":
+            origin = {"sql": f"{quoted(name)}::INTEGER"}
         for draft in drafts.values():
-            value = identifier_of(name, both)
-            if value != name and (draft is shown or name in shared):
-                draft.columns[name] = value
-            if shown.profiles[name].kind == "BOOLEAN" and (draft is shown or name in shared):
-                draft.columns[name] = {"sql": f"{quoted(name)}::INTEGER"}
-    return {"identifiers": identifiers, "numbers": numbers, "shared": shared, "unused": unused}
+            if origin != alias and (draft is shown or alias in shared):
+                draft.columns[alias] = origin
+    return {"identifiers": identifiers, "numbers": numbers, "shared": shared, "unused": unused, "named": named}
 
 
 def _relations(drafts: dict[str, Draft]) -> Iterator[tuple[str, Relation]]:
-    logs = {name: {"uri": d.uri, "columns": d.columns, "where": d.where or None} for name, d in drafts.items()}
+    logs = {
+        name: {"uri": d.uri, "columns": d.columns, "where": d.where or None, "flags": d.flags}
+        for name, d in drafts.items()
+    }
     source = FilesSource.parse({"kind": "files", **logs}, "source")
     for name in LOG_NAMES:
         log = OwnLog(source, name, NO_DATASET)
@@ -187,6 +199,7 @@ def _sizes(drafts: dict[str, Draft], days: dict[str, Any]) -> dict[str, Any]:
     shown = drafts[IMPRESSIONS]
 
     def table(column: str) -> int:
+        """Four rows an id: of five ids, four have a row of their own."""
         return min(_MAX_ROWS, 2 ** max(4, math.ceil(math.log2(4 * max(shown.profiles[column].distinct, 1)))))
 
     in_batch = days["rows_per_day"] * days["batch_days"]

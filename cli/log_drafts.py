@@ -10,7 +10,7 @@ from typing import Any
 from components.common.errors import InputError
 from components.features.events import ACTIONS, IMPRESSIONS, DatasetConfig
 from components.sources.config import LogFiles
-from components.sources.expressions import quoted
+from components.sources.expressions import FLAG, quoted
 from components.sources.log_files import find_files
 from components.sources.profile import ColumnProfile, match_columns, profile, time_options
 from components.sources.relation import connected, of_files
@@ -46,6 +46,7 @@ class Draft:
         columns: What the YAML says of each contract column, as YAML.
         notes: A comment to some of them.
         where: Which rows are part of the log.
+        flags: Which action each column of yes and no stands for.
         action_types: What becomes of each type of action.
         counts: Rows of each of these types.
     """
@@ -56,12 +57,13 @@ class Draft:
     columns: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     where: str = ""
+    flags: dict[str, str] = field(default_factory=dict)
     action_types: dict[str, str] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
 
 
-def look_at(uri: str, log_name: str) -> Draft:
-    """Profile a log's columns, and match them with the contract's.
+def look_at(uri: str, log_name: str, where: str = "") -> Draft:
+    """Profile the columns of a log, or of the rows that a condition chooses, and match them with the contract's.
 
     Raises:
         InputError: If there are no files, or they cannot be read.
@@ -72,8 +74,9 @@ def look_at(uri: str, log_name: str) -> Draft:
             f"{uri}: no Parquet, CSV or JSON files there; name a file, a folder or a pattern such as *.csv"
         )
     with connected() as connection:
-        profiles = profile(of_files(connection, log_name, NO_DATASET, LogFiles(uri=uri), found))
-    return Draft(uri, profiles, match_columns(profiles, _WANTED[log_name]))
+        table = LogFiles(uri=uri, where=where or None)
+        profiles = profile(of_files(connection, log_name, NO_DATASET, table, found))
+    return Draft(uri, profiles, match_columns(profiles, _WANTED[log_name]), where=where)
 
 
 def split_one_log(drafts: dict[str, Draft]) -> None:
@@ -85,7 +88,8 @@ def split_one_log(drafts: dict[str, Draft]) -> None:
     views = views or [value for value in values if any(word in value.lower() for word in _VIEWS if len(word) > 3)]
     if kind and views:
         listed = ", ".join(quoted(value, "'") for value in views)
-        shown.where, acted.where = f"{quoted(kind)} IN ({listed})", f"{quoted(kind)} NOT IN ({listed})"
+        for log_name, condition in ((IMPRESSIONS, "IN"), (ACTIONS, "NOT IN")):
+            drafts[log_name] = look_at(shown.uri, log_name, f"{quoted(kind)} {condition} ({listed})")
         return
     flags = {name: meaning_of(name) for name, found in shown.profiles.items() if found.is_flag and meaning_of(name)}
     if not flags:
@@ -93,13 +97,8 @@ def split_one_log(drafts: dict[str, Draft]) -> None:
             f"{shown.uri}: no column says which rows are views, and none whether a click followed; write two queries "
             "with source: {kind: sql}, one for impressions and one for actions"
         )
-    name, meaning = next(iter(flags.items()))
-    on = {"BOOLEAN": quoted(name), "VARCHAR": f"{quoted(name)} IN ('1', 'true')"}
-    acted.where = on.get(shown.profiles[name].kind, f"{quoted(name)} = 1")
-    acted.columns["action_type"] = {"constant": meaning}
-    acted.matched = {contract: column for contract, column in shown.matched.items()}
-    if len(flags) > 1:
-        acted.notes["action_type"] = f"{list(flags)[1:]} are labels, too: kind sql can give one row for each"
+    acted.flags, acted.columns["action_type"] = flags, FLAG
+    acted.matched = dict(shown.matched)
 
 
 def meaning_of(flag: str) -> str:
@@ -145,7 +144,7 @@ def fill_in(drafts: dict[str, Draft]) -> None:
         shown.columns["impression_id"] = _made_id(shown, ("user_id", "timestamp", "item_id"))
         shown.notes["impression_id"] = "there is none: made of what tells rows apart"
         acted.columns.pop("impression_id", None)
-        if acted.uri == shown.uri and "constant" in str(acted.columns.get("action_type", "")):
+        if acted.flags:
             acted.columns["impression_id"], names_impressions = shown.columns["impression_id"], True
     elif not names_impressions:
         acted.columns.pop("impression_id", None)
@@ -173,10 +172,13 @@ def _fill_actions(acted: Draft, names_impressions: bool) -> None:
     elif "action_type" not in acted.columns:
         acted.columns["action_type"] = {"constant": _action_of(acted.uri.rsplit("/", 1)[-1]).replace("ignore", "click")}
         acted.notes["action_type"] = "no column says what was done: click, add_to_cart or checkout?"
-    if "action_id" in acted.matched and acted.matched["action_id"] != acted.matched.get("impression_id"):
-        acted.columns["action_id"] = acted.matched["action_id"]
-    elif names_impressions and not kind:
-        acted.columns["action_id"] = acted.columns["impression_id"]
+    own_id = acted.matched.get("action_id")
+    if own_id and own_id != acted.matched.get("impression_id") and not acted.flags:
+        acted.columns["action_id"] = own_id
+    elif acted.flags:
+        parts = [quoted(acted.matched[name]) for name in ("impression_id",) if name in acted.matched]
+        parts = parts or [quoted(acted.matched[name]) for name in ("user_id", "timestamp", "item_id")]
+        acted.columns["action_id"] = {"sql": f"concat_ws('-', {', '.join([*parts, FLAG])})"}
     else:
         acted.columns["action_id"] = _made_id(acted, ("user_id", "timestamp", "item_id", "action_type"))
         acted.notes["action_id"] = "there is none: made of what tells rows apart"

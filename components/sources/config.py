@@ -89,6 +89,9 @@ class LogTable(Config):
 
     columns: Columns = Field({}, description="contract column: column in the log, where the names differ")
     where: str | None = Field(None, description="a condition in DuckDB's SQL that the rows of this log meet")
+    flags: dict[str, Literal["click", "add_to_cart", "checkout"]] = Field(
+        {}, description="columns that say yes where an action followed: each yes is a row, with its action in `flag`"
+    )
     action_types: Annotated[
         dict[str, Literal["click", "add_to_cart", "checkout", "ignore"]], BeforeValidator(_texts)
     ] = Field({}, description="action type of the log: one of the contract, or ignore; '*' for all others")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from components.common.errors import InputError
 from components.sources.config import IGNORE, OTHERS, LogColumn, TimeUnit
 
-MOMENT, LEFT_OUT = "moment", "left_out"
+MOMENT, LEFT_OUT, FLAG = "moment", "left_out", "flag"
 _INTEGERS = frozenset(
     ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "HUGEINT", "UHUGEINT")
 )
@@ -27,6 +27,13 @@ def quoted(name: str, mark: str = '"') -> str:
 def is_number(kind: str) -> bool:
     """Whether values of a type are numbers."""
     return kind in _INTEGERS or kind in _FLOATS or kind.startswith("DECIMAL")
+
+
+def is_yes(raw: str, kind: str) -> str:
+    """Whether a value says yes: true, or a number above zero, also as text."""
+    if kind == "BOOLEAN":
+        return raw
+    return f"(lower(({raw})::VARCHAR) IN ('true', 't', 'yes', 'y') OR TRY_CAST({raw} AS DOUBLE) > 0)"
 
 
 def is_time(kind: str) -> bool:

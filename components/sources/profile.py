@@ -10,6 +10,7 @@ from components.sources.expressions import is_number, is_time, quoted
 from components.sources.relation import Relation, explained
 
 _MAX_VALUES = 40
+_KNOWN_IDS = 0.99
 _DECIMALS = frozenset(("FLOAT", "DOUBLE"))
 # In the order in which columns are given away, each with names that logs have for it, the best first.
 _NAMES: dict[str, tuple[str, ...]] = {
@@ -36,7 +37,11 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "dwell_seconds": ("dwellseconds", "dwell", "dwelltime", "timespent", "staytime", "readseconds", "stay"),
     "value": ("value", "revenue", "amount", "ordervalue", "total", "price"),
 }
-_LAST_RESORTS = {"impression_id": ("id", "uuid", "rowid", "eventid"), "action_type": ("type",)}
+_LAST_RESORTS = {
+    "impression_id": ("id", "uuid", "rowid", "eventid"),
+    "action_type": ("type",),
+    "item_id": ("siteid", "campaignid", "placementid", "pageid", "url", "category"),
+}
 # Times that are text, tried in this order.
 _FORMATS = (
     *("%d/%m/%Y %H:%M:%S", "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %H:%M", "%d.%m.%Y %H:%M:%S"),
@@ -155,7 +160,8 @@ def _may_be(contract: str, found: ColumnProfile) -> bool:
     if contract == "timestamp":
         return bool(time_options(found)) or is_time(found.kind)
     if contract in ("impression_id", "action_id"):
-        return not found.is_decimal and not is_time(found.kind) and found.distinct > 0.5 * found.known
+        is_whole = contract == "impression_id" or found.known > _KNOWN_IDS * found.rows
+        return is_whole and not found.is_decimal and not is_time(found.kind) and found.distinct > 0.5 * found.known
     if contract in ("dwell_seconds", "value"):
         return is_number(found.kind) or (found.kind == "VARCHAR" and (found.whole or found.is_decimal))
     if contract in ("action_type", "source"):

@@ -13,9 +13,11 @@ from components.common.errors import InputError
 from components.features.events import ACTIONS, IMPRESSIONS, Column, DatasetConfig
 from components.sources.config import LogColumn, LogFiles, LogQuery
 from components.sources.expressions import (
+    FLAG,
     LEFT_OUT,
     MOMENT,
     identifier,
+    is_yes,
     left_out,
     mapped,
     moment,
@@ -211,7 +213,19 @@ def of_query(connection: duckdb.DuckDBPyConnection, log_name: str, dataset: Data
 def _described(relation: Relation) -> Relation:
     with explained(relation.where):
         found = relation.connection.execute(f"DESCRIBE SELECT * FROM {relation.sql} LIMIT 0").fetchall()
-    return replace(relation, types={str(row[0]): str(row[1]) for row in found})
+    types = {str(row[0]): str(row[1]) for row in found}
+    if not relation.table.flags:
+        return replace(relation, types=types)
+    missing = [name for name in relation.table.flags if name not in types]
+    if missing:
+        raise InputError(
+            f"{relation.where}: no column {missing[0]!r} for source.{relation.log_name}.flags; it has {list(types)}"
+        )
+    parts = (
+        f"SELECT *, {quoted(action, chr(39))} AS {FLAG} FROM {relation.sql} WHERE {is_yes(quoted(name), types[name])}"
+        for name, action in relation.table.flags.items()
+    )
+    return replace(relation, sql=f"({' UNION ALL '.join(parts)})", types={**types, FLAG: "VARCHAR"})
 
 
 def log_of(source: object, log_name: str) -> LogFiles | LogQuery:
