@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model
 
 from components.common.config import Config, Seed
 from components.common.errors import InputError
-from components.features.events import ACTION_TYPES, SOURCES, TimeZone
+from components.features.events import TimeZone
 
 IGNORE = "ignore"
 OTHERS = "*"
@@ -134,8 +134,6 @@ class SqlSource(Config):
 OwnLogs = FilesSource | SqlSource
 Source = CompleteJourneySource | SimulatorSource | FilesSource | SqlSource
 _ADAPTER: TypeAdapter[Source] = TypeAdapter(Annotated[Source, Field(discriminator="kind")])
-# The values that the contract has for a text column.
-CONTRACT_VALUES = {"action_type": ACTION_TYPES, "source": SOURCES}
 
 
 def parse_source(values: dict, where: str) -> Source:

@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 
 from components.common.days import MICROSECONDS_PER_DAY, day_of, microseconds
 from components.common.errors import InputError
-from components.features.events import LOG_NAMES, TIMESTAMP, DatasetConfig
+from components.features.events import IMPRESSIONS, LOG_NAMES, TIMESTAMP, DatasetConfig
 from components.features.wall_clock import to_wall_clock
-from components.sources.config import FilesSource, LogFiles, OwnLogs, Source, SqlSource
+from components.sources.config import FilesSource, LogFiles, LogQuery, OwnLogs, Source, SqlSource
 from components.sources.expressions import LEFT_OUT, MOMENT, is_number, is_time
 from components.sources.log_files import FoundFiles, beside_folders, day_folders, find_files
-from components.sources.relation import Relation, connected, explained, in_words, log_of, of_files, of_query
+from components.sources.relation import Relation, connected, explained, in_words, of_files, of_query
 
 _ROWS_PER_BATCH, _ROWS_PER_GROUP = 65_536, 16_384
 _SAMPLE_ROWS = 1_000
@@ -92,7 +92,8 @@ class OwnLog:
         Raises:
             InputError: If there is nothing.
         """
-        self.log_name, self.dataset, self.table = log_name, dataset, log_of(source, log_name)
+        self.log_name, self.dataset = log_name, dataset
+        self.table: LogFiles | LogQuery = source.impressions if log_name == IMPRESSIONS else source.actions
         self.folders: dict[date, str] = {}
         self._files: FoundFiles | None = None
         if isinstance(self.table, LogFiles):

@@ -10,7 +10,7 @@ import duckdb
 import fsspec
 
 from components.common.errors import InputError
-from components.features.events import ACTIONS, IMPRESSIONS, Column, DatasetConfig
+from components.features.events import Column, DatasetConfig
 from components.sources.config import LogColumn, LogFiles, LogQuery
 from components.sources.expressions import (
     FLAG,
@@ -68,12 +68,9 @@ class Relation:
         chosen = given or LogColumn(column=column.name)
         if chosen.constant is not None:
             value = chosen.constant
-            raw = quoted(value, "'") if isinstance(value, str) else repr(value)
-            return (
-                chosen,
-                raw,
-                "VARCHAR" if isinstance(value, str) else "BIGINT" if isinstance(value, int) else "DOUBLE",
-            )
+            if isinstance(value, str):
+                return chosen, quoted(value, "'"), "VARCHAR"
+            return chosen, repr(value), "BIGINT" if isinstance(value, int) else "DOUBLE"
         if chosen.sql is not None:
             return chosen, f"({chosen.sql})", self._type_of(f"({chosen.sql})", column.name)
         assert chosen.column is not None
@@ -89,7 +86,7 @@ class Relation:
         remedy = f"name the right one under source.{self.log_name}.columns"
         if column.name == "source":
             remedy += ", or say what all actions are: source: {constant: onsite} for those that name their impression"
-        if column.name.endswith("_id") and column.name in ("impression_id", "action_id"):
+        if column.name in ("impression_id", "action_id"):
             remedy += f", or make one of what tells the rows apart: {column.name}: {{sql: \"concat_ws('-', a, b)\"}}"
         return f"{self.where}: no column {name!r} for {column.name!r}; it has {list(self.types)}; {remedy}"
 
@@ -133,12 +130,9 @@ class Relation:
                 reasons.append(left_out(text(raw, kind, place), mapping, name))
         users = self.dataset.users_without_id
         if users == "own_user" and "impression_id" in parts:
-            both = [
-                text
-                for name in ("user_id", "impression_id")
-                for text in (parts[name], self._type_of(parts[name], name))
-            ]
-            parts["user_id"] = user_or_own(*both)
+            user, impression = parts["user_id"], parts["impression_id"]
+            kinds = self._type_of(user, "user_id"), self._type_of(impression, "impression_id")
+            parts["user_id"] = user_or_own(user, kinds[0], impression, kinds[1])
         elif users == "drop":
             reasons.append(f"CASE WHEN coalesce({parts['user_id']}::VARCHAR, '') = '' THEN 'no user_id' END")
         parts[LEFT_OUT] = f"coalesce({', '.join([*reasons, 'NULL'])})::VARCHAR"
@@ -226,10 +220,3 @@ def _described(relation: Relation) -> Relation:
         for name, action in relation.table.flags.items()
     )
     return replace(relation, sql=f"({' UNION ALL '.join(parts)})", types={**types, FLAG: "VARCHAR"})
-
-
-def log_of(source: object, log_name: str) -> LogFiles | LogQuery:
-    """One of a source's two logs."""
-    assert log_name in (IMPRESSIONS, ACTIONS)
-    table: LogFiles | LogQuery = getattr(source, log_name)
-    return table
