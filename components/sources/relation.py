@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ from components.sources.expressions import (
 from components.sources.log_files import CSV, PARQUET, FoundFiles
 
 _MEMORY = "1GB"
+_PROTOCOL = re.compile(r"\b([a-z][a-z0-9]*)://")
 
 
 @dataclass(frozen=True)
@@ -177,9 +179,7 @@ def of_files(
     Raises:
         InputError: If a file cannot be read.
     """
-    protocol = files.uri.split("://")[0] if "://" in files.uri else "file"
-    if protocol != "file" and not connection.filesystem_is_registered(protocol):
-        connection.register_filesystem(fsspec.filesystem(protocol))
+    _let_read(connection, files.uri)
     listed = ", ".join(quoted(uri, "'") for uri in files.names)
     options = {
         PARQUET: "union_by_name = true, hive_partitioning = false",
@@ -198,10 +198,21 @@ def of_query(connection: duckdb.DuckDBPyConnection, log_name: str, dataset: Data
     Raises:
         InputError: If DuckDB refuses it.
     """
+    _let_read(connection, table.query)
     where = f"source.{log_name}.query"
     return _described(
         Relation(connection, log_name, dataset, table, f"({table.query.rstrip().rstrip(';')})", where, {})
     )
+
+
+def _let_read(connection: duckdb.DuckDBPyConnection, text: str) -> None:
+    """Let DuckDB read what the addresses in a text name, through fsspec, as everything else here does."""
+    for protocol in sorted(set(_PROTOCOL.findall(text)) - {"file", "http", "https"}):
+        with explained(f"{protocol}://"):
+            try:
+                connection.register_filesystem(fsspec.filesystem(protocol))
+            except (ImportError, ValueError) as error:
+                raise InputError(f"{protocol}://: {error}; for s3:// install s3fs, for gs:// gcsfs") from error
 
 
 def _described(relation: Relation) -> Relation:

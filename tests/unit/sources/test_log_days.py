@@ -6,6 +6,7 @@ import json
 from datetime import date
 from pathlib import Path
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -187,6 +188,11 @@ def test_query_is_asked_for_days(tmp_path):
     assert len(known) == 3, "a day that is there is not asked for"
     with pytest.raises(InputError, match="no impressions of 2024-03-01"):
         copied(tmp_path, source | {"queried_again_days": 1}, [FIRST])
+    fsspec.filesystem("memory").pipe_file("/logs/shown.csv", "\n".join(SHOWN).encode())
+    remote = source | {IMPRESSIONS: {"query": f"SELECT {shared} FROM 'memory://logs/shown.csv'"}}
+    assert len(read(copied(tmp_path / "remote", remote, [FIRST]), IMPRESSIONS, FIRST)) == 3
+    with pytest.raises(InputError, match="nowhere://: Protocol not known"):
+        copied(tmp_path, source | {IMPRESSIONS: {"query": "SELECT * FROM 'nowhere://x.csv'"}}, [SECOND])
     with pytest.raises(InputError, match="source.impressions.query: not readable .*nowhere"):
         copied(tmp_path, source | {IMPRESSIONS: {"query": "SELECT * FROM nowhere"}}, [SECOND])
 
