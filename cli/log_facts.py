@@ -91,25 +91,27 @@ class OwnLogFacts:
 
 
 def look_at_logs(config: RunConfig, source: OwnLogs) -> OwnLogFacts:
-    """Read all times and ids of both logs, and the rows of a sample of users.
+    """Read all times and ids of both logs, and the rows of a sample of users; of folders by day those that runs read.
 
     Raises:
         InputError: If a log cannot be read as the configuration says.
     """
-    facts, samples = OwnLogFacts({}), {}
+    facts, samples, dataset = OwnLogFacts({}), {}, config.dataset
+    first = config.schedule.first_day
+    since = dataset.days_read(first, first, config.features.history_days)[0]
     for name in LOG_NAMES:
-        log = OwnLog(source, name, config.dataset)
-        with log.relation(log.all_files()) as relation:
+        log = OwnLog(source, name, dataset)
+        with log.relation(log.all_files(since)) as relation:
             facts.logs[name] = _log_facts(relation, log, config)
             if name == IMPRESSIONS:
                 facts.share = min(1.0, _SAMPLE_ROWS / max(facts.logs[name].total, 1))
             samples[name] = _sample(relation, facts.share)
-    last = max((max(log.rows) for log in facts.logs.values() if log.rows), default=config.dataset.first_day)
+    last = max((max(log.rows) for log in facts.logs.values() if log.rows), default=dataset.first_day)
     clean: dict[str, pa.Table] = {}
     for name in LOG_NAMES:
         shown = clean[IMPRESSIONS].select(["impression_id", "timestamp", USER]) if name == ACTIONS else None
-        clean[name] = _clean(samples[name], name, config.dataset, facts.logs[name], last, shown)
-    _attribute(facts, Events.of(clean[IMPRESSIONS]), Events.of(clean[ACTIONS]), config.dataset)
+        clean[name] = _clean(samples[name], name, dataset, facts.logs[name], last, shown)
+    _attribute(facts, Events.of(clean[IMPRESSIONS]), Events.of(clean[ACTIONS]), dataset)
     return facts
 
 
@@ -150,7 +152,9 @@ def _log_facts(relation: Relation, log: OwnLog, config: RunConfig) -> LogFacts:
 
 def _sample(relation: Relation, share: float) -> pa.Table:
     """The rows of some users, with the day since 1970 that each is of."""
-    user = f"coalesce({quoted(USER)}::VARCHAR, '')"
+    # Rows without a user are sampled by their own ids.
+    ids = [name for name in (USER, "impression_id", "action_id") if relation.has(name)]
+    user = f"coalesce({', '.join(f'{quoted(name)}::VARCHAR' for name in ids)}, '')"
     chosen = f"hash({user}) % 1000000 < {int(share * 1_000_000)}" if share < 1 else "true"
     sql = (
         f"SELECT * FROM (SELECT {relation.projection()} FROM {relation.sql} WHERE {relation.condition}) "

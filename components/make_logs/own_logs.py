@@ -15,7 +15,8 @@ from components.common.progress import log_line
 from components.features.events import IMPRESSIONS, LOG_NAMES, DatasetConfig
 from components.features.log_manifests import LOG_FILE, DeliveredLogManifest
 from components.sources.config import OwnLogs, SqlSource
-from components.sources.log_days import DayRows, OwnLog
+from components.sources.day_rows import DayRows
+from components.sources.log_days import OwnLog
 from components.sources.log_files import beside_folders
 
 STEP = Step("make_logs", 2)

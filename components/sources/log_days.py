@@ -6,81 +6,27 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from components.common.days import MICROSECONDS_PER_DAY, day_of, microseconds
 from components.common.errors import InputError
 from components.features.events import IMPRESSIONS, LOG_NAMES, TIMESTAMP, DatasetConfig
 from components.features.wall_clock import to_wall_clock
 from components.sources.config import FilesSource, LogFiles, LogQuery, OwnLogs, Source, SqlSource
+from components.sources.day_rows import DayRows, FoundDays
 from components.sources.expressions import LEFT_OUT, MOMENT, is_number, is_time
 from components.sources.log_files import FoundFiles, beside_folders, day_folders, find_files
 from components.sources.relation import Relation, connected, explained, in_words, of_files, of_query
 
-_ROWS_PER_BATCH, _ROWS_PER_GROUP = 65_536, 16_384
+_ROWS_PER_BATCH = 65_536
 _SAMPLE_ROWS = 1_000
 _MAX_UNREADABLE_SHARE = 0.01
 _ONE_DAY = timedelta(days=1)
-
-
-@dataclass
-class DayRows:
-    """Rows of one day, in a local Parquet file, and how many were left out by choice.
-
-    Attributes:
-        path: The file.
-        rows: In it.
-        left_out: By reason.
-    """
-
-    path: Path
-    rows: int = 0
-    left_out: Counter[str] = field(default_factory=Counter)
-    _waiting: list[pa.Table] = field(default_factory=list, repr=False)
-    _writer: pq.ParquetWriter | None = field(default=None, repr=False)
-
-    def add(self, table: pa.Table) -> None:
-        """Append rows; they are written in groups of equal size, whatever the pieces in which they come."""
-        self._waiting.append(table)
-        self.rows += table.num_rows
-        if sum(part.num_rows for part in self._waiting) >= _ROWS_PER_GROUP:
-            waiting = pa.concat_tables(self._waiting)
-            whole = waiting.num_rows // _ROWS_PER_GROUP * _ROWS_PER_GROUP
-            self._write(waiting.slice(0, whole))
-            self._waiting = [waiting.slice(whole).combine_chunks()]
-
-    def _write(self, table: pa.Table) -> None:
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self.path, table.schema, compression="zstd")
-        self._writer.write_table(table.combine_chunks(), row_group_size=_ROWS_PER_GROUP)
-
-    def finish(self, schema: pa.Schema) -> None:
-        """Write what is left, and close the file."""
-        self._write(pa.concat_tables(self._waiting) if self._waiting else schema.empty_table())
-        assert self._writer is not None
-        self._writer.close()
-
-
-@dataclass
-class FoundDays:
-    """Days of a log without folders.
-
-    Attributes:
-        where: What the user knows the log by.
-        days: Rows by day.
-        undated: Rows whose time cannot be read.
-    """
-
-    where: str
-    days: dict[date, DayRows]
-    undated: int = 0
 
 
 class OwnLog:
@@ -121,9 +67,14 @@ class OwnLog:
             return tuple(beside_folders(self.table.uri))
         return self._files.left_out if self._files is not None else ()
 
-    def all_files(self) -> FoundFiles | None:
-        """All files of the log; None for a query."""
-        return find_files(self.table.uri) if isinstance(self.table, LogFiles) else None
+    def all_files(self, since: date = date.min) -> FoundFiles | None:
+        """All files of the log, or those of folders from a day on; None for a query."""
+        if not isinstance(self.table, LogFiles) or not self.folders:
+            return self._files
+        days = (self.files_of(day) for day in self.folders if day >= since)
+        found = [files for files in days if files is not None]
+        names = {uri: name for files in found for uri, name in files.names.items()}
+        return FoundFiles(self.table.uri, found[0].format, names) if found else None
 
     def files_of(self, day: date) -> FoundFiles | None:
         """The files in a day's folder; None where there are none."""

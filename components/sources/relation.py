@@ -104,6 +104,11 @@ class Relation:
         assert found is not None
         return found
 
+    def has(self, name: str) -> bool:
+        """Whether a column of the contract comes from somewhere."""
+        columns = self.dataset.columns(self.log_name)
+        return any(column.name == name and self.origin(column) is not None for column in columns)
+
     def moment(self) -> str:
         """Microseconds since 1970 in UTC, or null where the time cannot be read."""
         return moment(*self.time(), self.where)
