@@ -87,6 +87,16 @@ def test_tensors_are_derived_from_the_feature_list():
     }
 
 
+@pytest.mark.parametrize(("zone", "hour"), [("UTC", 13), ("Europe/Berlin", 14), ("America/New_York", 8)])
+def test_hours_are_by_the_clocks_of_the_versions_time_zone(zone, hour):
+    identifiers = {"impressions": {"user_id": "string", "item_id": "int64", "brand": "string"}, "actions": {}}
+    contract = RequestContract(FEATURES.model_copy(update={"timezone": zone}), identifiers)
+    acted = [{**action, "action_id": str(action["action_id"]), "item_id": None} for action in REQUEST["actions"]]
+    request = contract.read(request_tensors({**REQUEST, "actions": acted}), Limits())
+    assert categorical_columns(request.candidates, contract.features)["hour_of_day"].tolist() == [hour, hour]
+    assert (request.user.times[0] - request.actions.times).tolist() == [3_600_000_000, 3_600_000_000, 0]
+
+
 def test_features_are_those_of_the_join():
     """Ids, sequence and counts against the functions of the join on tables written by hand."""
     request = CONTRACT.read(request_tensors(REQUEST), Limits())
