@@ -12,7 +12,7 @@ _INTEGERS = frozenset(
     ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "HUGEINT", "UHUGEINT")
 )
 _FLOATS = frozenset(("FLOAT", "DOUBLE"))
-_PER_SECOND: dict[TimeUnit, int] = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+PER_SECOND: dict[TimeUnit, int] = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 # From 1980 on and before 2200: what lies outside is no time of a log, but another unit.
 _FIRST, _END = 315_532_800_000_000, 7_258_118_400_000_000
 # Above it a 64-bit float tells neighbouring integers apart no more.
@@ -61,7 +61,7 @@ def moment(chosen: LogColumn, raw: str, kind: str, where: str) -> str:
     elif kind == "VARCHAR" or is_number(kind):
         if chosen.unit is None:
             raise InputError(f"{place} holds numbers ({kind}); say their unit: {option}unit: s}}, or ms, us, ns")
-        per_second = _PER_SECOND[chosen.unit]
+        per_second = PER_SECOND[chosen.unit]
         if kind in _INTEGERS:
             scaled = f"({raw})::HUGEINT * 1000000 // {per_second}"
         else:

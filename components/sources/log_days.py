@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, timedelta
@@ -19,7 +18,7 @@ from components.features.events import IMPRESSIONS, LOG_NAMES, TIMESTAMP, Datase
 from components.features.wall_clock import to_wall_clock
 from components.sources.config import FilesSource, LogFiles, LogQuery, OwnLogs, Source, SqlSource
 from components.sources.day_rows import DayRows, FoundDays
-from components.sources.expressions import LEFT_OUT, MOMENT, is_number, is_time
+from components.sources.expressions import LEFT_OUT, MOMENT, PER_SECOND, is_number, is_time
 from components.sources.log_files import FoundFiles, beside_folders, day_folders, find_files
 from components.sources.relation import Relation, connected, explained, in_words, of_files, of_query
 
@@ -119,9 +118,8 @@ class OwnLog:
                 only = FoundFiles(files.uri, files.format, {uri: name})
                 rows = made[name] = DayRows(Path(folder, f"{number}.parquet"))
                 with self.relation(only) as relation:
-                    for table, _, reasons in _batches(relation, "true"):
-                        rows.left_out.update(reasons)
-                        rows.add(table.drop_columns([MOMENT]))
+                    for table, _ in _batches(relation):
+                        _add(rows, table)
                     rows.finish(_contract_schema(relation))
             yield made
 
@@ -130,15 +128,14 @@ class OwnLog:
         """The rows of some days of a log without folders, which is read once for all of them."""
         with tempfile.TemporaryDirectory() as folder, self.relation() as relation:
             found = FoundDays(relation.where, {day: DayRows(Path(folder, f"{day}.parquet")) for day in days})
-            low, high = microseconds(min(days) - _ONE_DAY), microseconds(max(days) + 2 * _ONE_DAY)
+            # Two zones, of the times and of the days, may be a day apart.
+            low, high = microseconds(min(days) - 2 * _ONE_DAY), microseconds(max(days) + 3 * _ONE_DAY)
             known = {microseconds(day) // MICROSECONDS_PER_DAY: rows for day, rows in found.days.items()}
-            for table, ordinals, _ in _batches(relation, _between(relation, low, high)):
+            for table, ordinals in _batches(relation, _between(relation, low, high)):
                 found.undated += table[MOMENT].null_count
                 for ordinal in np.unique(ordinals):
                     if int(ordinal) in known:
-                        rows, part = known[int(ordinal)], table.filter(pa.array(ordinals == ordinal))
-                        rows.left_out.update(_counted(part[LEFT_OUT]))
-                        rows.add(_kept(part).drop_columns([MOMENT]))
+                        _add(known[int(ordinal)], table.filter(pa.array(ordinals == ordinal)))
             for rows in found.days.values():
                 rows.finish(_contract_schema(relation))
             yield found
@@ -162,12 +159,8 @@ def last_day(source: Source, dataset: DatasetConfig) -> date:
     return min(known)
 
 
-def _batches(relation: Relation, condition: str) -> Iterator[tuple[pa.Table, np.ndarray, Counter[str]]]:
-    """Pieces of a log in the contract's columns, the day of each row since 1970, and what was left out of the piece.
-
-    Rows of a log without folders still hold `left_out`, by day; those of a file do not.
-    """
-    by_file = condition == "true"
+def _batches(relation: Relation, condition: str = "true") -> Iterator[tuple[pa.Table, np.ndarray]]:
+    """Pieces of a log in the contract's columns, beside `moment` and `left_out`, and the day of each row since 1970."""
     sql = f"SELECT {relation.projection()} FROM {relation.sql} WHERE {relation.condition} AND {condition}"
     with explained(relation.where):
         reader = relation.connection.sql(sql).to_arrow_reader(_ROWS_PER_BATCH)
@@ -183,17 +176,14 @@ def _batches(relation: Relation, condition: str) -> Iterator[tuple[pa.Table, np.
         # No day has rows without a time: the epoch's is before any log.
         wall = to_wall_clock(pc.fill_null(moments, 0).to_numpy(), relation.dataset.timezone)
         timestamps = pc.if_else(moments.is_valid(), pa.array(wall).cast(TIMESTAMP), pa.scalar(None, TIMESTAMP))
-        batch = batch.append_column("timestamp", timestamps)
-        reasons = Counter(_counted(batch[LEFT_OUT]))
-        yield (_kept(batch) if by_file else batch), wall // MICROSECONDS_PER_DAY, reasons
+        yield batch.append_column("timestamp", timestamps), wall // MICROSECONDS_PER_DAY
 
 
-def _kept(table: pa.Table) -> pa.Table:
-    return table.filter(table[LEFT_OUT].is_null()).drop_columns([LEFT_OUT])
-
-
-def _counted(reasons: pa.ChunkedArray) -> dict[str, int]:
-    return {item["values"]: item["counts"] for item in reasons.drop_null().value_counts().to_pylist()}
+def _add(rows: DayRows, table: pa.Table) -> None:
+    """Add the rows that are part of the log, and count the others by reason."""
+    reasons = table[LEFT_OUT].drop_null().value_counts().to_pylist()
+    rows.left_out.update({item["values"]: item["counts"] for item in reasons})
+    rows.add(table.filter(table[LEFT_OUT].is_null()).drop_columns([LEFT_OUT, MOMENT]))
 
 
 def _contract_schema(relation: Relation) -> pa.Schema:
@@ -210,7 +200,7 @@ def _between(relation: Relation, low: int, high: int) -> str:
     if is_time(kind) and kind != "DATE":
         condition += f" AND {raw} >= make_timestamp({low})::{kind} AND {raw} < make_timestamp({high})::{kind}"
     elif is_number(kind) and chosen.unit is not None:
-        factor = {"s": 1e-6, "ms": 1e-3, "us": 1.0, "ns": 1e3}[chosen.unit]
+        factor = PER_SECOND[chosen.unit] / PER_SECOND["us"]
         condition += f" AND {raw} >= {int(low * factor)} AND {raw} <= {int(high * factor) + 1}"
     return f"({condition} OR {relation.moment()} IS NULL)"
 
@@ -244,6 +234,6 @@ def _remedy(text: str, log_name: str, column: str, unit: str | None) -> str:
         size = abs(float(text))
     except ValueError:
         return f"is no time of ISO 8601; give its format: {where}: {{column: {column}, format: '%d/%m/%Y %H:%M:%S'}}"
-    likely = [name for name, factor in (("s", 1), ("ms", 1e3), ("us", 1e6), ("ns", 1e9)) if 4e8 <= size / factor < 7e9]
+    likely = [name for name, factor in PER_SECOND.items() if 4e8 <= size / factor < 7e9]
     said = f"is no time since 1980 in {unit}" if unit else "is a number without a unit"
     return f"{said}; say the unit: {where}: {{column: {column}, unit: {likely[0] if likely else 's'}}}"

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from components.sources.expressions import is_number, is_time, quoted
+from components.sources.expressions import PER_SECOND, is_number, is_time, quoted
 from components.sources.relation import Relation, explained
 
 _MAX_VALUES = 40
@@ -47,7 +47,6 @@ _FORMATS = (
     *("%d/%m/%Y %H:%M:%S", "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %H:%M", "%d.%m.%Y %H:%M:%S"),
     *("%d.%m.%Y %H:%M", "%Y%m%d%H%M%S", "%Y%m%d %H:%M:%S", "%Y%m%d %H:%M", "%d/%b/%Y:%H:%M:%S", "%y%m%d%H"),
 )
-_UNITS = (("s", 1.0), ("ms", 1e3), ("us", 1e6), ("ns", 1e9))
 # From 2001 to 2100, in seconds.
 _EPOCHS = (1.0e9, 4.1e9)
 
@@ -178,7 +177,7 @@ def time_options(found: ColumnProfile) -> dict[str, Any] | None:
             size = float(found.example)
         except ValueError:
             return None
-        fitting = [unit for unit, factor in _UNITS if _EPOCHS[0] <= size / factor < _EPOCHS[1]]
+        fitting = [unit for unit, factor in PER_SECOND.items() if _EPOCHS[0] <= size / factor < _EPOCHS[1]]
         if fitting:
             return {"unit": fitting[0]}
     if found.kind != "VARCHAR" and not found.whole:

@@ -131,6 +131,26 @@ def test_times_are_read_as_the_options_say(tmp_path, texts, options):
     assert [row["timestamp"].strftime("%H:%M") for row in rows] == ["10:00", "23:30"]
 
 
+@pytest.mark.parametrize("zone", [None, "UTC", "America/New_York"])
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_every_kind_of_parquet_timestamp_is_read(tmp_path, unit, zone):
+    text_log(tmp_path / "logs")
+    moments = pa.array([1709287200, 1709335800], pa.timestamp("s")).cast(pa.timestamp(unit, tz=zone))
+    rows = {"imp": [1, 2], "t": moments, "who": [7, 8], "sku": [3, 4]}
+    pq.write_table(pa.table(rows), tmp_path / "logs" / "shown.parquet")
+    source = source_of(tmp_path / "logs" / "shown.parquet", tmp_path / "logs" / "acted.csv")
+    found = read(copied(tmp_path, source, [FIRST]), IMPRESSIONS, FIRST)
+    assert [row["timestamp"].strftime("%H:%M") for row in found] == ["10:00", "23:30"]
+
+
+def test_zones_at_both_ends_of_the_world_lose_no_row(tmp_path):
+    """A time of the farthest west, in days of the farthest east: the clock says the day before yesterday."""
+    source = text_log(tmp_path / "logs", [SHOWN[0], "1,2024-02-28 22:30:00,7,3"])
+    source[IMPRESSIONS]["columns"]["timestamp"] = {"column": "t", "zone": "Etc/GMT+12"}
+    store = copied(tmp_path, source, [FIRST], timezone="Pacific/Kiritimati")
+    assert [row["timestamp"].strftime("%d %H:%M") for row in read(store, IMPRESSIONS, FIRST)] == ["01 00:30"]
+
+
 @pytest.mark.parametrize(
     ("text", "options", "said"),
     [
