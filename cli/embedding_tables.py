@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from rich.table import Table
 
-from components.common import storage
+from components.common import parquet_files
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.ledger import ARMS
@@ -88,7 +88,7 @@ def _ids_seen(features: FeatureConfig, uris: list[str]) -> dict[str, np.ndarray]
     seen = {table: np.zeros(0, dtype=np.int64) for table in columns}
     wanted = [name for names in columns.values() for name in names]
     for uri in uris:
-        rows = storage.read_parquet(uri, wanted)
+        rows = parquet_files.read_parquet(uri, wanted)
         for table, names in columns.items():
             ids = [np.unique(_flat(rows[name]).to_numpy()) for name in names]
             seen[table] = np.unique(np.concatenate([seen[table], *ids]))

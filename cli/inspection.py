@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from components.common import storage
+from components.common import parquet_files, storage
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.ledger import ARMS, LedgerRow, read_ledger
@@ -122,7 +122,7 @@ def predict_rows(store_uri: str, examples_uri: str, channel: str, limit: int) ->
             raise InputError(f"{store_uri}: no evaluation examples; name a Parquet file of examples")
         table, _ = read_examples(store, EVALUATION, days[-1])
     else:
-        table = storage.read_parquet(examples_uri)
+        table = parquet_files.read_parquet(examples_uri)
     table = table.slice(0, limit)
     manifest = read_manifest(store.version(pointer.version), VersionManifest)
     heads = known_heads(manifest.objectives, manifest.lineage, predictor.predict(table))

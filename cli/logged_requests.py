@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cli.inspection import open_store
-from components.common import storage
+from components.common import parquet_files
 from components.common.days import day_range
 from components.common.errors import InputError
 from components.common.layout import Store
@@ -77,7 +77,7 @@ def _clean_rows(store: Store, log_name: str, days: list[date], zone: str) -> pa.
     for day in days:
         uri = store.clean_logs(log_name, day)
         manifest = find_manifest(uri, CleanLogManifest)
-        parts += [storage.read_parquet(path) for path in (verified_files(uri, manifest) if manifest else [])]
+        parts += [parquet_files.read_parquet(path) for path in (verified_files(uri, manifest) if manifest else [])]
     if not parts:
         raise InputError(f"{store.clean_logs(log_name, days[-1])}: no clean {log_name}; run the pipeline for this day")
     rows = pa.concat_tables(parts, promote_options="permissive")

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from fsspec.implementations.local import LocalFileSystem
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
-from components.common import storage
+from components.common import filesystems, storage
 from components.common.arms import changed_fields, check_recipes
 from components.common.config import ResolvedConfig
 from components.common.errors import InputError
@@ -184,7 +184,7 @@ def _judge_again(store: Store, config: RunConfig, events: RunEvents) -> None:
 
 def workspace_of(store_uri: str) -> Path:
     """Where logs and kfp's own files of local runs go: in the store if it is local, else under `runs/`."""
-    fs, path = storage.filesystem(store_uri)
+    fs, path = filesystems.filesystem(store_uri)
     return Path(path) if isinstance(fs, LocalFileSystem) else Path("runs").absolute() / Path(path).name
 
 

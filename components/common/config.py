@@ -84,7 +84,7 @@ class ResolvedConfig:
         # Not the canonical text: that would sort what is read in the order of writing.
         content = json.dumps(values, indent=1, allow_nan=False).encode()
         uri = storage.join_uri(folder_uri, f"{digest_bytes(content)}.json")
-        if not storage.exists(uri):
+        if storage.find_bytes(uri) != content:
             storage.write_bytes(uri, content)
         return cls(uri, values)
 
@@ -95,9 +95,9 @@ class ResolvedConfig:
         Raises:
             InputError: If it is absent, or its bytes are not those that it is named by.
         """
-        if not storage.exists(uri):
+        content = storage.find_bytes(uri)
+        if content is None:
             raise InputError(f"{uri}: no such configuration; `afterclick compile --config` writes it to the store")
-        content = storage.read_bytes(uri)
         if digest_bytes(content) != posixpath.basename(uri).removesuffix(".json"):
             raise InputError(f"{uri}: its bytes are not those that it is named by; write the configuration again")
         return cls(uri, json.loads(content))
@@ -191,9 +191,9 @@ def read_yaml(uri: str) -> tuple[dict[str, Any], YamlLines]:
     Raises:
         InputError: If the file is absent, is not YAML, or is not a mapping.
     """
-    if not storage.exists(uri):
+    content = storage.find_bytes(uri)
+    if content is None:
         raise InputError(f"{uri}: no such configuration file")
-    content = storage.read_bytes(uri)
     try:
         values, lines = yaml.safe_load(content), YamlLines(content)
     except yaml.YAMLError as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from components.common.errors import InputError
-from components.common.storage import finished_names, join_uri, list_names, remove
+from components.common.storage import finished_names, join_uri, list_names, list_tree, remove
 
 # Files of a checkpoint that people look at.
 LOSS_CURVE_FILE = "loss_curve.json"
@@ -110,9 +110,19 @@ class Store:
         """Why an arm is trained no further; absent while nothing is wrong."""
         return join_uri(self.root, "arms", arm, "failure.json")
 
+    def ledger_rows(self) -> list[tuple[date, str]]:
+        """Day and arm of the records in the ledger, in order."""
+        folder = join_uri(self.root, "ledger")
+        paths = (path.rpartition("/") for path in list_tree(folder) if path.endswith(".json"))
+        arms: dict[str, list[str]] = {}
+        for day, _, name in paths:
+            arms.setdefault(day, []).append(name.removesuffix(".json"))
+        days = _days_in(folder, lambda uri: list(arms), _DAY_PREFIX)
+        return [(day, arm) for day in sorted(days) for arm in sorted(arms[f"{_DAY_PREFIX}{day}"])]
+
     def ledger_days(self) -> list[date]:
         """The days that have records in the ledger."""
-        return _days_in(join_uri(self.root, "ledger"), list_names, _DAY_PREFIX)
+        return sorted({day for day, _ in self.ledger_rows()})
 
     def ledger_day(self, day: date) -> str:
         """The records of one day."""
@@ -173,6 +183,10 @@ class Store:
     def report(self, name: str) -> str:
         """A report page."""
         return join_uri(self.root, "reports", f"{name}.html")
+
+    def report_facts(self) -> str:
+        """What pages show of days whose files have not changed since."""
+        return join_uri(self.root, "reports", "facts.json")
 
     def newest_report(self) -> str:
         """The page of the latest run."""

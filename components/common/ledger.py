@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import date
 
-from components.common import storage
 from components.common.config import Config
 from components.common.layout import Store
 from components.common.records import find_record, write_record
@@ -92,10 +91,5 @@ def write_row(store: Store, row: LedgerRow) -> None:
 
 def read_ledger(store: Store, through: date = date.max, since: date = date.min) -> list[LedgerRow]:
     """All records of days `since`..`through` in order of day and arm."""
-    rows = []
-    for day in store.ledger_days():
-        if since <= day <= through:
-            names = storage.list_names(store.ledger_day(day))
-            records = (find_row(store, day, name.removesuffix(".json")) for name in names)
-            rows += [row for row in records if row is not None]
-    return rows
+    records = (find_row(store, day, arm) for day, arm in store.ledger_rows() if since <= day <= through)
+    return [row for row in records if row is not None]

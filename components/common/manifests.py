@@ -14,8 +14,9 @@ from typing import Any, ClassVar, Self, TypeVar
 
 from components.common import storage
 from components.common.config import Config
-from components.common.digests import canonical_json, digest_json
+from components.common.digests import canonical_json, digest_bytes, digest_json
 from components.common.errors import InputError
+from components.common.filesystems import is_local
 
 
 class FileEntry(Config):
@@ -143,7 +144,7 @@ def write_artifact(uri: str, manifest: M, write_files: Callable[[str], None]) ->
     """
     with storage.new_directory(uri) as folder:
         write_files(folder)
-        entries = [describe_file(folder, name) for name in storage.list_names(folder)]
+        entries = [describe_file(folder, name, size) for name, size in sorted(storage.list_sizes(folder).items())]
         return finish_directory(folder, manifest, entries)
 
 
@@ -154,9 +155,9 @@ def finish_directory(uri: str, manifest: M, files: Sequence[FileEntry]) -> M:
     return described
 
 
-def describe_file(directory: str, name: str) -> FileEntry:
-    """Read a file back for its size and digest."""
-    num_bytes, sha256 = storage.measure(storage.join_uri(directory, name))
+def describe_file(directory: str, name: str, size: int | None = None) -> FileEntry:
+    """Read a file back for its size and digest; `size` is what a listing says, if there was one."""
+    num_bytes, sha256 = storage.measure(storage.join_uri(directory, name), size)
     return FileEntry(name=name, num_bytes=num_bytes, sha256=sha256)
 
 
@@ -167,7 +168,8 @@ def find_manifest(uri: str, kind: type[M]) -> M | None:
         InputError: If the manifest is not readable, or is of another kind.
     """
     path = manifest_path(uri)
-    return kind.from_bytes(storage.read_bytes(path), path) if storage.exists(path) else None
+    content = storage.find_bytes(path)
+    return None if content is None else kind.from_bytes(content, path)
 
 
 def read_manifest(uri: str, kind: type[M]) -> M:
@@ -188,7 +190,8 @@ def find_current(uri: str, kind: type[M], origin: Origin) -> M | None:
     manifest = find_manifest(uri, kind)
     if manifest is None or manifest.origin.key != origin.key:
         return None
-    return manifest if all(storage.exists(posixpath.join(uri, entry.name)) for entry in manifest.files) else None
+    there = storage.list_sizes(uri) if manifest.files else {}
+    return manifest if all(entry.name in there for entry in manifest.files) else None
 
 
 def verify_files(uri: str, manifest: Manifest, names: tuple[str, ...] = ()) -> None:
@@ -221,16 +224,30 @@ def verified_file(directory: str, entry: FileEntry) -> str:
     return path
 
 
+def verified_content(directory: str, entry: FileEntry) -> tuple[str, bytes | None]:
+    """Likewise; with the bytes, if they are few and come from afar, so that nobody asks for them again."""
+    path = storage.join_uri(directory, entry.name)
+    if is_local(path) or entry.num_bytes > storage.WHOLE_BYTES:
+        return verified_file(directory, entry), None
+    content = storage.find_bytes(path)
+    _compare(path, entry, content)
+    return path, content
+
+
 def verified_files(uri: str, manifest: Manifest) -> list[str]:
     """The paths of all files of a directory, likewise, in order."""
     return [verified_file(uri, entry) for entry in manifest.files]
 
 
-def _compare(path: str, entry: FileEntry) -> None:
+def _compare(path: str, entry: FileEntry, content: bytes | None = None) -> None:
     remedy = f"delete {posixpath.dirname(path)}, and have it made or delivered again"
-    if not storage.exists(path):
-        raise InputError(f"{path}: listed in the manifest, but absent; {remedy}")
-    num_bytes, sha256 = storage.measure(path)
+    try:
+        if content is None:
+            num_bytes, sha256 = storage.measure(path, entry.num_bytes)
+        else:
+            num_bytes, sha256 = len(content), digest_bytes(content)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: listed in the manifest, but absent; {remedy}") from error
     if sha256 != entry.sha256:
         raise InputError(
             f"{path}: {num_bytes} bytes that are not the {entry.num_bytes} bytes of the manifest; {remedy}"

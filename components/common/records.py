@@ -36,10 +36,8 @@ def find_record(uri: str, kind: type[R], remedy: str) -> R | None:
     Raises:
         InputError: If the file is no such record, or its values are not those that were written.
     """
-    try:
-        content = storage.read_bytes(uri)
-    except FileNotFoundError:
-        # Any other failure to read it must not pass for its absence.
+    content = storage.find_bytes(uri)
+    if content is None:
         return None
     try:
         values = json.loads(content)

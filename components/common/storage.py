@@ -2,7 +2,8 @@
 
 A file appears whole: object stores put it in one piece, elsewhere it is written under a temporary name and renamed. A
 directory is complete when it holds `MANIFEST_NAME`, which arrives last: on object stores it is filled in its place,
-elsewhere beside it, and renamed.
+elsewhere beside it, and renamed. A request to an object store takes tens of milliseconds: one that can say all is sent
+once.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import errno
 import glob
 import hashlib
+import os
 import posixpath
 import shutil
 import uuid
@@ -18,35 +20,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from components.common.errors import InputError
+from components.common.filesystems import filesystem, is_object_store, naming_errors
 
 MANIFEST_NAME = "manifest.json"
 _PARTIAL = ".partial"
-# A file appears there when all of it has arrived; a rename would be a copy.
-_OBJECT_STORES = frozenset(("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "memory"))
-
-
-def filesystem(uri: str) -> tuple[Any, str]:
-    """The fsspec filesystem of a URI or local path, and the path on it.
-
-    Raises:
-        InputError: If the filesystem's package is not installed, or there is no such filesystem.
-    """
-    try:
-        return fsspec.url_to_fs(uri)
-    except (ImportError, ValueError) as error:
-        raise InputError(f"{uri}: {error}; for s3:// install s3fs, for gs:// gcsfs") from error
-
-
-def _is_object_store(fs: Any) -> bool:
-    protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
-    return not _OBJECT_STORES.isdisjoint(protocols)
+# By what listings tell a file from another one in its place, each filesystem by its own.
+_STATE_KEYS = ("ETag", "etag", "generation", "md5Hash", "size", "mtime", "ino", "created", "LastModified")
+# A remote file up to this size is fetched in one request rather than in pieces.
+WHOLE_BYTES = 64 << 20
 
 
 def join_uri(base: str, *parts: str) -> str:
@@ -57,57 +41,112 @@ def join_uri(base: str, *parts: str) -> str:
 def exists(uri: str) -> bool:
     """Whether a file or directory is there."""
     fs, path = filesystem(uri)
-    fs.invalidate_cache(posixpath.dirname(path))
-    return bool(fs.exists(path))
+    with naming_errors(uri, "read"):
+        return bool(fs.exists(path))
 
 
 def is_file(uri: str) -> bool:
     """Whether a file, and no directory, is there."""
     fs, path = filesystem(uri)
-    fs.invalidate_cache(posixpath.dirname(path))
     return bool(fs.isfile(path))
 
 
 def finished_names(uri: str) -> list[str]:
     """Sorted names of the directories directly under a directory that hold a manifest."""
     fs, path = filesystem(uri.rstrip("/"))
-    fs.invalidate_cache(path)
-    manifests = fs.glob(f"{glob.escape(path)}/*/{MANIFEST_NAME}")
+    with naming_errors(uri, "listed"):
+        if is_object_store(fs):
+            depth = path.count("/") + 2
+            found = (name for name in fs.find(path) if name.count("/") == depth)
+            manifests = [name for name in found if posixpath.basename(name) == MANIFEST_NAME]
+        else:
+            manifests = fs.glob(f"{glob.escape(path)}/*/{MANIFEST_NAME}")
     names = (posixpath.basename(posixpath.dirname(name)) for name in manifests)
     return sorted(name for name in names if not name.endswith(_PARTIAL))
 
 
 def list_names(uri: str) -> list[str]:
     """Sorted names directly under a directory; empty when it is absent; unfinished ones left out."""
-    fs, path = filesystem(uri)
-    fs.invalidate_cache(path)
-    if not fs.isdir(path):
-        return []
-    names = (posixpath.basename(entry.rstrip("/")) for entry in fs.ls(path, detail=False))
-    return sorted(name for name in names if name and not name.endswith(_PARTIAL))
+    return sorted(list_sizes(uri))
+
+
+def list_sizes(uri: str) -> dict[str, int]:
+    """Likewise, with the size of each file in bytes, and 0 for directories."""
+    fs, path = filesystem(uri.rstrip("/"))
+    try:
+        with naming_errors(uri, "listed"):
+            entries = fs.ls(path, detail=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    sizes = {posixpath.basename(entry["name"].rstrip("/")): entry["size"] or 0 for entry in entries}
+    # What is no directory is listed as itself.
+    is_itself = [entry["name"].rstrip("/") for entry in entries] == [path]
+    return {} if is_itself else {name: size for name, size in sizes.items() if name and not name.endswith(_PARTIAL)}
+
+
+def list_tree(uri: str) -> list[str]:
+    """Sorted paths of all files below a directory, relative to it; unfinished ones left out."""
+    fs, path = filesystem(uri.rstrip("/"))
+    with naming_errors(uri, "listed"):
+        names = [posixpath.relpath(name, path) for name in fs.find(path)]
+    return sorted(name for name in names if _PARTIAL not in name)
+
+
+def manifest_states(uri: str) -> dict[str, str]:
+    """What changes when a manifest below a directory is written anew, by the address of its directory."""
+    fs, path = filesystem(uri.rstrip("/"))
+    with naming_errors(uri, "listed"):
+        found = fs.find(path, detail=True)
+    states = {}
+    for name, entry in found.items():
+        folder, _, file = name.rpartition("/")
+        if file == MANIFEST_NAME and not folder.endswith(_PARTIAL):
+            states[join_uri(uri, posixpath.relpath(folder, path))] = str([entry.get(key) for key in _STATE_KEYS])
+    return states
 
 
 def file_state(uri: str) -> str:
     """What changes when a file is written anew: of its size, time, place or tag what the filesystem knows; or empty."""
     fs, path = filesystem(uri)
-    fs.invalidate_cache(posixpath.dirname(path))
     try:
-        return str(fs.checksum(path))
+        with naming_errors(uri, "read"):
+            return str(fs.checksum(path))
     except FileNotFoundError:
         return ""
 
 
 def read_bytes(uri: str) -> bytes:
-    """The whole content of a file."""
+    """The whole content of a file, in one request."""
     fs, path = filesystem(uri)
-    return bytes(fs.cat_file(path))
+    # s3fs would ask for the size first, to read parts at once.
+    options = {"max_concurrency": 1} if "s3" in fs.protocol else {}
+    with naming_errors(uri, "read"):
+        return bytes(fs.cat_file(path, **options))
 
 
-def measure(uri: str) -> tuple[int, str]:
-    """Bytes of a file and their SHA-256, however large it is."""
+def find_bytes(uri: str) -> bytes | None:
+    """Likewise; None if there is no such file."""
+    try:
+        return read_bytes(uri)
+    except (FileNotFoundError, NotADirectoryError):
+        # Any other failure to read it must not pass for its absence.
+        return None
+
+
+def measure(uri: str, num_bytes: int | None = None) -> tuple[int, str]:
+    """Bytes of a file and their SHA-256, however large it is.
+
+    Args:
+        uri: The file.
+        num_bytes: How large it should be, if that is known: a small one is asked for in one request.
+    """
     fs, path = filesystem(uri)
-    with fs.open(path, "rb") as stream:
-        return fs.size(path), hashlib.file_digest(stream, "sha256").hexdigest()
+    if num_bytes is not None and is_object_store(fs) and num_bytes <= WHOLE_BYTES:
+        content = read_bytes(uri)
+        return len(content), hashlib.sha256(content).hexdigest()
+    with naming_errors(uri, "read"), fs.open(path, "rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return stream.seek(0, os.SEEK_END), digest
 
 
 def num_bytes(uri: str) -> int:
@@ -121,26 +160,15 @@ def map_bytes(uri: str) -> np.ndarray:
     fs, path = filesystem(uri)
     if isinstance(fs, LocalFileSystem) and fs.size(path):
         return np.memmap(path, dtype=np.uint8, mode="r")
-    return np.frombuffer(read_bytes(uri), dtype=np.uint8)
-
-
-@contextmanager
-def _naming(uri: str) -> Iterator[None]:
-    """Name the file, and how to go on, in what the system says when it cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
-        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        remedy = "make room" if is_full else "see to it"
-        raise OSError(f"{uri}: cannot be written ({reason}); {remedy} and give the same command again") from error
+    with naming_errors(uri, "read"):
+        return np.frombuffer(fs.cat_file(path), dtype=np.uint8)
 
 
 def write_bytes(uri: str, content: bytes) -> None:
     """Write a file whole: in one piece on object stores, elsewhere under a temporary name that is checked and moved."""
     fs, path = filesystem(uri)
-    with _naming(uri):
-        if _is_object_store(fs):
+    with naming_errors(uri, "written"):
+        if is_object_store(fs):
             fs.pipe_file(path, content)
             return
         fs.makedirs(posixpath.dirname(path), exist_ok=True)
@@ -151,14 +179,35 @@ def write_bytes(uri: str, content: bytes) -> None:
         fs.mv(staged, path)
 
 
+def create_bytes(uri: str, content: bytes) -> bool:
+    """Write a file unless one is there, of any number of writers at once just one; returns whether this one did."""
+    fs, path = filesystem(uri)
+    with naming_errors(uri, "written"):
+        if not is_object_store(fs):
+            fs.makedirs(posixpath.dirname(path), exist_ok=True)
+        try:
+            fs.pipe_file(path, content, mode="create")
+        except FileExistsError:
+            # A first attempt may have arrived though its answer was lost.
+            return find_bytes(uri) == content
+    return True
+
+
 def remove(uri: str) -> None:
     """Delete a file or a directory with all that it holds, if it is there; a manifest goes first."""
     fs, path = filesystem(uri)
     manifest = posixpath.join(path, MANIFEST_NAME)
-    if fs.exists(manifest):
-        fs.rm(manifest)
-    if fs.exists(path):
-        fs.rm(path, recursive=True)
+    with naming_errors(uri, "deleted"):
+        if is_object_store(fs):
+            files = fs.find(path)
+            for batch in ([name for name in files if name == manifest], [name for name in files if name != manifest]):
+                if batch:
+                    fs.rm(batch)
+            return
+        if fs.exists(manifest):
+            fs.rm(manifest)
+        if fs.exists(path):
+            fs.rm(path, recursive=True)
 
 
 @contextmanager
@@ -170,19 +219,19 @@ def new_directory(uri: str) -> Iterator[str]:
     with these.
     """
     fs, path = filesystem(uri.rstrip("/"))
-    if _is_object_store(fs):
+    if is_object_store(fs):
         remove(uri)
         yield uri
-    else:
-        for name in fs.glob(f"{glob.escape(path)}.*{_PARTIAL}"):
-            fs.rm(name, recursive=True)
-        staged = _staged_name(uri.rstrip("/"))
-        _, staged_path = filesystem(staged)
-        fs.makedirs(staged_path, exist_ok=True)
-        yield staged
-        remove(uri)
-        fs.mv(staged_path, path, recursive=True)
-    assert fs.exists(posixpath.join(path, MANIFEST_NAME)), f"{uri}: filled without a manifest"
+        return
+    for name in fs.glob(f"{glob.escape(path)}.*{_PARTIAL}"):
+        fs.rm(name, recursive=True)
+    staged = _staged_name(uri.rstrip("/"))
+    _, staged_path = filesystem(staged)
+    fs.makedirs(staged_path, exist_ok=True)
+    yield staged
+    assert fs.exists(posixpath.join(staged_path, MANIFEST_NAME)), f"{uri}: filled without a manifest"
+    remove(uri)
+    fs.mv(staged_path, path, recursive=True)
 
 
 def _staged_name(path: str) -> str:
@@ -192,27 +241,20 @@ def _staged_name(path: str) -> str:
 def remove_unfinished(uri: str) -> None:
     """Delete what killed writers left directly under a directory."""
     fs, path = filesystem(uri.rstrip("/"))
-    for name in fs.glob(f"{glob.escape(path)}/*{_PARTIAL}"):
-        fs.rm(name, recursive=True)
+    if not is_object_store(fs):
+        for name in fs.glob(f"{glob.escape(path)}/*{_PARTIAL}"):
+            fs.rm(name, recursive=True)
 
 
 @contextmanager
 def writing(uri: str) -> Iterator[Any]:
     """A binary stream to a file in its place, of which nothing reads before a manifest names it."""
     fs, path = filesystem(uri)
-    with _naming(uri):
-        fs.makedirs(posixpath.dirname(path), exist_ok=True)
+    with naming_errors(uri, "written"):
+        if not is_object_store(fs):
+            fs.makedirs(posixpath.dirname(path), exist_ok=True)
         with fs.open(path, "wb") as stream:
             yield stream
-
-
-def write_parquet(uri: str, table: pa.Table, rows_per_group: int = 65_536) -> None:
-    """Write one Parquet file; the same table gives the same bytes.
-
-    Training puts row groups in random order, so they must be small beside what it holds in memory.
-    """
-    with writing(uri) as stream:
-        pq.write_table(table, stream, compression="zstd", row_group_size=rows_per_group)
 
 
 def upload(path: Path, uri: str) -> None:
@@ -224,68 +266,5 @@ def upload(path: Path, uri: str) -> None:
 def copy(source_uri: str, target_uri: str) -> None:
     """Copy a file within one filesystem."""
     fs, source = filesystem(source_uri)
-    fs.copy(source, filesystem(target_uri)[1])
-
-
-def read_parquet(uri: str, columns: list[str] | None = None) -> pa.Table:
-    """Read one Parquet file.
-
-    Raises:
-        InputError: If the file is absent, truncated or no Parquet file.
-    """
-    with _open_parquet(uri) as file:
-        return file.read(columns=columns)
-
-
-def parquet_columns(uri: str) -> list[str]:
-    """The columns of a Parquet file.
-
-    Raises:
-        InputError: If the file is absent, truncated or no Parquet file.
-    """
-    with _open_parquet(uri) as file:
-        return list(file.schema_arrow.names)
-
-
-def parquet_row_groups(uri: str) -> list[int]:
-    """Rows of every row group of a Parquet file.
-
-    Raises:
-        InputError: If the file is absent, truncated or no Parquet file.
-    """
-    with _open_parquet(uri) as file:
-        return [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
-
-
-def read_parquet_row_groups(uri: str, numbers: list[int]) -> pa.Table:
-    """Read some row groups of a Parquet file.
-
-    Raises:
-        InputError: If the file is absent, truncated or no Parquet file.
-    """
-    with _open_parquet(uri) as file:
-        return file.read_row_groups(numbers)
-
-
-def read_parquet_batches(uri: str, num_rows: int, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """Read one Parquet file in pieces of at most `num_rows` rows; a file without rows gives nothing.
-
-    Raises:
-        InputError: If the file is absent, truncated or no Parquet file.
-    """
-    with _open_parquet(uri) as file:
-        for batch in file.iter_batches(batch_size=num_rows, columns=columns):
-            yield pa.table(batch)
-
-
-@contextmanager
-def _open_parquet(uri: str) -> Iterator[pq.ParquetFile]:
-    fs, path = filesystem(uri)
-    try:
-        with fs.open(path, "rb") as stream:
-            yield pq.ParquetFile(stream)
-    except FileNotFoundError as error:
-        raise InputError(f"{uri}: no such file") from error
-    except (pa.ArrowInvalid, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{uri}: not a readable Parquet file ({reason}); deliver the file again") from error
+    with naming_errors(target_uri, "written"):
+        fs.copy(source, filesystem(target_uri)[1])

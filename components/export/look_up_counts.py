@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from components.common import storage
+from components.common import parquet_files
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.lineage import Lineage
@@ -47,7 +47,7 @@ def _looked_up(uri: str, features: FeatureConfig) -> Iterator[tuple[str, np.ndar
     """Tables, and rows that were looked up in them, of one file of examples."""
     lists = [sequence_column(name) for name in features.sequence_names]
     columns = [*features.categorical_names, *lists]
-    for part in storage.read_parquet_batches(uri, _EXAMPLES_AT_ONCE, columns):
+    for part in parquet_files.read_parquet_batches(uri, _EXAMPLES_AT_ONCE, columns):
         categorical = encode_categorical({name: part[name].to_numpy() for name in features.categorical_names}, features)
         sequence, lengths = encode_sequences({name: part[name].combine_chunks() for name in lists}, features)
         used = sequence[np.arange(sequence.shape[1]) < lengths[:, None]]

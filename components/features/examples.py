@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pyarrow as pa
 
-from components.common import storage
+from components.common import parquet_files
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.manifests import Manifest, read_manifest, verified_files
@@ -105,7 +105,7 @@ def read_examples(
         InputError: If the day has no such examples, or a file is not what was written.
     """
     manifest = read_examples_manifest(store, split, day)
-    parts = [storage.read_parquet(uri, columns) for uri in verified_files(store.examples(split, day), manifest)]
+    parts = [parquet_files.read_parquet(uri, columns) for uri in verified_files(store.examples(split, day), manifest)]
     return pa.concat_tables(parts), manifest
 
 

@@ -20,11 +20,11 @@ import pyarrow as pa
 from apache_beam.metrics import Metrics
 from apache_beam.pvalue import AsSingleton, TaggedOutput
 
-from components.common import storage
+from components.common import parquet_files, storage
 from components.common.days import MICROSECONDS_PER_DAY, microseconds
 from components.common.digests import digest_json
 from components.common.errors import InputError
-from components.common.manifests import describe_file, finish_directory, verified_file
+from components.common.manifests import describe_file, finish_directory, verified_content
 from components.features.engagement import SCHEMA, count_engagement, merge_engagement, taken_back
 from components.features.events import ACTIONS, IMPRESSIONS, LOG_NAMES, arrow_type
 from components.features.examples import EVALUATION, LABELS, NEGATIVE_KEPT, ExamplesManifest
@@ -51,10 +51,10 @@ class SplitFile(beam.DoFn):
 
         The paths' order is that of the log, wherever the store lies.
         """
-        uri = verified_file(log_file.directory, log_file.entry)
+        uri, content = verified_content(log_file.directory, log_file.entry)
         day, name = (posixpath.basename(path) for path in (log_file.directory, log_file.entry.name))
-        job = self._plan.job
-        for part, table in enumerate(storage.read_parquet_batches(uri, job.config.rows_per_shard)):
+        job, rows_each = self._plan.job, self._plan.job.config.rows_per_shard
+        for part, table in enumerate(parquet_files.read_parquet_batches(uri, rows_each, content=content)):
             if job.features is not None:
                 counted = count_engagement(log_file.log_name, Events.of(table), job.features.engagement.entities)
                 yield TaggedOutput(_ENGAGEMENT, counted)
@@ -184,7 +184,7 @@ class WriteExamples(beam.DoFn):
         for split in self._plan.job.splits(date.fromisoformat(day)):
             rows = table if split == EVALUATION else table.filter(pa.array(_kept(table)))
             folder, name = self._plan.examples(split, date.fromisoformat(day)), f"part-{number:05d}.parquet"
-            storage.write_parquet(storage.join_uri(folder, name), rows)
+            parquet_files.write_parquet(storage.join_uri(folder, name), rows)
             positives = {label: int((rows[label].to_numpy() > 0).sum()) for label in LABELS}
             yield day, ExamplesFile(split, describe_file(folder, name), rows.num_rows, positives, seen)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, timedelta
 
@@ -12,9 +15,11 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineState
 
 from components.common import storage
+from components.common.beam import LOCAL_RUNNER
 from components.common.config import ResolvedConfig
 from components.common.digests import digest_json
 from components.common.errors import InputError
+from components.common.filesystems import is_local
 from components.common.layout import Store
 from components.common.manifests import Step, find_current, find_manifest, read_manifest
 from components.common.progress import log_line
@@ -50,7 +55,6 @@ def join_days(store_uri: str, job: JoinJob) -> dict[str, int]:
             f"{job.dataset.mature_on(job.last_day) + timedelta(days=1)} on; join it then"
         )
     store = Store(store_uri)
-    scratch_uri = store.new_scratch("join")
     clean = _clean_manifests(store, job)
     days = job.dataset.open_days(job.first_day, job.last_day)
     outputs = {day: _day_output(job, clean, day) for day in days}
@@ -59,7 +63,8 @@ def join_days(store_uri: str, job: JoinJob) -> dict[str, int]:
         log_line("join", f"{job.first_day}..{job.last_day}: examples are there, nothing to do")
         return {}
     first, last = missing[0], missing[-1]
-    counts = _run_pipeline(store, replace(job, first_day=first, last_day=last), clean, outputs, scratch_uri)
+    with _scratch(store, job.config) as scratch_uri:
+        counts = _run_pipeline(store, replace(job, first_day=first, last_day=last), clean, outputs, scratch_uri)
     lost = [str(day) for day in days if not _is_done(store, job, day, outputs[day])]
     if lost:
         raise RuntimeError(f"join: the Beam runner returned without writing {lost}; use another runner")
@@ -72,6 +77,18 @@ def join_days(store_uri: str, job: JoinJob) -> dict[str, int]:
         )
     log_line("join", f"{first}..{last}: {_reconciled(counts)}")
     return counts
+
+
+@contextmanager
+def _scratch(store: Store, config: JoinConfig) -> Iterator[str]:
+    """A folder for files between the stages that all workers reach: on this machine, if they all run here."""
+    if LOCAL_RUNNER[0] in config.beam_options and not is_local(store.root):
+        with tempfile.TemporaryDirectory() as folder:
+            yield folder
+        return
+    scratch_uri = store.new_scratch("join")
+    yield scratch_uri
+    storage.remove(scratch_uri)
 
 
 def _reconciled(counts: dict[str, int]) -> str:
@@ -166,7 +183,6 @@ def _run_pipeline(
     state = result.wait_until_finish()
     if state != PipelineState.DONE:
         raise RuntimeError(f"join: the Beam runner ended in state {state}; see its own log")
-    storage.remove(plan.scratch_uri)
     counters = result.metrics().query(beam.metrics.MetricsFilter().with_namespace(METRICS_NAMESPACE))["counters"]
     # Runners fill in one of the two; `result` would turn a committed 0 into None.
     values = {c.key.metric.name: c.attempted if c.committed is None else c.committed for c in counters}

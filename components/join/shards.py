@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
-from components.common import storage
+from components.common import filesystems, storage
 from components.features.hashing import hash_identifiers
 
 
@@ -57,7 +57,7 @@ def read_arrow(uri: str) -> pa.Table:
 
 
 def _open(uri: str) -> pa.ipc.RecordBatchFileReader:
-    fs, path = storage.filesystem(uri)
+    fs, path = filesystems.filesystem(uri)
     source = pa.memory_map(path) if isinstance(fs, LocalFileSystem) else fs.open(path, "rb")
     return pa.ipc.open_file(source)
 

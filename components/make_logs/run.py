@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from components.common import storage
+from components.common import parquet_files, storage
 from components.common.config import ResolvedConfig
 from components.common.days import MICROSECONDS_PER_DAY, day_of
 from components.common.layout import Store
@@ -90,7 +90,7 @@ def split_days(table: pa.Table) -> Iterator[tuple[date, pa.Table]]:
 
 def _write_day(uri: str, table: pa.Table, origin: Origin) -> None:
     manifest = DeliveredLogManifest(origin=origin, rows=table.num_rows)
-    write_artifact(uri, manifest, lambda folder: storage.write_parquet(storage.join_uri(folder, LOG_FILE), table))
+    write_artifact(uri, manifest, lambda folder: parquet_files.write_parquet(storage.join_uri(folder, LOG_FILE), table))
 
 
 def main(store_uri: str, config_uri: str, first_day: str, last_day: str) -> dict[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from functools import partial
 from typing import Any
 
 from components.common import storage
@@ -31,6 +32,7 @@ from components.features.examples import (
     ExampleStatisticsManifest,
 )
 from components.features.log_manifests import CleanLogManifest
+from components.report.kept_facts import KeptFacts
 from components.version.manifest import VersionManifest
 
 
@@ -109,13 +111,15 @@ def collect(
     since = event_date - timedelta(days=num_days - 1) if num_days else date.min
     judged = (day for day in store.blessing_days("daily") if since <= day <= event_date)
     verdicts = (read_blessing(store, "daily", day) for day in judged)
-    return ReportFacts(
+    kept = KeptFacts(store)
+    curves = _curves(store, (since, event_date), kept)
+    facts = ReportFacts(
         dataset=dataset.name,
         pipeline=pipeline,
         event_date=event_date,
-        volumes=[_volume(store, day) for day in store.clean_days() if since <= day <= dataset.mature_on(event_date)],
-        curves={arm: _curve(store, arm, (since, event_date), LOSS_CURVE_FILE) for arm in ARMS},
-        tests={arm: points for arm in ARMS if (points := _curve(store, arm, (since, event_date), TEST_CURVE_FILE))},
+        volumes=_volumes(store, (since, dataset.mature_on(event_date)), kept),
+        curves={arm: curves[arm, LOSS_CURVE_FILE] for arm in ARMS},
+        tests={arm: points for arm in ARMS if (points := curves[arm, TEST_CURVE_FILE])},
         ledger=read_ledger(store, through=event_date, since=since),
         blessing=blessing,
         publication=read_publication(store, pipeline, event_date),
@@ -124,9 +128,29 @@ def collect(
         history=[verdict for verdict in verdicts if verdict is not None],
         days_withheld=days_withheld(store, event_date),
     )
+    kept.write()
+    return facts
 
 
-def _volume(store: Store, day: date) -> DayVolume:
+def _volumes(store: Store, days: tuple[date, date], kept: KeptFacts) -> list[DayVolume]:
+    """Of the days of a span that have clean logs."""
+    states: dict[str, str] = {}
+    for folder in ("clean_logs", "examples", "example_statistics"):
+        states |= storage.manifest_states(storage.join_uri(store.root, folder))
+    volumes = []
+    for day in store.clean_days():
+        if days[0] <= day <= days[1]:
+            uris = {split: store.examples(split, day) for split in (EARLY, TRAINING, EVALUATION)}
+            read = [*(store.clean_logs(name, day) for name in LOG_NAMES), store.example_statistics(day), *uris.values()]
+            there = [split for split, uri in uris.items() if uri in states]
+            make = partial(_volume, store, day, there)
+            values = kept.find(f"volume {day}", [states.get(uri) for uri in read], make)
+            volumes.append(DayVolume(day=day, **values))
+    return volumes
+
+
+def _volume(store: Store, day: date, splits: list[str]) -> dict[str, Any]:
+    """The fields of a day's volume, but for the day."""
     clean = {name: find_manifest(store.clean_logs(name, day), CleanLogManifest) for name in LOG_NAMES}
     rows = {name: manifest.rows if manifest else 0 for name, manifest in clean.items()}
     quarantined = {
@@ -135,13 +159,13 @@ def _volume(store: Store, day: date) -> DayVolume:
         for reason, count in (manifest.quarantined if manifest else {}).items()
     }
     early, final, evaluation = (
-        find_manifest(store.examples(split, day), ExamplesManifest) for split in (EARLY, TRAINING, EVALUATION)
+        find_manifest(store.examples(split, day), ExamplesManifest) if split in splits else None
+        for split in (EARLY, TRAINING, EVALUATION)
     )
     examples = evaluation or final
     positives = examples.positives if examples else {}
-    statistics = find_manifest(store.example_statistics(day), ExampleStatisticsManifest)
-    return DayVolume(
-        day=day,
+    statistics = find_manifest(store.example_statistics(day), ExampleStatisticsManifest) if splits else None
+    return dict(
         impressions=rows[IMPRESSIONS],
         actions=rows[ACTIONS],
         quarantined=quarantined,
@@ -153,10 +177,20 @@ def _volume(store: Store, day: date) -> DayVolume:
     )
 
 
-def _curve(store: Store, arm: str, days: tuple[date, date], file: str) -> list[dict[str, Any]]:
-    points: list[dict[str, Any]] = []
-    for through in store.checkpoint_days(arm):
-        uri = storage.join_uri(store.checkpoint(arm, through), file)
-        if days[0] <= through <= days[1] and storage.exists(uri):
-            points += [{**point, "through": str(through)} for point in json.loads(storage.read_bytes(uri))]
+def _curves(store: Store, days: tuple[date, date], kept: KeptFacts) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Points of the curves beside the checkpoints of a span of days, by arm and file."""
+    points: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for arm in ARMS:
+        states = storage.manifest_states(storage.join_uri(store.root, "checkpoints", arm))
+        through = [day for day in store.checkpoint_days(arm) if days[0] <= day <= days[1]]
+        for file in (LOSS_CURVE_FILE, TEST_CURVE_FILE):
+            points[arm, file] = []
+            for day in through:
+                uri = store.checkpoint(arm, day)
+                read = partial(_read_points, storage.join_uri(uri, file), str(day))
+                points[arm, file] += kept.find(f"{arm} {file} {day}", [states.get(uri)], read)
     return points
+
+
+def _read_points(uri: str, through: str) -> list[dict[str, Any]]:
+    return [{**point, "through": through} for point in json.loads(storage.find_bytes(uri) or b"[]")]

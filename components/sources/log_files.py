@@ -7,7 +7,7 @@ import posixpath
 from dataclasses import dataclass
 from datetime import date
 
-from components.common import storage
+from components.common import filesystems, storage
 from components.common.errors import InputError
 
 PARQUET, CSV, JSON = "parquet", "csv", "json"
@@ -50,7 +50,7 @@ def find_files(uri: str) -> FoundFiles | None:
     Raises:
         InputError: If they have several formats.
     """
-    fs, path = storage.filesystem(uri)
+    fs, path = filesystems.filesystem(uri)
     if glob.has_magic(path):
         found, base = fs.glob(path), posixpath.dirname(path.split("*")[0])
     elif fs.isfile(path):
@@ -89,7 +89,7 @@ def day_folders(uri: str) -> dict[date, str]:
     Raises:
         InputError: If such a name has no day.
     """
-    fs, path = storage.filesystem(uri)
+    fs, path = filesystems.filesystem(uri)
     folders = {}
     for name in [] if glob.has_magic(path) else storage.list_names(uri):
         if name.startswith(_DAY_PREFIX):

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from components.common import storage
+from components.common import parquet_files
 from components.common.layout import Store
 from components.common.manifests import verified_file
 from components.features.examples import ExamplesManifest, read_examples_manifest
@@ -148,14 +148,14 @@ def open_stream(
         manifests.append(manifest)
         for entry in manifest.files:
             uri = verified_file(store.examples(split, day), entry)
-            sizes = storage.parquet_row_groups(uri)
+            sizes = parquet_files.parquet_row_groups(uri)
             groups += [RowGroup(uri, number, size) for number, size in enumerate(sizes) if size]
     return ExampleStream(groups, features, pool_rows, share or Share()), manifests
 
 
 def _read(pool: list[RowGroup]) -> pa.Table:
     files = groupby(sorted(pool, key=lambda group: (group.uri, group.number)), key=lambda group: group.uri)
-    parts = [storage.read_parquet_row_groups(uri, [group.number for group in groups]) for uri, groups in files]
+    parts = [parquet_files.read_parquet_row_groups(uri, [group.number for group in groups]) for uri, groups in files]
     return pa.concat_tables(parts).combine_chunks()
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from components.common import storage
+from components.common import parquet_files, storage
 from data_validation.examples.categories import Categories
 from data_validation.examples.columns import ColumnStatistics
 from data_validation.examples.numbers import Numbers, float_values
@@ -165,13 +165,13 @@ class DescribeFile(beam.DoFn):
     def process(self, element: tuple[str, str]) -> Iterator[tuple[str, TableStatistics]]:
         """Yield (name of the data set, statistics) for an element (name, file)."""
         name, uri = element
-        columns = [column for column in storage.parquet_columns(uri) if column not in self._left_out]
+        columns = [column for column in parquet_files.parquet_columns(uri) if column not in self._left_out]
         empty = True
-        for table in storage.read_parquet_batches(uri, ROWS_PER_BATCH, columns):
+        for table in parquet_files.read_parquet_batches(uri, ROWS_PER_BATCH, columns):
             empty = False
             yield name, describe_table(table, self._categorical)
         if empty:
-            yield name, describe_table(storage.read_parquet(uri, columns), self._categorical)
+            yield name, describe_table(parquet_files.read_parquet(uri, columns), self._categorical)
 
 
 class MergeStatistics(beam.CombineFn):

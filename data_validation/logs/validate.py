@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.common import storage
+from components.common import parquet_files, storage
 from components.common.days import day_range
 from components.common.digests import digest_json
 from components.common.errors import InputError
@@ -22,8 +22,7 @@ from components.common.manifests import (
     Step,
     find_current,
     find_manifest,
-    verified_file,
-    verified_files,
+    verified_content,
     write_artifact,
 )
 from components.common.progress import Progress, log_line
@@ -45,6 +44,9 @@ class LogVerdictManifest(Manifest):
     kind: ClassVar[str] = "log_verdict"
 
 
+Manifests = dict[tuple[str, date], CleanLogManifest]
+
+
 def validate_logs(
     store_uri: str, dataset: DatasetConfig, config: ValidationConfig, days: list[date], as_of: date
 ) -> str:
@@ -61,10 +63,10 @@ def validate_logs(
     """
     store = Store(store_uri)
     progress = Progress("validate_logs", len(days))
-    manifests = {}
+    manifests: Manifests = {}
     for done, day in enumerate(days, start=1):
         for name in LOG_NAMES:
-            manifest = _clean_day(store, dataset, config, name, day, as_of)
+            manifest = _clean_day(store, dataset, config, name, day, as_of, manifests)
             if manifest is not None:
                 manifests[name, day] = manifest
         progress.update(done, str(day))
@@ -87,9 +89,15 @@ def validate_logs(
 
 
 def _clean_day(
-    store: Store, dataset: DatasetConfig, config: ValidationConfig, log_name: str, day: date, as_of: date
+    store: Store,
+    dataset: DatasetConfig,
+    config: ValidationConfig,
+    log_name: str,
+    day: date,
+    as_of: date,
+    known: Manifests,
 ) -> CleanLogManifest | None:
-    """Clean one day of a log; None where there is none on a closed day."""
+    """Clean one day of a log; None where there is none on a closed day. `known` are those of the days before."""
     source_uri = store.delivered_logs(log_name, day)
     delivered = find_manifest(source_uri, DeliveredLogManifest)
     if delivered is None and day in dataset.closed_days:
@@ -99,7 +107,7 @@ def _clean_day(
             f"{source_uri}: there are no {log_name} of {day}; deliver them, or list the day in dataset.closed_days"
         )
     inputs = {f"{log_name}/{entry.name}": entry.sha256 for entry in delivered.files}
-    impressions = _impressions_before(store, dataset, day) if log_name == ACTIONS else {}
+    impressions = _impressions_before(store, dataset, day, known) if log_name == ACTIONS else {}
     inputs |= {uri: manifest.content_digest for uri, manifest in impressions.items()}
     max_user_rows = config.max_user_rows_per_day
     origin = STEP.origin(inputs, {"dataset": dataset.model_dump(mode="json"), "max_user_rows_per_day": max_user_rows})
@@ -120,7 +128,7 @@ def _clean_day(
         write_artifact(
             store.quarantine(log_name, day),
             QuarantineManifest(origin=origin, reasons=rows.reasons),
-            lambda folder: storage.write_parquet(storage.join_uri(folder, LOG_FILE), rows.rejected),
+            lambda folder: parquet_files.write_parquet(storage.join_uri(folder, LOG_FILE), rows.rejected),
         )
         log_line("validate_logs", f"{day}: {log_name} to quarantine: {rows.reasons}")
     identifiers = [column.name for column in dataset.columns(log_name) if column.kind == "identifier"]
@@ -134,28 +142,34 @@ def _clean_day(
             quarantined=rows.reasons,
             identifiers=types,
         ),
-        lambda folder: storage.write_parquet(storage.join_uri(folder, LOG_FILE), rows.clean),
+        lambda folder: parquet_files.write_parquet(storage.join_uri(folder, LOG_FILE), rows.clean),
     )
 
 
-def _impressions_before(store: Store, dataset: DatasetConfig, day: date) -> dict[str, CleanLogManifest]:
+def _impressions_before(
+    store: Store, dataset: DatasetConfig, day: date, known: Manifests
+) -> dict[str, CleanLogManifest]:
     """Clean impressions that the day's clicks may name."""
-    days = day_range(day - timedelta(days=math.ceil(dataset.click_days)), day)
-    uris = [store.clean_logs(IMPRESSIONS, earlier) for earlier in days]
-    manifests = {uri: find_manifest(uri, CleanLogManifest) for uri in uris}
-    return {uri: manifest for uri, manifest in manifests.items() if manifest is not None}
+    before = {}
+    for earlier in day_range(day - timedelta(days=math.ceil(dataset.click_days)), day):
+        uri = store.clean_logs(IMPRESSIONS, earlier)
+        manifest = known.get((IMPRESSIONS, earlier)) or find_manifest(uri, CleanLogManifest)
+        if manifest is not None:
+            before[uri] = manifest
+    return before
 
 
 def _read_clean(uri: str, manifest: CleanLogManifest, columns: list[str] | None = None) -> pa.Table:
-    return pa.concat_tables([storage.read_parquet(path, columns) for path in verified_files(uri, manifest)])
+    contents = [verified_content(uri, entry) for entry in manifest.files]
+    return pa.concat_tables([parquet_files.read_parquet(path, columns, content) for path, content in contents])
 
 
 def _read_delivered(uri: str, delivered: DeliveredLogManifest, log_name: str, dataset: DatasetConfig) -> pa.Table:
     """The conformed rows of all files of a day, each with its file and row number."""
     parts = []
     for entry in delivered.files:
-        path = verified_file(uri, entry)
-        part = conform(storage.read_parquet(path), log_name, dataset, path)
+        path, content = verified_content(uri, entry)
+        part = conform(parquet_files.read_parquet(path, content=content), log_name, dataset, path)
         part = part.append_column("file", pa.array([entry.name] * part.num_rows, pa.string()))
         parts.append(part.append_column("row", pa.array(np.arange(part.num_rows))))
     _check_types({entry.name: part.schema for entry, part in zip(delivered.files, parts, strict=True)}, uri)
@@ -186,7 +200,7 @@ def _check_expectations(
     store: Store,
     dataset: DatasetConfig,
     config: ValidationConfig,
-    manifests: dict[tuple[str, date], CleanLogManifest],
+    manifests: Manifests,
 ) -> str:
     volumes = [
         {
@@ -215,7 +229,7 @@ def _in_words(
     store: Store,
     failed: Expectation,
     config: ValidationConfig,
-    manifests: dict[tuple[str, date], CleanLogManifest],
+    manifests: Manifests,
 ) -> list[str]:
     """What an expectation that is not met is about, with the option that helps."""
     if failed.column != "quarantined_share":
@@ -233,7 +247,7 @@ def _in_words(
     texts = []
     for reason, count in reasons.most_common(_NUM_REASONS):
         day = next(day for day, manifest in over.items() if reason in manifest.quarantined)
-        rejected = storage.read_parquet(storage.join_uri(store.quarantine(log_name, day), LOG_FILE))
+        rejected = parquet_files.read_parquet(storage.join_uri(store.quarantine(log_name, day), LOG_FILE))
         of_reason = rejected.filter(pc.equal(rejected["reason"], reason))
         texts.append(f"{count} {reason}: on {day} {remedy(reason, of_reason, log_name)}")
     share = f"{sum(reasons.values()) / delivered:.1%} of the {log_name} of {len(over)} days from {worst} on"
@@ -245,9 +259,7 @@ def _unexpected(manifest: CleanLogManifest) -> int:
     return manifest.num_quarantined - manifest.quarantined.get(USER_OVER_CAP, 0)
 
 
-def _sample(
-    store: Store, log_name: str, manifests: dict[tuple[str, date], CleanLogManifest], sample_rows: int
-) -> pd.DataFrame:
+def _sample(store: Store, log_name: str, manifests: Manifests, sample_rows: int) -> pd.DataFrame:
     """The first rows of the newest days, clean ones: what quarantine took is judged by its share."""
     days = sorted((day for name, day in manifests if name == log_name), reverse=True)
     parts: list[pa.Table] = []

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
-from components.common import storage
+from components.common import parquet_files, storage
 from components.evaluate.config import EvaluationConfig
 from components.evaluate.metrics import score_objective
 from tests.benchmarks.peak_memory import peak_mb
@@ -45,12 +45,12 @@ def _verification(random: np.random.Generator) -> None:
     numbers = {f"number_{n}": random.poisson(3, FILE_ROWS).astype(np.float32) for n in range(NUM_NUMBERS)}
     with tempfile.TemporaryDirectory() as folder:
         uri = storage.join_uri(folder, "part-00000.parquet")
-        storage.write_parquet(uri, pa.table({**identifiers, **numbers}))
+        parquet_files.write_parquet(uri, pa.table({**identifiers, **numbers}))
         num_bytes, _ = storage.measure(uri)
         compared, read = [], []
         for _ in range(ROUNDS):
             compared.append(_seconds(lambda: storage.measure(uri)))
-            read.append(_seconds(lambda: storage.read_parquet(uri)))
+            read.append(_seconds(lambda: parquet_files.read_parquet(uri)))
     print(f"verify.file_mb: {num_bytes / 1e6:.1f}")
     print(f"verify.seconds_per_gb: {statistics.median(compared) / num_bytes * 1e9:.2f}")
     print(f"verify.share_of_reading: {statistics.median(compared) / statistics.median(read):.2f}")

@@ -7,7 +7,7 @@ from datetime import date, timedelta
 import numpy as np
 import pyarrow as pa
 
-from components.common import storage
+from components.common import parquet_files, storage
 from components.common.days import MICROSECONDS_PER_DAY, microseconds
 from components.common.layout import Store
 from components.common.manifests import Step, find_manifest, write_artifact
@@ -112,7 +112,7 @@ def _write_days(store: Store, log_name: str, columns: dict[str, np.ndarray]) -> 
                     quarantined={},
                     identifiers=_IDENTIFIERS,
                 ),
-                lambda staged, table=table: storage.write_parquet(storage.join_uri(staged, LOG_FILE), table),
+                lambda staged, table=table: parquet_files.write_parquet(storage.join_uri(staged, LOG_FILE), table),
             )
 
 

@@ -9,7 +9,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from components.common import storage
+from components.common import filesystems, storage
 from components.common.deployments import Deployment, write_deployment
 from components.common.layout import Store
 from components.common.lineage import Lineage
@@ -111,7 +111,7 @@ def write_version(store: Store, deployment: str) -> str:
     )
     staged = store.version("staged")
     digest = write_artifact(staged, wanted, write).version_digest
-    fs, path = storage.filesystem(staged)
+    fs, path = filesystems.filesystem(staged)
     fs.mv(path, store.version(digest))
     write_deployment(store, deployment, Deployment(current=digest))
     return digest

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from components.common import storage
+from components.common import parquet_files, storage
 from components.common.layout import Store
 from components.common.manifests import Step, write_artifact
 from components.features.examples import TRAINING, ExamplesManifest, example_schema
@@ -58,7 +58,7 @@ def filled_store() -> Iterator[Store]:
             )
 
             def write(staged: str, table: pa.Table = table) -> None:
-                storage.write_parquet(storage.join_uri(staged, "part-00000.parquet"), table)
+                parquet_files.write_parquet(storage.join_uri(staged, "part-00000.parquet"), table)
 
             manifest = ExamplesManifest(
                 origin=Step("benchmark").origin(), rows=len(table), positives={}, negative_keep_rate=1.0

@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from components.common import storage
+from components.common import parquet_files, storage
 from components.common.layout import Store
 from components.train.training_state import load_state
 from tests.unit.train.test_run import copy_examples
@@ -101,7 +101,7 @@ def test_tables_are_described(joined, config_paths, tmp_path):
     config = replace(joined).config
     assert facts.keys() == config.features.tables.keys()
     ids = np.unique(
-        np.concatenate([storage.read_parquet(uri)["user_id"].to_numpy() for uri in example_files(joined, store)])
+        np.concatenate([parquet_files.read_parquet(uri)["user_id"].to_numpy() for uri in example_files(joined, store)])
     )
     users = facts["user_id"]
     assert users["ids_seen"] == len(ids)

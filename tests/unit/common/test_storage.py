@@ -8,7 +8,7 @@ from typing import ClassVar
 import pyarrow as pa
 import pytest
 
-from components.common import storage
+from components.common import filesystems, parquet_files, storage
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.manifests import (
@@ -80,7 +80,7 @@ def test_failed_write_leaves_nothing_to_read(root):
     assert find_manifest(uri, Greeting) is None
     assert storage.finished_names(root) == []
     write_artifact(uri, greeting(), write_hello)
-    fs, path = storage.filesystem(root)
+    fs, path = filesystems.filesystem(root)
     assert [name.split("/")[-1] for name in fs.ls(path, detail=False)] == ["artifact"]
 
 
@@ -115,7 +115,7 @@ def test_day_that_is_half_copied_is_no_day(root):
 
 def test_file_is_put_once_on_object_stores(monkeypatch):
     root = f"memory://{uuid.uuid4().hex}"
-    fs, _ = storage.filesystem(root)
+    fs, _ = filesystems.filesystem(root)
     calls = []
     for name in ("pipe_file", "mv", "copy", "cp_file", "rm", "info", "exists"):
         original = getattr(fs, name)
@@ -194,18 +194,18 @@ def test_current_is_what_was_made_from_the_same_by_the_same_version(root):
 def test_parquet_round_trip_and_truncation(root):
     uri = storage.join_uri(root, "rows.parquet")
     table = pa.table({"a": list(range(1000))})
-    storage.write_parquet(uri, table)
-    assert storage.read_parquet(uri).equals(table)
+    parquet_files.write_parquet(uri, table)
+    assert parquet_files.read_parquet(uri).equals(table)
     storage.write_bytes(uri, storage.read_bytes(uri)[:-20])
     with pytest.raises(InputError, match=r"rows\.parquet: not a readable Parquet file"):
-        storage.read_parquet(uri)
+        parquet_files.read_parquet(uri)
     with pytest.raises(InputError, match="no such file"):
-        storage.read_parquet(storage.join_uri(root, "absent.parquet"))
+        parquet_files.read_parquet(storage.join_uri(root, "absent.parquet"))
 
 
 _WRITES = {
     "bytes": "storage.write_bytes(uri, b'x' * 100_000)",
-    "parquet": "storage.write_parquet(uri, pa.table({'value': np.random.default_rng(0).random(100_000)}))",
+    "parquet": "parquet_files.write_parquet(uri, pa.table({'value': np.random.default_rng(0).random(100_000)}))",
     "arrow": "shards.write_groups(uri, pa.table({'value': np.arange(100_000)}), np.zeros(100_000, dtype=np.int64))",
 }
 
@@ -218,7 +218,7 @@ def test_full_disk_is_an_error_that_names_the_file(tmp_path, kind):
 import resource
 import numpy as np
 import pyarrow as pa
-from components.common import storage
+from components.common import parquet_files, storage
 from components.join import shards
 
 uri, limits = {uri!r}, resource.getrlimit(resource.RLIMIT_FSIZE)

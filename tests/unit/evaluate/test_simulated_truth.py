@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from components.common import storage
+from components.common import parquet_files, storage
 from components.common.layout import Store
 from components.features.examples import read_examples
 from components.features.log_manifests import LOG_FILE
@@ -61,7 +61,7 @@ def scored(tmp_path_factory):
     state, _ = load_state(store, "control", days[NUM_DAYS - 1])
     table = pa.concat_tables([read_examples(store, "evaluation", day)[0] for day in days[NUM_DAYS:]])
     truth = pa.concat_tables(
-        [storage.read_parquet(storage.join_uri(store.truth(day), LOG_FILE)) for day in days[NUM_DAYS:]]
+        [parquet_files.read_parquet(storage.join_uri(store.truth(day), LOG_FILE)) for day in days[NUM_DAYS:]]
     )
     truth = truth.take(pc.index_in(table["impression_id"], value_set=truth["impression_id"].combine_chunks()))
     examples = tensors_of(table, state.features, unsampled=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from components.common import storage
+from components.common import parquet_files, storage
 from components.common.manifests import read_manifest, write_artifact
 from components.features.examples import read_examples
 from components.features.log_manifests import LOG_FILE, CleanLogManifest
@@ -20,11 +20,11 @@ def rewrite(store, log_name, day, change):
     """Change a day of clean logs, manifest and all."""
     uri = store.clean_logs(log_name, day)
     manifest = read_manifest(uri, CleanLogManifest)
-    table = change(storage.read_parquet(storage.join_uri(uri, LOG_FILE)))
+    table = change(parquet_files.read_parquet(storage.join_uri(uri, LOG_FILE)))
     write_artifact(
         uri,
         manifest.model_copy(update={"rows": table.num_rows}),
-        lambda staged: storage.write_parquet(storage.join_uri(staged, LOG_FILE), table),
+        lambda staged: parquet_files.write_parquet(storage.join_uri(staged, LOG_FILE), table),
     )
 
 

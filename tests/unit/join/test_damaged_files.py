@@ -84,7 +84,7 @@ def test_flipped_bit_is_found_by_whoever_reads_the_file(joined, own, reader):
 def test_file_is_compared_once_until_it_changes(joined, own, monkeypatch):
     measured = []
     measure = manifests.storage.measure
-    monkeypatch.setattr(manifests.storage, "measure", lambda uri: measured.append(uri) or measure(uri))
+    monkeypatch.setattr(manifests.storage, "measure", lambda *given: measured.append(given) or measure(*given))
     first = read_examples(own, EVALUATION, joined.scored_day)[0]
     once = len(measured)
     assert once and read_examples(own, EVALUATION, joined.scored_day)[0].equals(first) and len(measured) == once

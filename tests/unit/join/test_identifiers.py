@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from components.common import storage
+from components.common import parquet_files, storage
 from components.common.errors import InputError
 from components.common.manifests import read_manifest, write_artifact
 from components.features.examples import EVALUATION, TRAINING, ExamplesManifest
@@ -29,7 +29,7 @@ def clean_file(store, log_name, day):
 
 def test_identifiers_that_start_again_every_day_stop_the_join(joined, logs):
     day, before = joined.scored_day, joined.batch_days[-1]
-    older = storage.read_parquet(storage.join_uri(logs.clean_logs("impressions", before), LOG_FILE))
+    older = parquet_files.read_parquet(storage.join_uri(logs.clean_logs("impressions", before), LOG_FILE))
 
     def reuse(table):
         for position, name in ((0, "impression_id"), (2, "user_id")):
@@ -45,7 +45,8 @@ def test_identifier_of_another_week_is_another_impression(joined, logs):
     """Whatever other days a run reads, so a day is the same alone and within a range."""
     day, first = joined.scored_day, joined.batch_days[0]
     long_ago = joined.config.dataset.days_read(day, day, joined.config.features.history_days)[1]
-    older = storage.read_parquet(storage.join_uri(logs.clean_logs("impressions", long_ago), LOG_FILE)).slice(0, 20)
+    older_uri = storage.join_uri(logs.clean_logs("impressions", long_ago), LOG_FILE)
+    older = parquet_files.read_parquet(older_uri).slice(0, 20)
 
     def reuse(table):
         for position, name in ((0, "impression_id"), (2, "user_id")):
@@ -66,7 +67,7 @@ def test_identifier_of_another_week_is_another_impression(joined, logs):
 def test_identifier_of_the_day_before_is_a_repeat(joined, logs):
     day, before = joined.scored_day, joined.batch_days[-1]
     for log_name, name in (("impressions", "impression_id"), ("actions", "action_id")):
-        older = storage.read_parquet(storage.join_uri(logs.clean_logs(log_name, before), LOG_FILE)).slice(0, 3)
+        older = parquet_files.read_parquet(storage.join_uri(logs.clean_logs(log_name, before), LOG_FILE)).slice(0, 3)
 
         def reuse(table, older=older, name=name):
             for column in (name, "user_id"):
@@ -91,7 +92,7 @@ def sharded(job, rows_per_shard):
 def test_examples_depend_neither_on_the_shards_nor_on_the_stores_place(joined, logs, tmp_path):
     """Also with events at the same moment, and with ids that one user had yesterday and another has today."""
     day, before = joined.scored_day, joined.batch_days[-1]
-    older = {name: storage.read_parquet(clean_file(logs, name, before)) for name in IDENTIFIERS}
+    older = {name: parquet_files.read_parquet(clean_file(logs, name, before)) for name in IDENTIFIERS}
     for log_name, name in IDENTIFIERS.items():
 
         def change(table, taken=None, name=name):
@@ -117,7 +118,7 @@ def test_repeats_are_not_counted_as_engagement(joined, logs, tmp_path):
     job = job_of(joined, day, day)
     without = digests(logs, job)
     for log_name in IDENTIFIERS:
-        shown = storage.read_parquet(clean_file(logs, log_name, earlier)).slice(0, 40)
+        shown = parquet_files.read_parquet(clean_file(logs, log_name, earlier)).slice(0, 40)
         moments = pc.add(shown["timestamp"], pa.scalar(timedelta(days=1)))
         again = shown.set_column(1, "timestamp", moments.cast(shown.schema.field("timestamp").type))
         rewrite(logs, log_name, before, lambda table, again=again: pa.concat_tables([table, again]))
@@ -131,14 +132,14 @@ def test_text_identifiers_and_shards_without_impressions(joined, logs):
         for read in joined.config.dataset.days_read(day, day, joined.config.features.history_days):
             uri = logs.clean_logs(log_name, read)
             manifest = read_manifest(uri, CleanLogManifest)
-            table = storage.read_parquet(storage.join_uri(uri, LOG_FILE))
+            table = parquet_files.read_parquet(storage.join_uri(uri, LOG_FILE))
             position = table.column_names.index("impression_id")
             table = table.set_column(position, "impression_id", table["impression_id"].cast(pa.string()))
             identifiers = {**manifest.identifiers, "impression_id": "string"}
             write_artifact(
                 uri,
                 manifest.model_copy(update={"identifiers": identifiers}),
-                lambda staged, table=table: storage.write_parquet(storage.join_uri(staged, LOG_FILE), table),
+                lambda staged, table=table: parquet_files.write_parquet(storage.join_uri(staged, LOG_FILE), table),
             )
     job = job_of(joined, day, day)
     job = replace(job, config=job.config.model_copy(update={"rows_per_shard": 20, "rows_per_file": 100}))

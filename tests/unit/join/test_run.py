@@ -5,7 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from components.common import storage
+from components.common import parquet_files, storage
 from components.common.days import microseconds
 from components.common.errors import InputError
 from components.common.layout import Store
@@ -117,7 +117,7 @@ def test_rows_lost_on_the_way_stop_the_join(joined, logs):
     day = joined.scored_day
     folder = logs.clean_logs("actions", day)
     uri = storage.join_uri(folder, LOG_FILE)
-    storage.write_parquet(uri, storage.read_parquet(uri).slice(1))
+    parquet_files.write_parquet(uri, parquet_files.read_parquet(uri).slice(1))
     finish_directory(folder, read_manifest(folder, CleanLogManifest), [describe_file(folder, LOG_FILE)])
     for _ in range(2):
         with pytest.raises(RuntimeError, match="reached the join"):

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.common import storage
+from components.common import parquet_files, storage
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.manifests import read_manifest
@@ -67,7 +67,7 @@ def read(store: Store, log_name: str, day: date) -> list[dict]:
     manifest = read_manifest(store.delivered_logs(log_name, day), DeliveredLogManifest)
     for entry in manifest.files:
         uri = storage.join_uri(store.delivered_logs(log_name, day), entry.name)
-        rows += storage.read_parquet(uri).to_pylist()
+        rows += parquet_files.read_parquet(uri).to_pylist()
     return rows
 
 

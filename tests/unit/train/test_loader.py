@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from components.common import storage
+from components.common import parquet_files, storage
 from components.common.layout import Store
 from components.common.manifests import describe_file, finish_directory, read_manifest
 from components.features.examples import TRAINING, ExamplesManifest, read_examples
@@ -28,8 +28,8 @@ def store(joined, tmp_path_factory):
         manifest = read_manifest(source, ExamplesManifest)
         names = [entry.name for entry in manifest.files]
         for name in names:
-            table = storage.read_parquet(storage.join_uri(source, name))
-            storage.write_parquet(storage.join_uri(target, name), table, rows_per_group=100)
+            table = parquet_files.read_parquet(storage.join_uri(source, name))
+            parquet_files.write_parquet(storage.join_uri(target, name), table, rows_per_group=100)
         finish_directory(target, manifest, [describe_file(target, name) for name in names])
     return Store(root)
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from components.common import storage
+from components.common import parquet_files, storage
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.manifests import read_manifest, write_artifact
@@ -164,7 +164,7 @@ def test_head_without_a_positive_is_left_out(own, capsys):
         write_artifact(
             own.store.examples(TRAINING, date),
             manifest,
-            lambda folder, rows=none: storage.write_parquet(storage.join_uri(folder, "part-00000.parquet"), rows),
+            lambda folder, rows=none: parquet_files.write_parquet(storage.join_uri(folder, "part-00000.parquet"), rows),
         )
     batch(own)
     state, _ = load_state(own.store, "control", own.batch_days[-1])

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from components.common import storage
+from components.common import parquet_files, storage
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.manifests import write_artifact
@@ -47,7 +47,7 @@ def rewrite_day(store: Store, day: date, change) -> None:
     write_artifact(
         uri,
         manifest,
-        lambda staged: storage.write_parquet(storage.join_uri(staged, "part-00000.parquet"), change(table)),
+        lambda staged: parquet_files.write_parquet(storage.join_uri(staged, "part-00000.parquet"), change(table)),
     )
 
 
@@ -201,7 +201,7 @@ def test_early_examples_are_checked_beside_final_ones(joined, own):
     write_artifact(
         own.examples(EARLY, day),
         manifest,
-        lambda staged: storage.write_parquet(storage.join_uri(staged, "part-00000.parquet"), bad),
+        lambda staged: parquet_files.write_parquet(storage.join_uri(staged, "part-00000.parquet"), bad),
     )
     config_uri = joined.config.write(own)
     main_examples(own.root, config_uri, (str(day), str(day)), [])

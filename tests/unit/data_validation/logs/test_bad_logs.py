@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.common import storage
+from components.common import parquet_files, storage
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.manifests import read_manifest
@@ -85,7 +85,7 @@ class Delivery:
         return manifest.delivered, manifest.rows, manifest.quarantined
 
     def quarantined(self, table, day=DAY):
-        return storage.read_parquet(storage.join_uri(self.store.quarantine(table, day), LOG_FILE))
+        return parquet_files.read_parquet(storage.join_uri(self.store.quarantine(table, day), LOG_FILE))
 
 
 @pytest.fixture()
@@ -178,7 +178,7 @@ def test_corrected_delivery_replaces_the_day(delivery):
 def test_absent_optional_columns_become_nulls(delivery):
     delivery.write(lambda name, day, table: table.drop_columns("value") if name == ACTIONS else table)
     delivery.validate(ValidationConfig())
-    clean = storage.read_parquet(storage.join_uri(delivery.store.clean_logs(ACTIONS, DAY), LOG_FILE))
+    clean = parquet_files.read_parquet(storage.join_uri(delivery.store.clean_logs(ACTIONS, DAY), LOG_FILE))
     assert clean["value"].null_count == 24
 
 
@@ -199,7 +199,7 @@ def test_nanoseconds_are_cut(delivery):
 
     delivery.write(on(IMPRESSIONS, finer))
     delivery.validate(ValidationConfig())
-    clean = storage.read_parquet(storage.join_uri(delivery.store.clean_logs(IMPRESSIONS, DAY), LOG_FILE))
+    clean = parquet_files.read_parquet(storage.join_uri(delivery.store.clean_logs(IMPRESSIONS, DAY), LOG_FILE))
     assert clean["timestamp"].cast(pa.int64()).to_pylist() == [START + (24 + i) * HOUR for i in range(24)]
 
 
