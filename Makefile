@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-dep
 DEMO_STORE ?= runs/demo
 PYTEST_WORKERS ?= 2
 
-.PHONY: help demo test lint format compile golden study-demo study-training study-training-journey study-join bench-check bench-join bench-evaluate bench-train bench-train-peers bench-serve bench-gpu soak lock clean
+.PHONY: help demo test lint format compile golden study-demo study-training study-training-journey study-join bench-check bench-join bench-evaluate bench-train bench-train-peers bench-store bench-serve bench-gpu soak lock clean
 .DEFAULT_GOAL := help
 
 help:  ## say what can be made
@@ -66,6 +66,9 @@ bench-train-peers: build/peers/.installed  ## whole steps against three other li
 	@mkdir -p build/bench
 	@TQDM_DISABLE=1 PYTHONPATH=build/peers $(BIN)/python -W ignore -m tests.benchmarks.train_peers 2>build/bench/train_peers.log | grep '^train' || { tail -20 build/bench/train_peers.log >&2; exit 1; }
 	@$(BIN)/python -W ignore -m tests.benchmarks.train_memory
+
+bench-store: $(VENV)/.dev  ## requests that a store on S3 gets from a batch and two daily runs, two minutes
+	@$(BIN)/python -W ignore -m tests.benchmarks.store_requests 2>/dev/null
 
 bench-serve: $(VENV)/.dev  ## the two serving tiers against float16 tables and one process, and rollouts; needs the demo's store, nine minutes
 	@mkdir -p build/bench

@@ -24,6 +24,7 @@ from components.common.releases import (
     read_pointer,
     read_publication,
 )
+from components.common.runs import RunOutcome
 from components.features.objectives import DEFAULT_SERVED
 from components.version.manifest import VersionManifest
 from pipelines.local import RunEvents
@@ -67,13 +68,15 @@ class RunDisplay:
         self._started = time.monotonic()
         self._console.print(f"[bold]{pipeline} run, scoring {event_date}[/bold]", highlight=False)
 
-    def end_run(self, pipeline: str, outputs: dict[str, Any]) -> None:
-        """Say what a run did, from the pipeline's own outputs."""
+    def end_run(self, pipeline: str, outcome: RunOutcome | None) -> None:
+        """Say what a run did."""
         self._drop_bar()
-        published = str(outputs["published"])[:12] or "nothing"
+        if outcome is None:
+            return
+        published = outcome.published[:12] or "nothing"
         self._console.print(
-            f"  {pipeline} {outputs['event_date']}: blessed={outputs['blessed']} published={published} "
-            f"promoted={outputs['promoted']} ({time.monotonic() - self._started:.0f} s)",
+            f"  {pipeline} {outcome.event_date}: blessed={outcome.blessed} published={published} "
+            f"promoted={outcome.promoted} ({time.monotonic() - self._started:.0f} s)",
             highlight=False,
         )
 

@@ -31,9 +31,9 @@ def run_due(config_name: str, store: str, as_of: str | None, max_days: int | Non
     with RunDisplay(console) as display:
         runs = run_schedule(config, store, known_on, max_days, display.begin_run, display.events)
         count = 0
-        for pipeline, outputs in runs:
+        for pipeline, outcome in runs:
             count += 1
-            display.end_run(pipeline, outputs)
+            display.end_run(pipeline, outcome)
     console.print(_rest(config, store, known_on, max_days, bool(count)), highlight=False)
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from cli import log_commands, schema_commands, serve
+from cli import deploy, log_commands, schema_commands, serve
 from cli.command import DEMO_STORE, ConfigOption, DebugOption, StoreOption, clear_errors, console, say
 from cli.display import ledger_table, summary_lines
 from cli.due_runs import run_due
@@ -30,6 +30,7 @@ app = typer.Typer(
     "YAML file for your own logs and [bold]afterclick run[/bold] it; "
     "[bold]afterclick show[/bold] says what is served and why.",
 )
+app.command()(deploy.deploy)
 app.add_typer(schema_commands.app, name="schema")
 app.add_typer(serve.app, name="serve")
 
@@ -140,10 +141,10 @@ def compile(
         ),
     ] = "",
     store: Annotated[str, typer.Option("--store", "-s", help="Default of store_uri, e.g. a bucket.")] = "",
-    image_prefix: Annotated[str, typer.Option(help="Registry and path in front of the images' names.")] = "",
     debug: DebugOption = False,
 ) -> None:
-    """Write the pipelines' YAML for Kubeflow; image, CPU, memory, GPU and retries come from pipelines/resources.py."""
+    """Write the pipelines' YAML for Kubeflow; pods get what pipelines/resources.py and the section `cluster` say."""
+    from pipelines.cluster import DEFAULT_CLUSTER
     from pipelines.compile import compile_pipelines
     from pipelines.config import load_config
 
@@ -151,8 +152,10 @@ def compile(
     if config:
         if not store:
             raise InputError("--config: steps read the configuration from the store; name it with --store")
-        parameters["config_uri"] = load_config(config).write(Store(store))
-    for path in compile_pipelines(output, parameters, image_prefix):
+        loaded = load_config(config)
+        parameters["config_uri"] = loaded.write(Store(store))
+    cluster = loaded.cluster if config else DEFAULT_CLUSTER
+    for path in compile_pipelines(output, parameters, cluster):
         say(str(path))
 
 

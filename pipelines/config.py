@@ -27,6 +27,7 @@ from components.sources.config import CompleteJourneySource, FilesSource, Simula
 from components.train.config import TrainConfig
 from data_validation.config import ValidationConfig
 from data_validation.examples.schema import read_schema
+from pipelines.cluster import ClusterConfig
 
 
 class ArmsConfig(Config):
@@ -57,6 +58,7 @@ class RunConfig(Config):
     gate: GateConfig = GateConfig()
     export: ExportConfig = ExportConfig()
     retention: RetentionConfig = RetentionConfig()
+    cluster: ClusterConfig = ClusterConfig()
 
     @model_validator(mode="after")
     def _check_sections(self) -> RunConfig:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-from filelock import FileLock, Timeout
 from fsspec.implementations.local import LocalFileSystem
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
@@ -22,8 +22,10 @@ from components.common.arms import changed_fields, check_recipes
 from components.common.config import ResolvedConfig
 from components.common.errors import InputError
 from components.common.layout import Store
+from components.common.lease import HELD_BY, held
 from components.common.progress import ERROR_PREFIX, LINE_PREFIX, PROGRESS_PREFIX, STEP_PREFIX
 from components.common.releases import BATCH, DAILY, read_blessing, read_publication
+from components.common.runs import RunOutcome, read_outcome
 from components.schedule.run import known_until, pick_batch, pick_day
 from pipelines.config import RunConfig
 from pipelines.warm_steps import warm_steps
@@ -87,7 +89,7 @@ class _LogSink:
 
 def run_pipeline(
     pipeline: str, config: RunConfig, store_uri: str, as_of: date, events: RunEvents | None = None
-) -> dict[str, Any]:
+) -> RunOutcome | None:
     """Run `batch` or `daily` training once.
 
     Args:
@@ -98,7 +100,7 @@ def run_pipeline(
         events: Hears what happens.
 
     Returns:
-        The pipeline's own outputs: `event_date`, `blessed`, `published`, `promoted`, `reasons`.
+        What the run did; None if nothing was due.
 
     Raises:
         StepFailed: With the step's name, its error and the log file.
@@ -107,22 +109,24 @@ def run_pipeline(
     os.environ.setdefault("TQDM_DISABLE", "1")
     workspace = workspace_of(store_uri)
     config_uri = config.write(Store(store_uri))
+    before = set(Store(store_uri).finished_days(pipeline))
     sink = _LogSink(_log_path(workspace, pipeline, as_of), events or RunEvents())
-    with _patched_print(), warnings.catch_warnings(), contextlib.redirect_stdout(sink), warm_steps():
+    with _patched_kfp(), warnings.catch_warnings(), contextlib.redirect_stdout(sink), warm_steps():
         warnings.simplefilter("ignore")
         from kfp import local
 
         from pipelines.training import batch_training, daily_training
 
         local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(workspace / "kfp"))
-        chosen = {BATCH: batch_training, DAILY: daily_training}[pipeline]
+        chosen = {BATCH: batch_training, DAILY: daily_training}[pipeline]()
         _without_retries(chosen.pipeline_spec)
         try:
-            finished = chosen(store_uri=store_uri, config_uri=config_uri, as_of=str(as_of))
+            chosen(store_uri=store_uri, config_uri=config_uri, as_of=str(as_of))
         except RuntimeError as error:
             reason = sink.failure or f"{sink.step}: {_ANSI.sub('', str(error))}"
             raise StepFailed(f"{reason} (log: {sink.log_path})") from error
-    return dict(finished.outputs)
+    finished = sorted(set(Store(store_uri).finished_days(pipeline)) - before)
+    return read_outcome(Store(store_uri), pipeline, finished[-1]) if finished else None
 
 
 def run_schedule(
@@ -132,7 +136,7 @@ def run_schedule(
     max_days: int | None = None,
     on_run: Callable[[str, date], None] = lambda pipeline, event_date: None,
     events: RunEvents | None = None,
-) -> Iterator[tuple[str, dict[str, Any]]]:
+) -> Iterator[tuple[str, RunOutcome | None]]:
     """One batch run unless it is finished, then a daily run for each day that is due, each as of its own night.
 
     Args:
@@ -144,7 +148,7 @@ def run_schedule(
         events: Hears what happens in it.
 
     Yields:
-        Pipeline and outputs of every run.
+        Pipeline and outcome of every run.
 
     Raises:
         InputError: If another process runs this schedule on the same store, or its arms have another recipe by now.
@@ -208,24 +212,28 @@ def _without_retries(spec: PipelineSpec) -> None:
 
 @contextlib.contextmanager
 def _exclusive(store_uri: str) -> Iterator[None]:
-    workspace = workspace_of(store_uri)
-    try:
-        workspace.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{workspace}: cannot be made ({error.strerror}); choose a folder to write to") from error
-    lock = FileLock(workspace / ".schedule.lock", timeout=0)
-    try:
-        with lock:
+    """Hold the lease of a store, for the steps too."""
+    with held(Store(store_uri), f"afterclick run, process {os.getpid()}"):
+        os.environ[HELD_BY] = str(os.getpid())
+        try:
             yield
-    except Timeout as error:
-        raise InputError(f"{store_uri}: another process runs on this store; wait for it, or stop it") from error
+        finally:
+            del os.environ[HELD_BY]
 
 
 @contextlib.contextmanager
-def _patched_print() -> Iterator[None]:
-    """Kfp's local runner may leave `print` patched."""
+def _patched_kfp() -> Iterator[None]:
+    """Kfp's local runner may leave `print` patched, and finds no named output of a task in a condition."""
     original = builtins.print
+    resolve = "kfp.local.orchestrator.enhanced_dag_orchestrator.ConditionEvaluator._resolve_pipeline_channel"
     try:
-        yield
+        with mock.patch(resolve, _output_of):
+            yield
     finally:
         builtins.print = original
+
+
+def _output_of(channel: str, outputs: Any) -> Any:
+    """The output that a name like `pipelinechannel--prepare-examples-due` stands for."""
+    task, _, name = channel.removeprefix("pipelinechannel--").rpartition("-")
+    return outputs.get_task_output(task, name)

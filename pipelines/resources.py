@@ -1,63 +1,70 @@
-"""What each step runs on: the one table that compiled pipelines take image, CPU, memory, GPU and retries from."""
+"""The one table of what a step gets on a cluster; the section `cluster` of a configuration overrides it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Literal
 
-from kfp.dsl import PipelineTask
+from components.common.config import Config
 
-BEAM_IMAGE = "afterclick/beam:0.1.0"
-TRAIN_IMAGE = "afterclick/train:0.1.0"
-GPU_TYPE = "nvidia.com/gpu"
+VERSION = "0.1.0"
+BEAM_IMAGE = f"afterclick/beam:{VERSION}"
+TRAIN_IMAGE = f"afterclick/train:{VERSION}"
 
 
-@dataclass(frozen=True)
-class Resources:
-    """Limits of one step's container.
+class Toleration(Config):
+    """A taint that a pod may be scheduled on."""
+
+    key: str
+    operator: Literal["Equal", "Exists"] = "Exists"
+    value: str | None = None
+    effect: Literal["NoExecute", "NoSchedule", "PreferNoSchedule"] | None = None
+
+
+class StepResources(Config):
+    """What one step's pod gets.
 
     Attributes:
         image: The container image.
-        cpu: Cores.
-        memory: Kubernetes quantity.
-        gpus: Accelerators of `GPU_TYPE`.
-        retries: Attempts after a failure; every step may be run again at any moment.
-        cached: Whether an equal call may be answered from the cluster's cache; steps that read the store may not.
+        cpu: Cores, asked for and at most.
+        memory: Likewise, as a Kubernetes quantity.
+        gpus: Accelerators of a node.
+        nodes: Of training; more than one, or more than one GPU, is a TrainJob that the step starts and watches.
+        start_minutes: After how long without a running pod a TrainJob is given up.
+        shared_memory: Size of /dev/shm, which is memory of the pod.
+        retries: Attempts after a failure, where the cluster makes them (docs/cluster.md).
+        timeout_minutes: A pod that runs longer is ended.
+        node_selector: Labels of the nodes.
+        tolerations: Taints that it may be scheduled on.
     """
 
     image: str
     cpu: str
     memory: str
     gpus: int = 0
+    nodes: int = 1
+    start_minutes: int = 60
+    shared_memory: str | None = None
     retries: int = 2
-    cached: bool = False
+    timeout_minutes: int = 360
+    node_selector: dict[str, str] = {}
+    tolerations: tuple[Toleration, ...] = ()
+
+    @property
+    def is_distributed(self) -> bool:
+        """Whether training takes several processes."""
+        return self.nodes * max(self.gpus, 1) > 1
 
 
-STEPS: dict[str, Resources] = {
-    "pick-days": Resources(BEAM_IMAGE, "500m", "1Gi"),
-    "nothing-due": Resources(BEAM_IMAGE, "500m", "1Gi"),
-    "make-logs": Resources(BEAM_IMAGE, "2", "8Gi"),
-    "validate-logs": Resources(BEAM_IMAGE, "2", "8Gi"),
-    "join-examples": Resources(BEAM_IMAGE, "4", "16Gi"),
-    "validate-examples": Resources(BEAM_IMAGE, "2", "8Gi"),
-    "train-batch": Resources(TRAIN_IMAGE, "8", "64Gi", gpus=1, retries=3),
-    "train-days": Resources(TRAIN_IMAGE, "8", "64Gi", gpus=1, retries=3),
-    "evaluate": Resources(TRAIN_IMAGE, "8", "32Gi", gpus=1),
-    "gate": Resources(TRAIN_IMAGE, "500m", "2Gi"),
-    "export": Resources(TRAIN_IMAGE, "4", "32Gi"),
-    "publish": Resources(TRAIN_IMAGE, "1", "8Gi"),
-    "keep-served": Resources(TRAIN_IMAGE, "500m", "1Gi"),
-    "report": Resources(TRAIN_IMAGE, "1", "4Gi"),
+_ON_GPU_NODES = (Toleration(key="nvidia.com/gpu"),)
+_TRAINING = StepResources(
+    image=TRAIN_IMAGE, cpu="8", memory="64Gi", gpus=1, shared_memory="8Gi", tolerations=_ON_GPU_NODES
+)
+# Of a step that only watches a TrainJob.
+WATCHER = StepResources(image=TRAIN_IMAGE, cpu="500m", memory="1Gi")
+STEPS: dict[str, StepResources] = {
+    "prepare-examples": StepResources(image=BEAM_IMAGE, cpu="4", memory="16Gi", timeout_minutes=480),
+    "train-batch": _TRAINING.model_copy(update={"timeout_minutes": 1320}),
+    "train-days": _TRAINING,
+    "evaluate": StepResources(image=TRAIN_IMAGE, cpu="8", memory="32Gi", gpus=1, tolerations=_ON_GPU_NODES),
+    "release": StepResources(image=TRAIN_IMAGE, cpu="4", memory="32Gi"),
 }
-
-
-def on_cluster(task: PipelineTask, display_name: str | None = None) -> PipelineTask:
-    """Give a task the resources of its component's row in `STEPS`."""
-    resources = STEPS[task.component_spec.name]
-    task.set_container_image(resources.image)
-    task.set_cpu_request(resources.cpu).set_cpu_limit(resources.cpu)
-    task.set_memory_request(resources.memory).set_memory_limit(resources.memory)
-    task.set_retry(resources.retries, backoff_duration="30s", backoff_factor=2.0)
-    task.set_caching_options(resources.cached)
-    if resources.gpus:
-        task.set_accelerator_type(GPU_TYPE).set_accelerator_limit(resources.gpus)
-    return task.set_display_name(display_name) if display_name else task

@@ -20,5 +20,6 @@ for name in (
     "data_validation.logs.expectations",
     "data_validation.run",
     "kfp.dsl.executor_main",
+    "pipelines.work",
 ):
     import_module(name)

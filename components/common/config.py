@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any, Self, TypeVar
 
 import yaml
@@ -89,6 +90,7 @@ class ResolvedConfig:
         return cls(uri, values)
 
     @classmethod
+    @lru_cache(maxsize=8)
     def open(cls, uri: str) -> ResolvedConfig:
         """Read a file, and compare it with its name.
 

@@ -15,7 +15,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from components.common.errors import InputError
+from components.common.errors import InputError, TransientError
 
 # A file appears there when all of it has arrived; a rename would be a copy.
 _OBJECT_STORES = frozenset(("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "memory"))
@@ -69,7 +69,8 @@ def naming_errors(uri: str, doing: str) -> Iterator[None]:
     Raises:
         FileNotFoundError: As it comes, if a file is absent in a bucket that is there.
         InputError: If the bucket is not there, or the store does not let us in.
-        OSError: If it cannot be done for another reason, which may pass.
+        TransientError: If a store does not do it for another reason.
+        OSError: If this machine does not.
     """
     try:
         yield
@@ -93,4 +94,5 @@ def naming_errors(uri: str, doing: str) -> Iterator[None]:
                 "environment, or a service account with a role on the bucket"
             ) from error
         remedy = "make room" if getattr(error, "errno", None) in _FULL else "see to it"
-        raise OSError(f"{uri}: cannot be {doing} ({reason}); {remedy} and give the same command again") from error
+        kind = TransientError if is_remote else OSError
+        raise kind(f"{uri}: cannot be {doing} ({reason}); {remedy} and give the same command again") from error

@@ -51,6 +51,14 @@ class Store:
         """The days whose impressions have been validated."""
         return _days_in(join_uri(self.root, "clean_logs", "impressions"), finished_names, _DAY_PREFIX)
 
+    def log_folders(self) -> tuple[str, str]:
+        """The folders of all delivered and of all clean logs."""
+        return join_uri(self.root, "logs"), join_uri(self.root, "clean_logs")
+
+    def log_index(self) -> str:
+        """What their manifests say, in one file."""
+        return join_uri(self.root, "log_verdicts", "manifests.json")
+
     def quarantine(self, log: str, day: date) -> str:
         """Rejected rows of one day of a log, each with its reason."""
         return self._day("quarantine", log, day=day)
@@ -70,6 +78,14 @@ class Store:
     def example_days(self, split: str) -> list[date]:
         """The days that have examples of a split."""
         return _days_in(join_uri(self.root, "examples", split), finished_names, _DAY_PREFIX)
+
+    def lease(self, number: int) -> str:
+        """Who works on this store; the highest number counts."""
+        return join_uri(self.root, "lease", f"{number:09d}.json")
+
+    def lease_numbers(self) -> list[int]:
+        """The numbers that there are, in order."""
+        return sorted(int(name.removesuffix(".json")) for name in list_names(join_uri(self.root, "lease")))
 
     def scratch(self, name: str) -> str:
         """Intermediate files of one run of a step."""

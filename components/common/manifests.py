@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -17,6 +17,7 @@ from components.common.config import Config
 from components.common.digests import canonical_json, digest_bytes, digest_json
 from components.common.errors import InputError
 from components.common.filesystems import is_local
+from components.common.remembered import note_file, note_manifest, recall_file, recall_manifest
 
 
 class FileEntry(Config):
@@ -70,12 +71,14 @@ class Manifest(Config):
     Attributes:
         kind: What the directory is, e.g. `examples`.
         schema_version: Version of the record's fields.
+        is_remembered: Whether `remembering` keeps it.
         origin: What it was made from.
         files: The files beside the manifest, by name.
     """
 
     kind: ClassVar[str]
     schema_version: ClassVar[int] = 1
+    is_remembered: ClassVar[bool] = False
 
     origin: Origin
     files: tuple[FileEntry, ...] = ()
@@ -151,6 +154,7 @@ def write_artifact(uri: str, manifest: M, write_files: Callable[[str], None]) ->
 def finish_directory(uri: str, manifest: M, files: Sequence[FileEntry]) -> M:
     """Describe a directory whose files are all there; from then on it exists for readers."""
     described = manifest.model_copy(update={"files": tuple(files)})
+    note_manifest(manifest_path(uri), None)
     storage.write_bytes(manifest_path(uri), described.to_bytes())
     return described
 
@@ -168,7 +172,11 @@ def find_manifest(uri: str, kind: type[M]) -> M | None:
         InputError: If the manifest is not readable, or is of another kind.
     """
     path = manifest_path(uri)
-    content = storage.find_bytes(path)
+    content = recall_manifest(path) if kind.is_remembered else None
+    if content is None:
+        content = storage.find_bytes(path)
+        if kind.is_remembered:
+            note_manifest(path, content)
     return None if content is None else kind.from_bytes(content, path)
 
 
@@ -185,13 +193,17 @@ def read_manifest(uri: str, kind: type[M]) -> M:
     return manifest
 
 
-def find_current(uri: str, kind: type[M], origin: Origin) -> M | None:
-    """The manifest of a finished directory that was made from exactly this origin and has its files; else None."""
+def find_current(uri: str, kind: type[M], origin: Origin, listed: Collection[str] | None = None) -> M | None:
+    """The manifest of a finished directory that was made from exactly this origin and has its files; else None.
+
+    With `listed`, the addresses of all files around, the directory is not listed for that.
+    """
     manifest = find_manifest(uri, kind)
     if manifest is None or manifest.origin.key != origin.key:
         return None
-    there = storage.list_sizes(uri) if manifest.files else {}
-    return manifest if all(entry.name in there for entry in manifest.files) else None
+    if listed is None:
+        listed = {storage.join_uri(uri, name) for name in storage.list_sizes(uri)} if manifest.files else ()
+    return manifest if all(storage.join_uri(uri, entry.name) in listed for entry in manifest.files) else None
 
 
 def verify_files(uri: str, manifest: Manifest, names: tuple[str, ...] = ()) -> None:
@@ -206,6 +218,22 @@ def verify_files(uri: str, manifest: Manifest, names: tuple[str, ...] = ()) -> N
         raise InputError(f"{posixpath.join(uri, missing[0])}: not listed in the manifest; make the directory again")
     for entry in [described[name] for name in names or described]:
         _compare(posixpath.join(uri, entry.name), entry)
+
+
+def verified_bytes(uri: str, manifest: Manifest, name: str) -> bytes:
+    """The content of a file of a directory, which is read once for this.
+
+    Raises:
+        InputError: If the file is absent or differs.
+    """
+    entry = next((entry for entry in manifest.files if entry.name == name), None)
+    path = posixpath.join(uri, name)
+    if entry is None:
+        raise InputError(f"{path}: not listed in the manifest; make the directory again")
+    content = storage.find_bytes(path)
+    _compare(path, entry, content)
+    assert content is not None, "an absent file is an error"
+    return content
 
 
 def verified_file(directory: str, entry: FileEntry) -> str:
@@ -229,8 +257,12 @@ def verified_content(directory: str, entry: FileEntry) -> tuple[str, bytes | Non
     path = storage.join_uri(directory, entry.name)
     if is_local(path) or entry.num_bytes > storage.WHOLE_BYTES:
         return verified_file(directory, entry), None
-    content = storage.find_bytes(path)
-    _compare(path, entry, content)
+    content = recall_file(path, entry.sha256)
+    if content is None:
+        content = storage.find_bytes(path)
+        _compare(path, entry, content)
+        if content is not None:
+            note_file(path, entry.sha256, content)
     return path, content
 
 

@@ -43,13 +43,13 @@ def parquet_columns(uri: str) -> list[str]:
         return list(file.schema_arrow.names)
 
 
-def parquet_row_groups(uri: str) -> list[int]:
-    """Rows of every row group of a Parquet file.
+def parquet_row_groups(uri: str, content: bytes | None = None) -> list[int]:
+    """Rows of every row group of a Parquet file; from its `content`, where that is in memory already.
 
     Raises:
         InputError: If the file is absent, truncated or no Parquet file.
     """
-    with _open_parquet(uri) as file:
+    with _open_parquet(uri, content) as file:
         return [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
 
 

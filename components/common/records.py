@@ -21,8 +21,17 @@ R = TypeVar("R", bound=Config)
 
 def write_record(uri: str, record: Config) -> None:
     """Write a record as canonical JSON, whole or not at all."""
+    storage.write_bytes(uri, _content(record))
+
+
+def create_record(uri: str, record: Config) -> bool:
+    """Write a record unless its file is there; returns whether it was written, which one of many writers is told."""
+    return storage.create_bytes(uri, _content(record))
+
+
+def _content(record: Config) -> bytes:
     values = record.model_dump(mode="json")
-    storage.write_bytes(uri, canonical_json({**values, _DIGEST: digest_json(values)}))
+    return canonical_json({**values, _DIGEST: digest_json(values)})
 
 
 def find_record(uri: str, kind: type[R], remedy: str) -> R | None:

@@ -6,7 +6,7 @@ from datetime import date
 
 from components.common.config import Config
 from components.common.layout import Store
-from components.common.records import write_record
+from components.common.records import find_record, write_record
 from components.common.releases import read_blessing, read_publication
 
 
@@ -26,6 +26,11 @@ class RunOutcome(Config):
     published: str
     promoted: bool
     reasons: tuple[str, ...]
+
+
+def read_outcome(store: Store, pipeline: str, event_date: date) -> RunOutcome | None:
+    """What a finished run did; None if it is not finished."""
+    return find_record(store.finished_run(pipeline, event_date), RunOutcome, "delete it, and run the day again")
 
 
 def close_run(store: Store, pipeline: str, event_date: date) -> RunOutcome:

@@ -183,10 +183,16 @@ def create_bytes(uri: str, content: bytes) -> bool:
     """Write a file unless one is there, of any number of writers at once just one; returns whether this one did."""
     fs, path = filesystem(uri)
     with naming_errors(uri, "written"):
-        if not is_object_store(fs):
-            fs.makedirs(posixpath.dirname(path), exist_ok=True)
         try:
-            fs.pipe_file(path, content, mode="create")
+            if isinstance(fs, LocalFileSystem):
+                staged = _staged_name(path)
+                write_bytes(staged, content)
+                try:
+                    os.link(staged, path)
+                finally:
+                    os.remove(staged)
+            else:
+                fs.pipe_file(path, content, mode="create")
         except FileExistsError:
             # A first attempt may have arrived though its answer was lost.
             return find_bytes(uri) == content

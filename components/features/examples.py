@@ -10,7 +10,7 @@ import pyarrow as pa
 from components.common import parquet_files
 from components.common.errors import InputError
 from components.common.layout import Store
-from components.common.manifests import Manifest, read_manifest, verified_files
+from components.common.manifests import Manifest, read_manifest, verified_content, verified_files
 from components.features.events import TIMESTAMP
 from components.features.feature_list import FeatureConfig, sequence_column
 
@@ -105,8 +105,8 @@ def read_examples(
         InputError: If the day has no such examples, or a file is not what was written.
     """
     manifest = read_examples_manifest(store, split, day)
-    parts = [parquet_files.read_parquet(uri, columns) for uri in verified_files(store.examples(split, day), manifest)]
-    return pa.concat_tables(parts), manifest
+    contents = (verified_content(store.examples(split, day), entry) for entry in manifest.files)
+    return pa.concat_tables([parquet_files.read_parquet(uri, columns, content) for uri, content in contents]), manifest
 
 
 def example_files(store: Store, split: str, day: date) -> list[str]:

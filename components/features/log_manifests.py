@@ -21,6 +21,7 @@ class DeliveredLogManifest(Manifest):
     """
 
     kind: ClassVar[str] = "logs"
+    is_remembered: ClassVar[bool] = True
 
     rows: int
     left_out: dict[str, int] = {}
@@ -37,6 +38,7 @@ class CleanLogManifest(Manifest):
     """
 
     kind: ClassVar[str] = "clean_logs"
+    is_remembered: ClassVar[bool] = True
 
     rows: int
     delivered: int

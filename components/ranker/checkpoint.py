@@ -10,11 +10,10 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from components.common import storage
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.lineage import Lineage
-from components.common.manifests import Manifest, find_manifest, read_manifest, verify_files
+from components.common.manifests import Manifest, find_manifest, read_manifest, verified_bytes
 from components.features.feature_list import FeatureConfig
 from components.ranker.config import ModelConfig
 from components.ranker.dataset import ExampleSet
@@ -79,10 +78,10 @@ class TrainedRanker:
         """
         uri = store.checkpoint(arm, through)
         checkpoint = read_manifest(uri, CheckpointManifest)
-        verify_files(uri, checkpoint, (MODEL_FILE,))
+        weights = verified_bytes(uri, checkpoint, MODEL_FILE)
         model = Ranker(checkpoint.features, checkpoint.model)
         try:
-            model.load_state_dict(safetensors.torch.load(storage.read_bytes(storage.join_uri(uri, MODEL_FILE))))
+            model.load_state_dict(safetensors.torch.load(weights))
         except RuntimeError as error:
             raise InputError(f"{uri}: does not fit its recipe: {' '.join(str(error).split())}") from error
         return cls(model.eval(), checkpoint)

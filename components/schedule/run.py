@@ -76,12 +76,13 @@ def pick_day(store: Store, dataset: DatasetConfig, schedule: ScheduleConfig, as_
     `train_immature` training is ahead of scoring: a run trains up to the last day whose logs the scored day's labels
     need, which the models have not seen by then either.
 
-    Raises:
-        InputError: If no batch run is finished.
+    Nothing is due while no batch run is finished: a schedule may be there before it.
     """
     batches = store.finished_days(BATCH)
     if not batches:
-        raise InputError(f"{store.root}: no finished batch run; run batch_training first")
+        log_line(DAILY, f"{store.root}: no batch run is finished yet; run batch_training")
+        first = dataset.open_day(schedule.first_day, schedule.num_batch_days)
+        return Assignment(False, first, dataset.open_day(first, -1), first, as_of, [])
     finished = store.finished_days(DAILY)
     event_date = dataset.open_day(max(finished), 1) if finished else max(batches)
     before = dataset.open_day(event_date, -1)

@@ -17,7 +17,7 @@ import torch
 
 from components.common import parquet_files
 from components.common.layout import Store
-from components.common.manifests import verified_file
+from components.common.manifests import verified_content
 from components.features.examples import ExamplesManifest, read_examples_manifest
 from components.features.feature_list import FeatureConfig
 from components.ranker.batch import Batch
@@ -147,8 +147,8 @@ def open_stream(
         manifest = read_examples_manifest(store, split, day)
         manifests.append(manifest)
         for entry in manifest.files:
-            uri = verified_file(store.examples(split, day), entry)
-            sizes = parquet_files.parquet_row_groups(uri)
+            uri, content = verified_content(store.examples(split, day), entry)
+            sizes = parquet_files.parquet_row_groups(uri, content)
             groups += [RowGroup(uri, number, size) for number, size in enumerate(sizes) if size]
     return ExampleStream(groups, features, pool_rows, share or Share()), manifests
 

@@ -8,7 +8,7 @@ from components.common import storage
 from components.common.digests import digest_bytes
 from components.common.errors import InputError
 from components.common.layout import Store
-from components.common.manifests import manifest_path, read_manifest, verify_files
+from components.common.manifests import manifest_path, read_manifest, verified_bytes, verify_files
 from components.version.manifest import RANKER_FILE, TABLES_FILE, VersionManifest
 from components.version.packed_tables import PackedTables
 from components.version.request import RequestContract
@@ -66,8 +66,7 @@ class Version:
         Raises:
             InputError: If the file is absent or damaged.
         """
-        verify_files(self.uri, self.manifest, (RANKER_FILE,))
-        return storage.read_bytes(storage.join_uri(self.uri, RANKER_FILE))
+        return verified_bytes(self.uri, self.manifest, RANKER_FILE)
 
     def contract(self) -> RequestContract:
         """The contract of requests to it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Collection
 from datetime import date, timedelta
 from typing import ClassVar
 
@@ -64,14 +65,16 @@ def validate_logs(
     store = Store(store_uri)
     progress = Progress("validate_logs", len(days))
     manifests: Manifests = {}
+    folder = storage.join_uri(store.root, "clean_logs")
+    listed = {storage.join_uri(folder, path) for path in storage.list_tree(folder)}
     for done, day in enumerate(days, start=1):
         for name in LOG_NAMES:
-            manifest = _clean_day(store, dataset, config, name, day, as_of, manifests)
+            manifest = _clean_day(store, dataset, config, name, day, as_of, manifests, listed)
             if manifest is not None:
                 manifests[name, day] = manifest
         progress.update(done, str(day))
     places = {f"{name} of {day}": pa.schema(manifest.identifier_types) for (name, day), manifest in manifests.items()}
-    _check_types(places, storage.join_uri(store.root, "clean_logs"))
+    _check_types(places, folder)
     keys = [[name, str(day), manifest.origin.key] for (name, day), manifest in manifests.items()]
     origin = STEP.origin({"clean_logs": digest_json(keys)}, config.deciding)
     verdict_uri = store.log_verdict(days[0], days[-1])
@@ -96,8 +99,9 @@ def _clean_day(
     day: date,
     as_of: date,
     known: Manifests,
+    listed: Collection[str],
 ) -> CleanLogManifest | None:
-    """Clean one day of a log; None where there is none on a closed day. `known` are those of the days before."""
+    """Clean one day of a log; None where there is none on a closed day. `known` are those before."""
     source_uri = store.delivered_logs(log_name, day)
     delivered = find_manifest(source_uri, DeliveredLogManifest)
     if delivered is None and day in dataset.closed_days:
@@ -112,7 +116,7 @@ def _clean_day(
     max_user_rows = config.max_user_rows_per_day
     origin = STEP.origin(inputs, {"dataset": dataset.model_dump(mode="json"), "max_user_rows_per_day": max_user_rows})
     uri = store.clean_logs(log_name, day)
-    current = find_current(uri, CleanLogManifest, origin)
+    current = find_current(uri, CleanLogManifest, origin, listed)
     if current is not None:
         return current
     table = _read_delivered(source_uri, delivered, log_name, dataset)

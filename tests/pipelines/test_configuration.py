@@ -82,7 +82,7 @@ def test_compiled_pipelines_do_not_grow_with_the_configuration(large, tmp_path):
     small, full = (compile_pipelines(tmp_path / name, given) for name, given in (("a", {}), ("b", parameters)))
     for before, after in zip(small, full, strict=True):
         assert after.stat().st_size - before.stat().st_size < 1000 and after.stat().st_size < 100_000
-        inputs = yaml.safe_load(after.read_text())["root"]["inputDefinitions"]["parameters"]
+        inputs = next(iter(yaml.safe_load_all(after.read_text())))["root"]["inputDefinitions"]["parameters"]
         assert RunConfig.parse(ResolvedConfig.open(inputs["config_uri"]["defaultValue"]).values, "yaml") == large
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from kfp import local
 
-from components.common.step import step
+from pipelines.steps import step
 from pipelines.warm_steps import warm_steps
 
 _SECONDS = 60

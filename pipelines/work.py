@@ -1,0 +1,158 @@
+"""What runs in the pods of a pipeline: steps in their order, under the lease of the store."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from components.common.config import ResolvedConfig
+from components.common.errors import TransientError
+from components.common.layout import Store
+from components.common.lease import CLUSTER_SECONDS, held
+from components.common.progress import log_line, reported
+from components.common.releases import read_blessing
+from components.common.remembered import remembering
+from components.common.runs import RunOutcome
+from components.schedule.run import Assignment, main_pick
+from pipelines.cluster import ClusterConfig
+
+Addresses = tuple[str, str, str]
+T = TypeVar("T")
+
+# Kubernetes sets it in every pod.
+IN_CLUSTER = "KUBERNETES_SERVICE_HOST"
+# After a store or a runner failed although its client had tried again.
+_PAUSES_SECONDS = (15, 60)
+_NOTHING_DUE = "<p>nothing is due</p>"
+
+
+@contextmanager
+def working(step: str, store_uri: str, run_id: str, is_last: bool = False) -> Iterator[None]:
+    """Do a step's work: say that it begins, hold the store's lease for the run, and end cleanly when cancelled.
+
+    Raises:
+        SystemExit: If the pod is told to end, or in place of an `InputError`.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    with reported(step), held(Store(store_uri), run_id, CLUSTER_SECONDS, is_last):
+        yield
+
+
+def attempted(step: str, work: Callable[[], T]) -> T:
+    """Do one step of several in a pod; what may pass by itself is tried again, since all steps can be repeated."""
+    with reported(step):
+        for pause_seconds in _PAUSES_SECONDS:
+            try:
+                return work()
+            except TransientError as error:
+                log_line(step, f"again in {pause_seconds} s: {' '.join(str(error).split())}")
+                time.sleep(pause_seconds)
+        return work()
+
+
+def prepare(addresses: Addresses, pipeline: str, as_of: str) -> tuple[Assignment, tuple[str, str]]:
+    """From logs to examples that may be trained on, of the days that are due.
+
+    Args:
+        addresses: Of the store, of the configuration, and the run's id.
+        pipeline: Whose run: `batch` or `daily`.
+        as_of: Knowledge cut-off; today if empty.
+
+    Returns:
+        The days, and the pages of the logs' expectations and of the examples' statistics.
+    """
+    store_uri, config_uri, run_id = addresses
+    with working("prepare-examples", store_uri, run_id):
+        chosen = attempted("pick-days", lambda: main_pick(store_uri, config_uri, pipeline, as_of))
+        pages = _prepared(store_uri, config_uri, chosen) if chosen.due else (_NOTHING_DUE, _NOTHING_DUE)
+    if not chosen.due:
+        with held(Store(store_uri), run_id, CLUSTER_SECONDS, is_last=True):
+            pass
+    return chosen, pages
+
+
+def _prepared(store_uri: str, config_uri: str, chosen: Assignment) -> tuple[str, str]:
+    import components.join.run
+    import components.make_logs.run
+    import data_validation.run
+
+    store, span, known_on = (store_uri, config_uri), (str(chosen.first_day), str(chosen.event_date)), str(chosen.as_of)
+    early_days = [*map(str, chosen.early_days)]
+    attempted("make-logs", lambda: components.make_logs.run.main(*store, *span))
+    logs = Store(store_uri)
+    with remembering(logs.log_folders(), logs.log_index()):
+        expectations = attempted("validate-logs", lambda: data_validation.run.main_logs(*store, span, known_on))
+        attempted("join-examples", lambda: components.join.run.main(*store, span, known_on, span[1], early_days))
+        checked = attempted("validate-examples", lambda: data_validation.run.main_examples(*store, span, early_days))
+    return expectations, checked[1]
+
+
+def train_batch(addresses: Addresses, arm: str, first_day: str, last_day: str) -> None:
+    """Train a new model of an arm on the days `first_day`..`last_day`."""
+    _train("train-batch", addresses, arm, last_day, ("--batch", first_day, last_day))
+
+
+def train_days(addresses: Addresses, arm: str, days: list[str], early_days: list[str]) -> None:
+    """Train an arm on `days`, one by one, on `early_days` with the labels that were known when they ended."""
+    work = ("--days", *days, *(("--early-days", *early_days) if early_days else ()))
+    _train("train-days", addresses, arm, days[-1] if days else "", work if days else ())
+
+
+def _train(step: str, addresses: Addresses, arm: str, last_day: str, work: tuple[str, ...]) -> None:
+    """Train in this pod, or in those of a TrainJob that this one watches."""
+    store_uri, config_uri, run_id = addresses
+    cluster = ResolvedConfig.open(config_uri).section(ClusterConfig, "cluster")
+    given, place = cluster.of_step(step), ("--store-uri", store_uri, "--config-uri", config_uri, "--arm", arm)
+    with working(step, store_uri, run_id):
+        if not work:
+            return
+        if given.is_distributed and IN_CLUSTER in os.environ:
+            from pipelines.train_jobs import TrainJob, current_namespace, job_name, run_train_job
+
+            name, namespace = job_name(arm, run_id, last_day), current_namespace(cluster.namespace)
+            command = ("-m", "components.train", *place, *work)
+            job = TrainJob(name, namespace, given, cluster, cluster.image(step), command)
+            run_train_job(job, given.start_minutes)
+            return
+        from components.train.__main__ import main
+
+        main([*place, *work])
+
+
+def release(addresses: Addresses, pipeline: str, event_date: str) -> tuple[RunOutcome, dict[str, float], str]:
+    """Judge, export and publish what the verdict allows, report.
+
+    Returns:
+        What the run did, its figures, and the report's page.
+    """
+    import components.export.run
+    import components.gate.run
+    import components.publish.run
+    import components.report.run
+
+    store_uri, config_uri, run_id = addresses
+    run = (store_uri, config_uri, pipeline, event_date)
+    with working("release", store_uri, run_id, is_last=True):
+        verdict = attempted("gate", lambda: components.gate.run.main(*run))
+        if verdict.releases:
+            attempted("export", lambda: components.export.run.main(*run))
+            attempted("publish", lambda: components.publish.run.main(store_uri, pipeline, event_date))
+        page, outcome = attempted("report", lambda: components.report.run.main(*run))
+    return outcome, _figures(Store(store_uri), pipeline, outcome), page
+
+
+def _figures(store: Store, pipeline: str, outcome: RunOutcome) -> dict[str, float]:
+    blessing = read_blessing(store, pipeline, outcome.event_date)
+    figures = {
+        "blessed": float(outcome.blessed),
+        "published": float(bool(outcome.published)),
+        "promoted": float(outcome.promoted),
+    }
+    if blessing is not None and blessing.gain is not None:
+        figures["gain_percent"] = blessing.gain.percent
+    return figures
