@@ -83,18 +83,16 @@ def load_config(name_or_uri: str, with_schema: bool = True) -> RunConfig:
     """Load a configuration: a file, or the name of one that is shipped, such as `complete_journey`.
 
     In the file a section `train` holds what both arms share; `arms.control` and `arms.candidate` hold what differs;
-    `validation.reviewed_schema` names a file beside it.
+    `validation.reviewed_schema` names a file beside it. With `extends` it holds what differs from another one, a file or
+    shipped.
 
     Raises:
         InputError: Naming the file and every offending field.
     """
-    shipped = files("pipelines.configs") / f"{name_or_uri}.yaml"
-    uri = name_or_uri if "/" in name_or_uri or name_or_uri.endswith((".yaml", ".yml")) else str(shipped)
-    if not storage.exists(uri):
-        names = sorted(entry.name for entry in files("pipelines.configs").iterdir())
-        known = [name.removesuffix(".yaml") for name in names if name.endswith(".yaml")]
-        raise InputError(f"{name_or_uri}: no such configuration file, nor one of the shipped {known}")
+    uri = _address(name_or_uri)
     values, lines = read_yaml(uri)
+    if "extends" in values:
+        values = _merge(_base(str(values.pop("extends")), uri), values)
     shared, arms = values.pop("train", {}), values.get("arms", {})
     if not isinstance(shared, dict) or not isinstance(arms, dict):
         raise InputError(f"{uri}: train and arms must be mappings")
@@ -103,6 +101,26 @@ def load_config(name_or_uri: str, with_schema: bool = True) -> RunConfig:
     _hand_on(values, uri)
     _read_schema(values, uri, with_schema)
     return RunConfig.parse(values, uri, lines)
+
+
+def _address(name_or_uri: str) -> str:
+    shipped = files("pipelines.configs") / f"{name_or_uri}.yaml"
+    uri = name_or_uri if "/" in name_or_uri or name_or_uri.endswith((".yaml", ".yml")) else str(shipped)
+    if not storage.exists(uri):
+        names = sorted(entry.name for entry in files("pipelines.configs").iterdir())
+        known = [name.removesuffix(".yaml") for name in names if name.endswith(".yaml")]
+        raise InputError(f"{name_or_uri}: no such configuration file, nor one of the shipped {known}")
+    return uri
+
+
+def _base(name: str, uri: str) -> dict[str, Any]:
+    """The values of the configuration that the file at `uri` extends."""
+    beside = storage.join_uri(posixpath.dirname(uri) or ".", name)
+    is_beside = name.endswith((".yaml", ".yml")) and "://" not in name and not name.startswith("/")
+    values, _ = read_yaml(_address(beside if is_beside else name))
+    if "extends" in values:
+        raise InputError(f"{uri}: extends: {name} extends another configuration itself; name that one")
+    return values
 
 
 def _hand_on(values: dict[str, Any], uri: str) -> None:

@@ -8,6 +8,9 @@ from kfp.dsl import PipelineTask
 from pipelines.cluster import ClusterConfig
 from pipelines.resources import WATCHER, StepResources
 
+# By which the network policies of k8s/ know them.
+_LABELS = {"app.kubernetes.io/part-of": "afterclick", "app.kubernetes.io/component": "steps"}
+
 
 def on_cluster(task: PipelineTask, cluster: ClusterConfig, display_name: str = "") -> PipelineTask:
     """Give a task what its component's row says, and what all pods of the cluster's runs get."""
@@ -26,10 +29,10 @@ def on_cluster(task: PipelineTask, cluster: ClusterConfig, display_name: str = "
     for variable, value in cluster.environment.items():
         task.set_env_variable(variable, value)
     _place(task, given)
+    for label, value in {**_LABELS, **cluster.labels}.items():
+        kubernetes.add_pod_label(task, label, value)
     for secret in cluster.secrets:
         kubernetes.use_secret_as_env(task, secret.secret, {secret.key: secret.name})
-    for label, value in cluster.labels.items():
-        kubernetes.add_pod_label(task, label, value)
     if cluster.image_pull_secrets:
         kubernetes.set_image_pull_secrets(task, list(cluster.image_pull_secrets))
     return task.set_display_name(display_name) if display_name else task

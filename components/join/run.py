@@ -11,14 +11,13 @@ from datetime import date, timedelta
 
 import apache_beam as beam
 import pyarrow as pa
-from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineState
 
 from components.common import storage
-from components.common.beam import LOCAL_RUNNER
+from components.common.beam import LOCAL_RUNNER, open_pipeline
 from components.common.config import ResolvedConfig
 from components.common.digests import digest_json
-from components.common.errors import InputError
+from components.common.errors import InputError, TransientError
 from components.common.filesystems import is_local
 from components.common.layout import Store
 from components.common.manifests import Step, find_current, find_manifest, read_manifest
@@ -176,13 +175,13 @@ def _run_pipeline(
     for day in plan.outputs:
         for split in job.splits(day):
             storage.remove(store.examples(split, day))
-    pipeline = beam.Pipeline(options=PipelineOptions(list(job.config.beam_options)))
+    pipeline = open_pipeline(job.config.beam_options)
     done = pipeline | beam.Create(files) | JoinExamples(plan)
     _ = done | beam.Map(lambda day: log_line("join", f"{day}: examples written"))
     result = pipeline.run()
     state = result.wait_until_finish()
     if state != PipelineState.DONE:
-        raise RuntimeError(f"join: the Beam runner ended in state {state}; see its own log")
+        raise TransientError(f"join: the Beam runner ended in state {state}; see its own log")
     counters = result.metrics().query(beam.metrics.MetricsFilter().with_namespace(METRICS_NAMESPACE))["counters"]
     # Runners fill in one of the two; `result` would turn a committed 0 into None.
     values = {c.key.metric.name: c.attempted if c.committed is None else c.committed for c in counters}

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-from apache_beam.options.pipeline_options import PipelineOptions
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from components.common import parquet_files, storage
+from components.common.beam import open_pipeline
 from data_validation.examples.categories import Categories
 from data_validation.examples.columns import ColumnStatistics
 from data_validation.examples.numbers import Numbers, float_values
@@ -228,7 +228,7 @@ def write_statistics(
         beam_options: The runner and its options.
     """
     parts = [(name, uri) for name, uris in files.items() for uri in uris]
-    with beam.Pipeline(options=PipelineOptions(list(beam_options))) as pipeline:
+    with open_pipeline(beam_options) as pipeline:
         _ = (
             pipeline
             | beam.Create(parts)

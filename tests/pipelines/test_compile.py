@@ -74,7 +74,8 @@ def test_cluster_section_overrides_the_table(tmp_path):
     for step, container in containers.items():
         assert container["env"] == [{"name": "AWS_ENDPOINT_URL", "value": "http://s3.example.com:9000"}]
         assert pods[step]["secretAsEnv"][0]["keyToEnv"] == [{"envVar": "AWS_ACCESS_KEY_ID", "secretKey": "id"}]
-        assert pods[step]["podMetadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "ads"}
+        labels = pods[step]["podMetadata"]["labels"]
+        assert labels["kueue.x-k8s.io/queue-name"] == "ads" and labels["app.kubernetes.io/part-of"] == "afterclick"
         assert pods[step]["imagePullSecret"][0]["secretName"] == "registry"
     training = containers["train-days"]["resources"]
     assert (training["accelerator"]["resourceCount"], training["resourceMemoryLimit"]) == ("2", "9Gi")

@@ -1,0 +1,22 @@
+"""The cluster that tests are given by KUBECONFIG, if any."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+
+import pytest
+
+
+@functools.cache
+def why_none() -> str:
+    """Why there is no cluster to test on; empty if there is one."""
+    try:
+        asked = ["kubectl", "get", "--raw", "/readyz", "--request-timeout=5s"]
+        answer = subprocess.run(asked, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return "kubectl is not installed"
+    return "" if answer.returncode == 0 else f"no cluster answers: {answer.stderr.strip()[:200]}"
+
+
+needs_cluster = pytest.mark.skipif(bool(why_none()), reason=f"needs a Kubernetes cluster: {why_none()}")
