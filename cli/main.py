@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from cli import deploy, log_commands, schema_commands, serve
+from cli import deploy_command, log_commands, schema_commands, serve
 from cli.command import DEMO_STORE, ConfigOption, DebugOption, StoreOption, clear_errors, console, say
 from cli.display import ledger_table, summary_lines
 from cli.due_runs import run_due
@@ -30,7 +30,7 @@ app = typer.Typer(
     "YAML file for your own logs and [bold]afterclick run[/bold] it; "
     "[bold]afterclick show[/bold] says what is served and why.",
 )
-app.command()(deploy.deploy)
+app.command()(deploy_command.deploy)
 app.add_typer(schema_commands.app, name="schema")
 app.add_typer(serve.app, name="serve")
 

@@ -83,8 +83,8 @@ def load_config(name_or_uri: str, with_schema: bool = True) -> RunConfig:
     """Load a configuration: a file, or the name of one that is shipped, such as `complete_journey`.
 
     In the file a section `train` holds what both arms share; `arms.control` and `arms.candidate` hold what differs;
-    `validation.reviewed_schema` names a file beside it. With `extends` it holds what differs from another one, a file or
-    shipped.
+    `validation.reviewed_schema` names a file beside it. With `extends` it holds what differs from another one, shipped
+    or a file.
 
     Raises:
         InputError: Naming the file and every offending field.

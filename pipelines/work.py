@@ -119,9 +119,9 @@ def _train(step: str, addresses: Addresses, arm: str, last_day: str, work: tuple
             job = TrainJob(name, namespace, given, cluster, cluster.image(step), command)
             run_train_job(job, given.start_minutes)
             return
-        from components.train.__main__ import main
+        import components.train.run
 
-        main([*place, *work])
+        components.train.run.main([*place, *work])
 
 
 def release(addresses: Addresses, pipeline: str, event_date: str) -> tuple[RunOutcome, dict[str, float], str]:

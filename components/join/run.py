@@ -54,6 +54,8 @@ def join_days(store_uri: str, job: JoinJob) -> dict[str, int]:
             f"{job.dataset.mature_on(job.last_day) + timedelta(days=1)} on; join it then"
         )
     store = Store(store_uri)
+    # This also deletes what a killed run left.
+    scratch_uri = store.new_scratch("join")
     clean = _clean_manifests(store, job)
     days = job.dataset.open_days(job.first_day, job.last_day)
     outputs = {day: _day_output(job, clean, day) for day in days}
@@ -62,7 +64,7 @@ def join_days(store_uri: str, job: JoinJob) -> dict[str, int]:
         log_line("join", f"{job.first_day}..{job.last_day}: examples are there, nothing to do")
         return {}
     first, last = missing[0], missing[-1]
-    with _scratch(store, job.config) as scratch_uri:
+    with _scratch(store, job.config, scratch_uri) as scratch_uri:
         counts = _run_pipeline(store, replace(job, first_day=first, last_day=last), clean, outputs, scratch_uri)
     lost = [str(day) for day in days if not _is_done(store, job, day, outputs[day])]
     if lost:
@@ -79,13 +81,12 @@ def join_days(store_uri: str, job: JoinJob) -> dict[str, int]:
 
 
 @contextmanager
-def _scratch(store: Store, config: JoinConfig) -> Iterator[str]:
-    """A folder for files between the stages that all workers reach: on this machine, if they all run here."""
+def _scratch(store: Store, config: JoinConfig, scratch_uri: str) -> Iterator[str]:
+    """A folder for files between the stages: in the store, which all workers reach, or here, if they all are."""
     if LOCAL_RUNNER[0] in config.beam_options and not is_local(store.root):
         with tempfile.TemporaryDirectory() as folder:
             yield folder
         return
-    scratch_uri = store.new_scratch("join")
     yield scratch_uri
     storage.remove(scratch_uri)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import argparse
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 from functools import partial
 
@@ -252,3 +253,20 @@ def _contained(store: Store, arm: str, day: date, train: Callable[[], str]) -> s
             write_record(store.arm_failure(arm), failure)
     log_line("train", f"{arm} {day}: failed on {failure.day}: {failure.reason}; the others go on without it")
     return ""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train `--days` one by one from the checkpoint before, or a `--batch` from its first to its last day."""
+    parser = argparse.ArgumentParser(prog="python -m components.train", description=main.__doc__)
+    for name in ("store-uri", "config-uri", "arm"):
+        parser.add_argument(f"--{name}", required=True)
+    work = parser.add_mutually_exclusive_group(required=True)
+    work.add_argument("--batch", nargs=2)
+    work.add_argument("--days", nargs="+")
+    parser.add_argument("--early-days", nargs="*", default=[])
+    given = parser.parse_args(arguments)
+    place = (given.store_uri, given.config_uri, given.arm)
+    if given.batch:
+        main_batch(*place, *given.batch)
+    else:
+        main_days(*place, given.days, given.early_days)

@@ -23,7 +23,7 @@ CLUSTER = ClusterConfig.model_validate(
         "run_deadline_hours": 5,
         "steps": {
             "train-days": {
-                "gpus": 2,
+                "gpus": 1,
                 "memory": "9Gi",
                 "timeout_minutes": 7,
                 "node_selector": {"pool": "a100"},
@@ -78,7 +78,7 @@ def test_cluster_section_overrides_the_table(tmp_path):
         assert labels["kueue.x-k8s.io/queue-name"] == "ads" and labels["app.kubernetes.io/part-of"] == "afterclick"
         assert pods[step]["imagePullSecret"][0]["secretName"] == "registry"
     training = containers["train-days"]["resources"]
-    assert (training["accelerator"]["resourceCount"], training["resourceMemoryLimit"]) == ("2", "9Gi")
+    assert (training["accelerator"]["resourceCount"], training["resourceMemoryLimit"]) == ("1", "9Gi")
     assert pods["train-days"]["nodeSelector"] == {"labels": {"pool": "a100"}}
     assert pods["train-days"]["tolerations"] == [
         {"effect": "NoSchedule", "key": "spot", "operator": "Equal", "value": "yes"}
@@ -87,6 +87,14 @@ def test_cluster_section_overrides_the_table(tmp_path):
     assert containers["evaluate"]["resources"]["resourceCpuLimit"] == "500m"
     assert "accelerator" not in containers["evaluate"]["resources"]
     assert platform_of(path)["pipelineConfig"]["activeDeadlineSeconds"] == 5 * 3600
+
+
+def test_step_that_watches_a_training_job_asks_for_little(tmp_path):
+    cluster = ClusterConfig.model_validate({"steps": {"train-days": {"gpus": 8, "nodes": 2, "timeout_minutes": 100}}})
+    path = compile_pipelines(tmp_path, cluster=cluster)[1]
+    watcher, pod = executors_of(path)["train-days"], pods_of(path)["train-days"]
+    assert watcher["resources"]["resourceCpuLimit"] == "500m" and "accelerator" not in watcher["resources"]
+    assert pod["activeDeadlineSeconds"] == str((100 + 60) * 60) and "tolerations" not in pod
 
 
 def test_cluster_without_gpus_is_asked_for_none(tmp_path):
@@ -99,6 +107,7 @@ def test_cluster_without_gpus_is_asked_for_none(tmp_path):
     ("values", "said"),
     [
         ({"steps": {"train": {}}}, "cluster.steps: train is no step; there are prepare-examples, train-batch"),
+        ({"steps": {"evaluate": {"nodes": 2}}}, "cluster.steps.evaluate.nodes: only train-batch and train-days"),
         ({"steps": {"evaluate": {"memory": "lots"}}}, "steps.evaluate.memory = 'lots'"),
         ({"environment": {"AWS_SECRET_ACCESS_KEY": "x"}}, "cluster.environment.AWS_SECRET_ACCESS_KEY: looks like a"),
     ],
