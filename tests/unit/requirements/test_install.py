@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import threading
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,26 +18,28 @@ from pathlib import Path
 import pytest
 
 SCRIPTS = Path("requirements")
-CPU_LOCK = "stub==1.0\ntorch==2.13.0\n"
-GPU_LOCK = "cuda-stub==13.0\nnvidia-stub==13.0\nstub==1.0\ntorch==2.13.0\ntriton==3.0\n"
+CPU_LOCK = ("stub==1.0", "torch==2.13.0")
+GPU_LOCK = ("cuda-stub==13.0", "nvidia-stub==13.0", "stub==1.0", "torch==2.13.0", "triton==3.0")
 # Like torch, neither build imports without what it depends on, which comes from the lock.
 CUDA_BUILD = "import stub, nvidia_stub\nbuild = 'cuda'\n"
 CPU_BUILD = "import stub\nbuild = 'cpu'\n"
 NOWHERE = "http://localhost:9/simple"
 
 
-def write_wheel(index: Path, name: str, version: str, code: str = "") -> None:
-    """A wheel of one module, in the folder of a simple index."""
+def write_wheel(index: Path, name: str, version: str, code: str = "") -> str:
+    """A wheel of one module, in the folder of a simple index; returns its hash."""
     module, info = name.replace("-", "_"), f"{name.replace('-', '_')}-{version}.dist-info"
     folder = index / "simple" / name
     folder.mkdir(parents=True)
-    with zipfile.ZipFile(folder / f"{module}-{version}-py3-none-any.whl", "w") as wheel:
+    path = folder / f"{module}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
         wheel.writestr(f"{module}.py", code)
         wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
         wheel.writestr(
             f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
         wheel.writestr(f"{info}/RECORD", f"{module}.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 class _Quiet(SimpleHTTPRequestHandler):
@@ -43,18 +47,32 @@ class _Quiet(SimpleHTTPRequestHandler):
         pass
 
 
+@dataclass(frozen=True)
+class Indexes:
+    """Two package indexes, and the hashes of what is in either, by name and version."""
+
+    cuda: str
+    cpu: str
+    hashes: dict[str, list[str]]
+
+    def lock(self, pins: tuple[str, ...]) -> str:
+        """A lock with hashes."""
+        entries = ["".join([pin, *(f" \\\n    --hash=sha256:{digest}" for digest in self.hashes[pin])]) for pin in pins]
+        return "\n".join(entries) + "\n"
+
+
 @pytest.fixture(scope="module")
-def indexes(tmp_path_factory) -> Iterator[dict[str, str]]:
+def indexes(tmp_path_factory) -> Iterator[Indexes]:
     """`cuda` has what most indexes have, `cpu` only CPU builds of torch."""
     root = tmp_path_factory.mktemp("indexes")
-    for name, version in (("stub", "1.0"), ("cuda-stub", "13.0"), ("nvidia-stub", "13.0"), ("triton", "3.0")):
-        write_wheel(root / "cuda", name, version)
-    write_wheel(root / "cuda", "torch", "2.13.0", CUDA_BUILD)
-    write_wheel(root / "cpu", "torch", "2.13.0", CPU_BUILD)
+    names = (("stub", "1.0"), ("cuda-stub", "13.0"), ("nvidia-stub", "13.0"), ("triton", "3.0"))
+    hashes = {f"{name}=={version}": [write_wheel(root / "cuda", name, version)] for name, version in names}
+    builds = (("cuda", "2.13.0", CUDA_BUILD), ("cpu", "2.13.0+cpu", CPU_BUILD))
+    hashes["torch==2.13.0"] = [write_wheel(root / index, "torch", version, code) for index, version, code in builds]
     with ThreadingHTTPServer(("localhost", 0), partial(_Quiet, directory=str(root))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         base = f"http://localhost:{server.server_port}"
-        yield {"cuda": f"{base}/cuda/simple", "cpu": f"{base}/cpu/simple"}
+        yield Indexes(f"{base}/cuda/simple", f"{base}/cpu/simple", hashes)
         server.shutdown()
 
 
@@ -71,12 +89,14 @@ def environment(index: str, cpu_index: str) -> dict[str, str]:
     return {**known, **pip, "TORCH_CPU_INDEX": cpu_index}
 
 
-def install(empty_venv: Path, tmp_path: Path, index: str, cpu_index: str) -> subprocess.CompletedProcess[str]:
+def install(
+    empty_venv: Path, tmp_path: Path, indexes: Indexes, index: str, cpu_index: str
+) -> subprocess.CompletedProcess[str]:
     """Run the script beside stub locks, in an environment of its own."""
     shutil.copytree(empty_venv, tmp_path / "venv", symlinks=True)
     shutil.copy(SCRIPTS / "install_cpu.sh", tmp_path)
-    (tmp_path / "cpu.lock").write_text(CPU_LOCK)
-    (tmp_path / "gpu.lock").write_text(GPU_LOCK)
+    (tmp_path / "cpu.lock").write_text(indexes.lock(CPU_LOCK))
+    (tmp_path / "gpu.lock").write_text(indexes.lock(GPU_LOCK))
     command = [tmp_path / "install_cpu.sh", tmp_path / "venv/bin/python"]
     return subprocess.run(command, env=environment(index, cpu_index), capture_output=True, text=True, check=False)
 
@@ -93,24 +113,30 @@ def build_of(tmp_path: Path) -> str:
 
 
 def test_cpu_build_is_taken_where_pytorch_s_index_has_it(empty_venv, tmp_path, indexes):
-    done = install(empty_venv, tmp_path, indexes["cuda"], indexes["cpu"])
+    done = install(empty_venv, tmp_path, indexes, indexes.cuda, indexes.cpu)
     assert done.returncode == 0, done.stderr
     assert build_of(tmp_path) == "cpu" and installed(tmp_path) == {"torch", "stub"} and done.stdout == ""
 
 
 @pytest.mark.parametrize("cpu_index", [NOWHERE, ""])
 def test_cuda_build_gets_its_libraries_where_no_index_has_another(empty_venv, tmp_path, indexes, cpu_index):
-    done = install(empty_venv, tmp_path, indexes["cuda"], cpu_index)
+    done = install(empty_venv, tmp_path, indexes, indexes.cuda, cpu_index)
     assert done.returncode == 0, done.stderr
     assert build_of(tmp_path) == "cuda"
     assert installed(tmp_path) == {"torch", "stub", "nvidia-stub", "cuda-stub", "triton"}
     assert done.stdout.count("\n") == 1 and "this torch is a CUDA build: adding the NVIDIA libraries" in done.stdout
 
 
-def test_no_index_is_said_in_one_line(empty_venv, tmp_path):
-    done = install(empty_venv, tmp_path, NOWHERE, NOWHERE)
+def test_no_index_is_said_in_one_line(empty_venv, tmp_path, indexes):
+    done = install(empty_venv, tmp_path, indexes, NOWHERE, NOWHERE)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: pip finds no torch==2.13.0. Point PIP_INDEX_URL")
+
+
+def test_package_that_is_not_the_locked_one_is_refused(empty_venv, tmp_path, indexes):
+    other = {**indexes.hashes, "stub==1.0": ["0" * 64]}
+    done = install(empty_venv, tmp_path, replace(indexes, hashes=other), indexes.cuda, indexes.cpu)
+    assert done.returncode != 0 and "DO NOT MATCH THE HASHES" in done.stderr
 
 
 def fake_command(folder: Path, name: str, script: str) -> Path:

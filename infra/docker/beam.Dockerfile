@@ -1,0 +1,33 @@
+# The steps before training, and Beam's workers; no torch.
+ARG BASE=python:3.11-slim-bookworm
+
+# A folder of wheels beside pip's index, where `--build-context wheels=FOLDER` names one.
+FROM scratch AS wheels
+
+FROM ${BASE} AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1 PIP_ROOT_USER_ACTION=ignore \
+    PIP_CERT=/etc/ssl/certs/ca-certificates.crt
+WORKDIR /src
+COPY requirements requirements
+COPY infra/docker infra/docker
+RUN --mount=type=bind,from=wheels,target=/wheels \
+    --mount=type=secret,id=pip,target=/etc/pip.conf \
+    --mount=type=secret,id=certificates,target=/etc/ssl/certs/ca-certificates.crt \
+    PIP_FIND_LINKS=/wheels infra/docker/install.sh /opt/afterclick beam.lock
+COPY . .
+RUN /opt/afterclick/bin/pip install --quiet --no-index --no-deps --no-build-isolation . \
+    && infra/docker/slim.sh /opt/afterclick
+
+FROM ${BASE}
+ARG VERSION=0.1.0 REVISION=unknown SOURCE=unknown
+LABEL org.opencontainers.image.title="afterclick-beam" org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.version="${VERSION}" org.opencontainers.image.revision="${REVISION}"
+# The base's own pip, which the environment does not use.
+RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3.11/site-packages/* /usr/local/lib/python3.11/ensurepip \
+    /usr/lib/python3.11/ensurepip /usr/share/python-wheels
+COPY --from=build /opt/afterclick /opt/afterclick
+# Any user may run it: home is a folder that pods mount, and a name needs no entry in /etc/passwd.
+ENV PATH=/opt/afterclick/bin:$PATH HOME=/tmp USER=afterclick PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+WORKDIR /tmp
+USER 65532:65532
+ENTRYPOINT ["afterclick"]
