@@ -8,11 +8,11 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-dep
 DEMO_STORE ?= runs/demo
 PYTEST_WORKERS ?= 2
 
-.PHONY: help demo test lint format compile golden study-demo study-training study-training-journey study-join bench-check bench-join bench-evaluate bench-train bench-train-peers bench-store bench-serve bench-gpu soak lock clean
+.PHONY: help demo test lint format compile golden study-demo study-training study-training-journey study-join bench-check bench-join bench-evaluate bench-train bench-train-peers bench-store bench-serve bench-gpu soak images sbom k8s-check lock clean
 .DEFAULT_GOAL := help
 
 help:  ## say what can be made
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
 
 demo: $(VENV)/.runtime  ## real logs to a published, gated model, in runs/demo; a second call resumes
 	@$(BIN)/afterclick demo --store $(DEMO_STORE)
@@ -73,6 +73,15 @@ bench-store: $(VENV)/.dev  ## requests that a store on S3 gets from a batch and 
 bench-serve: $(VENV)/.dev  ## the two serving tiers against float16 tables and one process, and rollouts; needs the demo's store, nine minutes
 	@mkdir -p build/bench
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -W ignore -m tests.benchmarks.serve $(DEMO_STORE) 2>build/bench/serve.log || { tail -5 build/bench/serve.log >&2; exit 1; }
+
+images:  ## the container images, with docker or buildah; infra/docker/build.sh has the settings
+	infra/docker/build.sh
+
+sbom: images  ## what is in each image, as CycloneDX, in build/images
+	@ls build/images/*.cdx.json
+
+## render and check every overlay; with KUBECONFIG, ask that cluster, too
+	$(BIN)/python -m pytest -q tests/k8s/test_manifests.py
 
 soak: $(VENV)/.dev  ## sixty daily runs with kills, late deliveries, a full disk and a diverging arm; 30 minutes
 	@mkdir -p build

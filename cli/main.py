@@ -141,6 +141,9 @@ def compile(
         ),
     ] = "",
     store: Annotated[str, typer.Option("--store", "-s", help="Default of store_uri, e.g. a bucket.")] = "",
+    manifests: Annotated[
+        bool, typer.Option("--manifests", help="As Pipeline and PipelineVersion objects for `kubectl apply`.")
+    ] = False,
     debug: DebugOption = False,
 ) -> None:
     """Write the pipelines' YAML for Kubeflow; pods get what pipelines/resources.py and the section `cluster` say."""
@@ -155,7 +158,7 @@ def compile(
         loaded = load_config(config)
         parameters["config_uri"] = loaded.write(Store(store))
     cluster = loaded.cluster if config else DEFAULT_CLUSTER
-    for path in compile_pipelines(output, parameters, cluster):
+    for path in compile_pipelines(output, parameters, cluster, as_manifests=manifests):
         say(str(path))
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from kfp.compiler import Compiler
+from kfp.compiler.compiler_utils import KubernetesManifestOptions
 
+from components.common.digests import digest_bytes
 from components.common.ledger import ARMS
 from pipelines.cluster import DEFAULT_CLUSTER, ClusterConfig
 from pipelines.training import batch_training, daily_training
@@ -16,11 +18,17 @@ from pipelines.training import batch_training, daily_training
 PIPELINES = {"batch_training": batch_training, "daily_training": daily_training}
 
 
+def uploaded_name(name: str) -> str:
+    """What Kubeflow calls a pipeline."""
+    return f"afterclick-{name.replace('_', '-')}"
+
+
 def compile_pipelines(
     folder: Path,
     parameters: Mapping[str, Any] | None = None,
     cluster: ClusterConfig = DEFAULT_CLUSTER,
     arms: Sequence[str] = ARMS,
+    as_manifests: bool = False,
 ) -> list[Path]:
     """Compile every pipeline into `folder`.
 
@@ -29,6 +37,7 @@ def compile_pipelines(
         parameters: Defaults of `store_uri` and `config_uri`, so that a schedule need not repeat them.
         cluster: What their pods are given.
         arms: Whose training is a step of its own.
+        as_manifests: As Pipeline and PipelineVersion, for a Kubeflow that keeps pipelines in Kubernetes.
 
     Returns:
         The files.
@@ -39,6 +48,22 @@ def compile_pipelines(
         path = folder / f"{name}.yaml"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            Compiler().compile(pipeline(cluster, arms), str(path), pipeline_parameters=dict(parameters or {}))
+            compiled = pipeline(cluster, arms)
+            Compiler().compile(compiled, str(path), pipeline_parameters=dict(parameters or {}))
+            if as_manifests:
+                kfp_name, digest = uploaded_name(name), digest_bytes(path.read_bytes())[:12]
+                options = KubernetesManifestOptions(
+                    pipeline_name=kfp_name,
+                    pipeline_version_name=f"{kfp_name}-{digest}",
+                    namespace=cluster.namespace,
+                    include_pipeline_manifest=True,
+                )
+                Compiler().compile(
+                    compiled,
+                    str(path),
+                    pipeline_parameters=dict(parameters or {}),
+                    kubernetes_manifest_format=True,
+                    kubernetes_manifest_options=options,
+                )
         paths.append(path)
     return paths

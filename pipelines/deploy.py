@@ -18,7 +18,7 @@ from components.common.digests import digest_bytes
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.releases import BATCH
-from pipelines.compile import compile_pipelines
+from pipelines.compile import compile_pipelines, uploaded_name
 from pipelines.config import RunConfig
 
 DAILY_SCHEDULE = "afterclick-daily"
@@ -92,7 +92,7 @@ class Deployment:
 
     def _pipeline(self, path: Path) -> tuple[tuple[str, str], str]:
         """Ids of a pipeline and of the version that this file is, uploaded unless they are there."""
-        name = f"afterclick-{path.stem.replace('_', '-')}"
+        name = uploaded_name(path.stem)
         version_name = f"{name}-{digest_bytes(path.read_bytes())[:12]}"
         found = self.client.list_pipelines(namespace=self._namespace, filter=_named(name), page_size=_PAGE).pipelines
         pipeline_id = found[0].pipeline_id if found else ""

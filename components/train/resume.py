@@ -130,6 +130,7 @@ class ResumePoints:
         trainer.step, curve = progress["step"], trainer.curve
         curve.points, curve.num_batches = progress["points"], progress["num_batches"]
         curve.sums = torch.tensor(progress["sums"], dtype=torch.float64)
+        log_line("train", f"{self._state.lineage.arm}: goes on after step {trainer.step}")
         return Position(**progress["position"])
 
     def clear(self) -> None:

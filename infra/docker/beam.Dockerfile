@@ -6,7 +6,7 @@ FROM scratch AS wheels
 
 FROM ${BASE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1 PIP_ROOT_USER_ACTION=ignore \
-    PIP_CERT=/etc/ssl/certs/ca-certificates.crt
+    PIP_CERT=/etc/ssl/certs/ca-certificates.crt PYTHONWARNINGS=ignore
 WORKDIR /src
 COPY requirements requirements
 COPY infra/docker infra/docker

@@ -8,7 +8,7 @@
 #   CERTIFICATES=FILE, of whom pip trusts   PIP_CONF=FILE, pip's settings; neither is kept in an image
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-BUILDER=${BUILDER:-$(command -v docker >/dev/null && echo docker || echo buildah)}
+BUILDER=${BUILDER:-$(docker info >/dev/null 2>&1 && echo docker || echo buildah)}
 PREFIX=${PREFIX:-afterclick}
 VERSION=${VERSION:-$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)}
 LOCK=${LOCK:-gpu.lock}

@@ -1,4 +1,4 @@
-"""Run in an image as `python - torch,apache_beam cli.main ... <check_imports.py`: what it lacks, and what it imports."""
+"""Run in an image as `python - torch,apache_beam cli.main <check_imports.py`: what it lacks, and what it imports."""
 
 import importlib
 import importlib.util

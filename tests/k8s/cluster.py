@@ -7,6 +7,15 @@ import subprocess
 
 import pytest
 
+NAMESPACE = "afterclick-test"
+
+
+def kubectl(*arguments: str, given: str | None = None) -> str:
+    """What kubectl prints."""
+    found = subprocess.run(["kubectl", *arguments], input=given, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, f"kubectl {' '.join(arguments)}: {found.stderr}"
+    return found.stdout
+
 
 @functools.cache
 def why_none() -> str:
@@ -16,7 +25,7 @@ def why_none() -> str:
         answer = subprocess.run(asked, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         return "kubectl is not installed"
-    return "" if answer.returncode == 0 else f"no cluster answers: {answer.stderr.strip()[:200]}"
+    return "" if answer.returncode == 0 else f"none answers: {answer.stderr.strip()[:200]}"
 
 
 needs_cluster = pytest.mark.skipif(bool(why_none()), reason=f"needs a Kubernetes cluster: {why_none()}")

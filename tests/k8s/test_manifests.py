@@ -13,6 +13,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from pipelines.cluster import ClusterConfig
+from pipelines.compile import compile_pipelines, uploaded_name
 from pipelines.config import load_config
 from pipelines.resources import VERSION
 from tests.k8s.cluster import needs_cluster
@@ -71,6 +73,21 @@ def test_custom_objects_fit_their_schemas(overlay):
     assert [item["kind"] for item in known] == ["TrainingRuntime"]
     for item in known:
         jsonschema.validate(item, schemas[item["apiVersion"], item["kind"]])
+
+
+@pytest.mark.skipif(not CRDS.exists(), reason="the schemas of the custom resources are not beside the repository")
+def test_pipelines_are_objects_of_kubernetes_too(tmp_path):
+    cluster = ClusterConfig(namespace="ads-training")
+    parameters = {"store_uri": "s3://bucket/store", "config_uri": "s3://bucket/store/configs/a.json"}
+    for path in compile_pipelines(tmp_path, parameters, cluster, as_manifests=True):
+        pipeline, version = yaml.safe_load_all(path.read_text())
+        name = uploaded_name(path.stem)
+        assert (pipeline["kind"], pipeline["metadata"]) == ("Pipeline", {"name": name, "namespace": "ads-training"})
+        assert version["spec"]["pipelineName"] == name and version["metadata"]["name"].startswith(f"{name}-")
+        for item in (pipeline, version):
+            (file,) = CRDS.glob(f"*_{item['kind'].lower()}s.yaml")
+            schema = yaml.safe_load(file.read_text())["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+            jsonschema.validate(item, closed(schema))
 
 
 def closed(schema: Any) -> Any:
