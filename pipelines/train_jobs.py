@@ -27,6 +27,7 @@ _MAX_NAME = 48
 _POLL_SECONDS = 1.0
 # A controller that refuses a pod says so within seconds; a node for it may take minutes.
 _REFUSED_SECONDS = 10.0
+_GONE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def _failure(job: TrainJob, condition: dict[str, Any], pods: Sequence[Any], line
         if container.state.terminated and container.state.terminated.exit_code
     ]
     reason = "; ".join([*said[-1:], *ends]) or f"{condition.get('reason')}: {condition.get('message')}"
-    return (InputError if said and not ends else RuntimeError)(f"TrainJob {job.namespace}/{job.name} failed: {reason}")
+    return (InputError if said else RuntimeError)(f"TrainJob {job.namespace}/{job.name} failed: {reason}")
 
 
 def _why_waiting(job: TrainJob, pods: Sequence[Any]) -> str:
@@ -221,13 +222,17 @@ def _lines_of(pod: Any) -> Iterator[str]:
 
 
 def _delete(objects: client.CustomObjectsApi, job: TrainJob, place: dict[str, str]) -> None:
-    """Delete a job with its pods, and wait until it is gone."""
-    deadline = time.monotonic() + 60
+    """Delete a job, and wait until it and its pods are gone."""
+    deadline = time.monotonic() + _GONE_SECONDS
     with suppress(ApiException):
-        objects.delete_namespaced_custom_object(**place, name=job.name, propagation_policy="Foreground")
-        while time.monotonic() < deadline:
+        objects.delete_namespaced_custom_object(**place, name=job.name, propagation_policy="Background")
+    is_there = True
+    while time.monotonic() < deadline and (is_there or _pods(job)):
+        time.sleep(_POLL_SECONDS / 2)
+        with suppress(ApiException):
             objects.get_namespaced_custom_object(**place, name=job.name)
-            time.sleep(_POLL_SECONDS / 2)
+            continue
+        is_there = False
 
 
 def _connect() -> None:

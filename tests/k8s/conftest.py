@@ -38,7 +38,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> None:
     if shutil.which("buildah") is None:
         pytest.skip("buildah is not installed")
     known = subprocess.run(["buildah", "images", "--json"], capture_output=True, text=True, check=True).stdout
-    built = {name for image in json.loads(known) for name in image.get("names", [])}
+    built = {name for image in json.loads(known) for name in image.get("names") or []}
     missing = [image for image in IMAGES if image not in built]
     if missing:
         pytest.skip(f"{missing[0]} is not built: make images PREFIX=localhost/afterclick LOCK=cpu.lock")

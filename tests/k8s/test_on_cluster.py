@@ -38,7 +38,7 @@ AS_OF = "2026-01-20"
 def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     values = small_values()
     values["train"]["execution"] = {"resume_steps": 2, "tensorboard": False}
-    values["train"]["epochs"] = 3
+    values["train"] |= {"epochs": 3, "optimizer": {"learning_rate": 1e-3, "tables": "lazy_adam"}}
     return load_config(str(write_config(tmp_path_factory.mktemp("config") / "own.yaml", values)))
 
 
@@ -86,7 +86,7 @@ def pods_of(job: str) -> list[str]:
 
 
 def train_job(name: str, command: tuple[str, ...], **given: Any) -> TrainJob:
-    values = {"image": TRAIN, "cpu": "200m", "memory": "1Gi", "nodes": 2, "timeout_minutes": 5}
+    values = {"image": TRAIN, "cpu": "600m", "memory": "1Gi", "nodes": 2, "timeout_minutes": 5}
     resources = StepResources(**{**values, **given})
     return TrainJob(name, NAMESPACE, resources, ClusterConfig(accelerator="cpu"), TRAIN, command)
 
@@ -130,7 +130,7 @@ def test_two_nodes_train_what_one_process_trains_though_a_pod_is_killed(joined_o
 @pytest.mark.parametrize(
     ("name", "given", "command", "said"),
     [
-        ("fails", {}, ("--no-python", "sh", "-c", "exit 3"), r"failed: .*exit code 1"),
+        ("fails", {"nodes": 1}, ("--no-python", "sh", "-c", "exit 3"), r"failed: .*exit code 1"),
         ("too-large", {"cpu": "1000"}, ("--no-python", "true"), r"no pod runs after .*Insufficient cpu"),
         ("no-such-image", {}, ("--no-python", "true"), r"no pod runs after"),
     ],
@@ -141,7 +141,7 @@ def test_training_job_that_cannot_go_on_ends_the_step_with_the_reason(namespace,
         job = TrainJob(job.name, NAMESPACE, job.given, job.cluster, "registry.example.com/none:1", command)
     started = time.monotonic()
     with pytest.raises((InputError, RuntimeError), match=said):
-        run_train_job(job, start_minutes=0.4)
+        run_train_job(job, start_minutes=0.25)
     assert time.monotonic() - started < 120 and pods_of(name) == []
 
 
