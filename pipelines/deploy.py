@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import kfp
+from kfp.client.set_volume_credentials import ServiceAccountTokenVolumeCredentials
 from kfp_server_api.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
@@ -24,6 +26,8 @@ from pipelines.config import RunConfig
 DAILY_SCHEDULE = "afterclick-daily"
 FIRST_BATCH = "afterclick-batch"
 _PAGE = 100
+# Where a pod finds a token for Kubeflow Pipelines, which asks for one in multi-user mode.
+_TOKEN_PATH = "KF_PIPELINES_SA_TOKEN_PATH"
 _ACTIVE = ("PENDING", "RUNNING", "PAUSED", "CANCELING")
 
 
@@ -51,7 +55,10 @@ class Deployment:
             InputError: If it does not answer.
         """
         with _naming_refusals():
-            return cls(kfp.Client(host=host or None, namespace=config.cluster.namespace), config, store_uri, dry_run)
+            token = os.environ.get(_TOKEN_PATH)
+            credentials = ServiceAccountTokenVolumeCredentials(path=token) if token and Path(token).exists() else None
+            client = kfp.Client(host=host or None, namespace=config.cluster.namespace, credentials=credentials)
+            return cls(client, config, store_uri, dry_run)
 
     def install(self) -> Iterator[str]:
         """Bring everything up to date; yields a line on each thing: what was done with it, or that it is there.

@@ -6,6 +6,7 @@ import builtins
 import contextlib
 import os
 import re
+import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -213,7 +214,7 @@ def _without_retries(spec: PipelineSpec) -> None:
 @contextlib.contextmanager
 def _exclusive(store_uri: str) -> Iterator[None]:
     """Hold the lease of a store, for the steps too."""
-    with held(Store(store_uri), f"afterclick run, process {os.getpid()}"):
+    with held(Store(store_uri), f"afterclick run {uuid.uuid4().hex[:8]}, process {os.getpid()}"):
         os.environ[HELD_BY] = str(os.getpid())
         try:
             yield

@@ -24,6 +24,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Their fixtures take longer than their tests: one worker makes them once.
 _ON_ONE_WORKER = (
     "tests/k8s/test_on_cluster.py",
+    "tests/unit/common/test_lease.py",
+    "tests/unit/common/test_object_store.py",
     "tests/pipelines/test_end_to_end.py",
     "tests/unit/export/test_single_file.py",
     "tests/unit/serve/",

@@ -32,11 +32,13 @@ class KfpApi:
         host: Its address.
         objects: What it holds, by kind.
         changes: Every request that changed something.
+        tokens: What clients showed of themselves.
     """
 
     host: str = ""
     objects: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {kind: [] for kind in _IDS})
     changes: list[str] = field(default_factory=list)
+    tokens: set[str] = field(default_factory=set)
 
     def add(self, kind: str, values: dict[str, Any]) -> dict[str, Any]:
         made = {**values, _IDS[kind]: f"{kind}-{sum(map(len, self.objects.values())) + len(self.changes)}"}
@@ -82,6 +84,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer({})
 
     def _target(self) -> tuple[str, list[str], dict[str, str]]:
+        self.api.tokens |= {self.headers["Authorization"] or ""}
         url = urlsplit(self.path)
         path = url.path.removeprefix(_PREFIX).split("/")
         kind = "versions" if path[-1] == "versions" else path[0]
@@ -100,11 +103,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def kfp_api() -> Iterator[KfpApi]:
+def kfp_api(host: str = "127.0.0.1") -> Iterator[KfpApi]:
     """A server for as long as the block lasts."""
     api = KfpApi()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"api": api}))
-    api.host = f"http://127.0.0.1:{server.server_port}"
+    server = ThreadingHTTPServer((host, 0), type("Handler", (_Handler,), {"api": api}))
+    api.host = f"http://{host}:{server.server_port}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield api

@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from s3fs import S3FileSystem
+
 BUCKET = "models"
 _CONTROL = "/control"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "tests", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -113,6 +115,8 @@ def s3_server(host: str = "127.0.0.1") -> Iterator[S3Server]:
     command = [sys.executable, "-m", "tests.s3", host]
     # A name of a Service, with dots, is not a bucket.
     environment = {**os.environ, "S3_IGNORE_SUBDOMAIN_BUCKETNAME": "true"}
+    # A client of this process keeps the address of the server before.
+    S3FileSystem.clear_instance_cache()
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
@@ -123,6 +127,7 @@ def s3_server(host: str = "127.0.0.1") -> Iterator[S3Server]:
             yield server
         finally:
             process.kill()
+            S3FileSystem.clear_instance_cache()
 
 
 def main() -> None:

@@ -9,6 +9,9 @@ import onnxruntime
 from components.common.errors import InputError
 from components.version.manifest import ONNX_INPUTS, ONNX_OUTPUT
 
+# It would look for a place to keep an id of this machine in, which pods do not have.
+onnxruntime.disable_telemetry_events()
+
 GPU_PROVIDER = "CUDAExecutionProvider"
 _DRIVER = Path("/proc/driver/nvidia/version")
 

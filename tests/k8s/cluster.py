@@ -6,6 +6,7 @@ import functools
 import subprocess
 
 import pytest
+import yaml
 
 NAMESPACE = "afterclick-test"
 
@@ -15,6 +16,12 @@ def kubectl(*arguments: str, given: str | None = None) -> str:
     found = subprocess.run(["kubectl", *arguments], input=given, capture_output=True, text=True, check=False)
     assert found.returncode == 0, f"kubectl {' '.join(arguments)}: {found.stderr}"
     return found.stdout
+
+
+def address_for_pods() -> str:
+    """The address by which pods reach this machine: the API server of a cluster on it listens there, too."""
+    config = yaml.safe_load(kubectl("config", "view", "--minify", "-o", "yaml"))
+    return config["clusters"][0]["cluster"]["server"].partition("://")[2].partition(":")[0]
 
 
 @functools.cache

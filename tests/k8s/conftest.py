@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.k8s.cluster import NAMESPACE, kubectl
+from tests.k8s.cluster import NAMESPACE, address_for_pods, kubectl
 from tests.s3 import S3Server, s3_server
 
 IMAGES = ("localhost/afterclick/beam:0.1.0", "localhost/afterclick/train:0.1.0")
@@ -49,10 +49,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="session")
 def node_store(images: None) -> Iterator[S3Server]:
     """A store on the address of this machine that pods reach."""
-    # The API server of a cluster on this machine listens on the address of the pods' bridge.
-    config = yaml.safe_load(kubectl("config", "view", "--minify", "-o", "yaml"))
-    address = config["clusters"][0]["cluster"]["server"].partition("://")[2].partition(":")[0]
-    with s3_server(address) as server, pytest.MonkeyPatch.context() as patch:
+    with s3_server(address_for_pods()) as server, pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment.items():
             patch.setenv(name, value)
         yield server

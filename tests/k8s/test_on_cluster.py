@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +25,8 @@ from pipelines.config import RunConfig, load_config
 from pipelines.resources import StepResources
 from pipelines.train_jobs import RUNTIME, TrainJob, run_train_job
 from tests.conftest import small_values, write_config
-from tests.k8s.cluster import NAMESPACE, kubectl, needs_cluster
+from tests.k8s.cluster import NAMESPACE, address_for_pods, kubectl, needs_cluster
+from tests.kfp_api import kfp_api
 from tests.s3 import BUCKET
 
 pytestmark = [needs_cluster, pytest.mark.kubernetes]
@@ -48,24 +48,28 @@ def joined_on_cluster(namespace: str, config: RunConfig) -> tuple[Store, str]:
     store = Store(f"s3://{BUCKET}/cluster")
     config_uri = config.write(store)
     code = f"from pipelines.work import prepare; prepare({(store.root, config_uri, 'run-1')!r}, 'batch', {AS_OF!r})"
-    job = next(item for item in yaml.safe_load_all(Path("k8s/base/deploy-job.yaml").read_text()))
-    job["metadata"] = {"name": "prepare-examples", "namespace": namespace}
-    pod = job["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
-    container |= {"image": BEAM, "command": ["python", "-c", code], "env": []}
-    container["envFrom"] = [{"secretRef": {"name": "afterclick-store"}}]
-    container["resources"] = {"requests": {"cpu": "100m", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "3Gi"}}
-    container["volumeMounts"] = [{"name": "scratch", "mountPath": "/tmp"}]
-    pod["volumes"] = [{"name": "scratch", "emptyDir": {}}]
-    # Whoever it runs as.
-    pod["securityContext"] |= {"runAsUser": 12345, "runAsGroup": 23456}
-    job["spec"]["backoffLimit"] = 0
-    kubectl("apply", "-f", "-", given=yaml.safe_dump(job))
-    wait_for(lambda: any(state(namespace, "job/prepare-examples", kind) for kind in ("Complete", "Failed")), 240)
-    logs = kubectl("-n", namespace, "logs", "job/prepare-examples")
-    assert state(namespace, "job/prepare-examples", "Complete"), logs
+    logs = run_job(namespace, "prepare-examples", command=["python", "-c", code])
     assert "schema holds" in logs
     return store, config_uri
+
+
+def run_job(namespace: str, name: str, **changes: Any) -> str:
+    """Run the deploy Job's pod, changed, as a user that its image does not know; returns what it printed."""
+    kubectl("-n", namespace, "delete", "job", "afterclick-deploy", "--ignore-not-found")
+    overlay = yaml.safe_load_all(kubectl("kustomize", "k8s/overlays/test"))
+    job = next(item for item in overlay if item["kind"] == "Job")
+    job["metadata"] = {"name": name, "namespace": namespace}
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    container |= {"image": BEAM, **changes}
+    container["resources"] = {"requests": {"cpu": "100m", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "3Gi"}}
+    pod["securityContext"] |= {"runAsUser": 12345, "runAsGroup": 23456}
+    job["spec"] |= {"backoffLimit": 0, "suspend": False}
+    kubectl("apply", "-f", "-", given=yaml.safe_dump(job))
+    wait_for(lambda: any(state(namespace, f"job/{name}", kind) for kind in ("Complete", "Failed")), 240)
+    logs = kubectl("-n", namespace, "logs", f"job/{name}")
+    assert state(namespace, f"job/{name}", "Complete"), logs
+    return logs
 
 
 def state(namespace: str, name: str, kind: str) -> bool:
@@ -125,6 +129,20 @@ def test_two_nodes_train_what_one_process_trains_though_a_pod_is_killed(joined_o
     models = [TrainedRanker.load(place, "control", days[-1]).model.state_dict() for place in (store, alone)]
     for name, value in models[0].items():
         torch.testing.assert_close(value, models[1][name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_deploy_job_installs_pipelines_and_schedule(namespace):
+    with kfp_api(address_for_pods()) as api:
+        token = "/var/run/secrets/kubeflow/pipelines/token"
+        values = {
+            "AFTERCLICK_STORE": f"s3://{BUCKET}/deployed",
+            "KF_PIPELINES_ENDPOINT": api.host,
+            "KF_PIPELINES_SA_TOKEN_PATH": token,
+        }
+        printed = run_job(namespace, "deploy", env=[{"name": name, "value": text} for name, text in values.items()])
+    assert "schedule afterclick-daily: made" in printed and "run afterclick-batch: started" in printed
+    assert len(api.objects["versions"]) == 2 and len(api.objects["runs"]) == 1
+    assert api.tokens and all(shown.startswith("Bearer ey") for shown in api.tokens)
 
 
 @pytest.mark.parametrize(

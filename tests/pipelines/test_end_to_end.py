@@ -22,6 +22,7 @@ from components.common.ledger import read_ledger
 from components.common.releases import read_pointer
 from pipelines.config import load_config
 from tests.conftest import small_values, write_config
+from tests.s3 import BUCKET, s3_server
 from tests.serving import free_port
 
 AFTERCLICK = [sys.executable, "-m", "cli.main"]
@@ -29,11 +30,11 @@ AFTERCLICK = [sys.executable, "-m", "cli.main"]
 OPEN_GATE = {"min_gain_percent": -100.0, "max_objective_loss_percent": 100.0}
 
 
-def afterclick(*arguments: str, expect: int = 0) -> str:
+def afterclick(*arguments: str, expect: int = 0, cwd: Path | None = None) -> str:
     """Run the command line; returns what it printed."""
-    found = subprocess.run(
-        [*AFTERCLICK, *arguments], capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"}
-    )
+    environment = {**os.environ, "COLUMNS": "200"}
+    command = [*AFTERCLICK, *arguments]
+    found = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=cwd)
     assert found.returncode == expect, found.stdout + found.stderr
     return found.stdout + found.stderr
 
@@ -85,6 +86,27 @@ def test_blessed_candidate_is_published(published):
     assert [day.day for day in store.finished_days("batch")] == [11]
     assert [day.day for day in store.finished_days("daily")] == [11, 12]
     assert Path(store.newest_report()).stat().st_size > 1_000_000
+
+
+def test_store_on_s3_that_fails_now_and_then_holds_the_same(published, tmp_path, monkeypatch):
+    """Throttled, answered with errors, done but not answered: ledger and versions are those of a local store."""
+    store, config, _ = published
+    with s3_server() as server:
+        server.restart_counts(fail_share=0.02)
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        remote = Store(f"s3://{BUCKET}/shops/a store")
+        run = ("run", "-c", config, "-s", remote.root, "--max-days", "1")
+        afterclick(*run, cwd=tmp_path)
+        assert [name for name in server.counts() if name.split()[1] in ("500", "503")]
+        server.restart_counts()
+        assert "nothing is due" in afterclick(*run, cwd=tmp_path)
+        folder = storage.join_uri(remote.root, "ledger")
+        held = {f"ledger/{path}": storage.read_bytes(f"{folder}/{path}") for path in storage.list_tree(folder)}
+        assert len(held) == 3 and held.items() <= ledger_bytes(store).items()
+        assert set(remote.versions()) < set(store.versions())
+        shown = json.loads(afterclick("show", "-s", remote.root, "--json"))
+        assert shown["channels"]["CURRENT"]["version"] in store.versions()
 
 
 def test_pipeline_outputs_tell_published_from_blocked(published, tmp_path):
