@@ -80,7 +80,7 @@ images:  ## the container images, with docker or buildah; infra/docker/build.sh 
 sbom: images  ## what is in each image, as CycloneDX, in build/images
 	@ls build/images/*.cdx.json
 
-## render and check every overlay; with KUBECONFIG, ask that cluster, too
+k8s-check: $(VENV)/.dev  ## render and check every overlay; with KUBECONFIG, ask that cluster, too
 	$(BIN)/python -m pytest -q tests/k8s/test_manifests.py
 
 soak: $(VENV)/.dev  ## sixty daily runs with kills, late deliveries, a full disk and a diverging arm; 30 minutes
