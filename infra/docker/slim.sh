@@ -33,6 +33,6 @@ fi
 if [[ ! -d nvidia ]]; then
   rm -rf torch/include onnxruntime/capi/libonnxruntime_providers_{cuda,tensorrt}.so
 fi
-# Pods cannot write beside the sources. Checked by nothing, since builders may change times; some sources are for newer
-# Pythons and fail.
-"$environment/bin/python" -m compileall -qq --invalidation-mode unchecked-hash "$environment/lib" || true
+# Pods cannot write beside the sources. Anew, and checked by nothing, since copying from stage to stage changes times;
+# some sources are for newer Pythons and fail.
+"$environment/bin/python" -m compileall -f -qq --invalidation-mode unchecked-hash "$environment/lib" || true

@@ -26,6 +26,10 @@ LABEL org.opencontainers.image.title="afterclick-train" org.opencontainers.image
 # The base's own pip, which the environment does not use.
 RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3.11/site-packages/* /usr/local/lib/python3.11/ensurepip \
     /usr/lib/python3.11/ensurepip /usr/share/python-wheels
+# Triton compiles its driver's module with a C compiler at the first kernel, on a GPU; nothing else here needs one.
+ARG LOCK=gpu.lock
+RUN [ "$LOCK" != gpu.lock ] || (apt-get update -qq && apt-get install -qq --yes --no-install-recommends gcc libc6-dev \
+    >/dev/null && rm -rf /var/lib/apt/lists/*)
 COPY --from=build /opt/afterclick /opt/afterclick
 # Any user may run it: home is a folder that pods mount, and a name needs no entry in /etc/passwd.
 ENV PATH=/opt/afterclick/bin:$PATH HOME=/tmp USER=afterclick PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
