@@ -92,7 +92,7 @@ bench-gpu: $(VENV)/.dev  ## the tests and the embedding benchmark that need a GP
 	@$(BIN)/python -W ignore -m tests.benchmarks.train_gpu
 
 lock:  ## resolve requirements/*.lock again
-	requirements/lock.sh
+	@TORCH_CPU_INDEX="$(TORCH_CPU_INDEX)" requirements/lock.sh
 
 clean:  ## delete the environment and the demo's files
 	rm -rf $(VENV) build $(DEMO_STORE)
