@@ -179,3 +179,23 @@ def test_values_that_are_sections_are_not_printed():
     with pytest.raises(InputError) as raised:
         GateConfig.parse({"min_calibration": 2.0}, "gate")
     assert "{" not in str(raised.value)
+
+
+def test_configuration_may_say_only_what_differs_from_another(tmp_path):
+    write_config(tmp_path / "base.yaml", small_values())
+    own = {"extends": "base.yaml", "gate": {"num_days": 9}, "cluster": {"accelerator": "cpu"}}
+    loaded, base = (
+        load_config(str(path)) for path in (write_config(tmp_path / "own.yaml", own), tmp_path / "base.yaml")
+    )
+    assert loaded.gate == base.gate.model_copy(update={"num_days": 9})
+    assert loaded.arms == base.arms and loaded.cluster.of_step("train-days").gpus == 0
+    shipped = load_config(str(write_config(tmp_path / "shipped.yaml", {"extends": "simulator"})))
+    assert shipped == load_config("simulator")
+
+
+def test_what_a_configuration_extends_is_looked_at(tmp_path):
+    write_config(tmp_path / "own.yaml", {"extends": "simulator"})
+    with pytest.raises(InputError, match="extends: own.yaml extends another configuration itself; name that one"):
+        load_config(str(write_config(tmp_path / "third.yaml", {"extends": "own.yaml"})))
+    with pytest.raises(InputError, match="absent.yaml: no such configuration file"):
+        load_config(str(write_config(tmp_path / "fourth.yaml", {"extends": "absent.yaml"})))
