@@ -160,8 +160,9 @@ class _Soak:
         before = {pipeline: self.store.finished_days(pipeline) for pipeline in (BATCH, DAILY)}
         as_of = config.schedule.first_day + timedelta(days=config.schedule.num_batch_days + NUM_DAYS + 8)
         try:
-            for pipeline, outputs in run_schedule(config, self.store.root, as_of, number):
-                self.counts["taken_twice"] += date.fromisoformat(outputs["event_date"]) in before[pipeline]
+            for pipeline, outcome in run_schedule(config, self.store.root, as_of, number):
+                assert outcome is not None, "what is run is due"
+                self.counts["taken_twice"] += outcome.event_date in before[pipeline]
         except StepFailed as error:
             print(f"{self.folder.name} {number}: {error}", flush=True)
             self.counts["disk_full"] += "File too large" in str(error) and self.store.root in str(error)
