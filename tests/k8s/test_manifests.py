@@ -18,6 +18,7 @@ from pipelines.compile import compile_pipelines, uploaded_name
 from pipelines.config import load_config
 from pipelines.resources import VERSION
 from tests.k8s.cluster import needs_cluster
+from tests.k8s.schemas import closed
 
 OVERLAYS = sorted(path.name for path in Path("k8s/overlays").iterdir())
 CRDS = Path("../shared/crds")
@@ -88,24 +89,6 @@ def test_pipelines_are_objects_of_kubernetes_too(tmp_path):
             (file,) = CRDS.glob(f"*_{item['kind'].lower()}s.yaml")
             schema = yaml.safe_load(file.read_text())["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
             jsonschema.validate(item, closed(schema))
-
-
-def closed(schema: Any) -> Any:
-    """A schema that refuses fields that it does not name."""
-    if isinstance(schema, list):
-        return [closed(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    narrow = {key: closed(value) for key, value in schema.items()}
-    if (
-        "properties" in schema
-        and not schema.get("x-kubernetes-preserve-unknown-fields")
-        and schema.get("type") == "object"
-    ):
-        narrow.setdefault("additionalProperties", False)
-        if set(schema["properties"]) >= {"apiVersion", "kind", "metadata"}:
-            narrow["properties"]["metadata"] = {"type": "object"}
-    return narrow
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

@@ -10,6 +10,7 @@ import yaml
 
 from pipelines.cluster import ClusterConfig
 from pipelines.train_jobs import TrainJob, job_name
+from tests.k8s.schemas import closed
 
 CRD = Path("../shared/crds/trainer.kubeflow.org_trainjobs.yaml")
 CLUSTER = ClusterConfig.model_validate(
@@ -48,7 +49,11 @@ def test_body_says_what_the_step_was_given():
 @pytest.mark.skipif(not CRD.exists(), reason="the schemas of the custom resources are not beside the repository")
 def test_body_fits_the_schema():
     (version,) = yaml.safe_load(CRD.read_text())["spec"]["versions"]
-    jsonschema.validate(train_job().body, version["schema"]["openAPIV3Schema"])
+    schema, body = closed(version["schema"]["openAPIV3Schema"]), train_job().body
+    jsonschema.validate(body, schema)
+    body["spec"]["trainer"]["numNode"] = body["spec"]["trainer"].pop("numNodes")
+    with pytest.raises(jsonschema.ValidationError, match="numNode"):
+        jsonschema.validate(body, schema)
 
 
 def test_names_are_such_as_pods_can_have():
