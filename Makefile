@@ -58,9 +58,10 @@ bench-join: $(VENV)/.dev  ## the join against DuckDB on 10 million impressions, 
 bench-evaluate: $(VENV)/.dev  ## judging five million rows: time and peak memory; and what comparing digests adds to reading
 	@$(BIN)/python -W ignore -m tests.benchmarks.evaluate
 
-bench-train: $(VENV)/.dev  ## embedding tables and their optimizers on two million rows, about five minutes
+bench-train: $(VENV)/.dev  ## embedding tables and their optimizers on two million rows, and checkpoints of several processes, seven minutes
 	@$(BIN)/python -W ignore -m tests.benchmarks.train 2>/dev/null
 	@AFTERCLICK_PROGRESS_SECONDS=100000 $(BIN)/python -W ignore -m tests.benchmarks.train_loader 2>/dev/null | grep '^train'
+	@$(BIN)/python -W ignore -m tests.benchmarks.train_checkpoints 2>/dev/null
 
 bench-train-peers: build/peers/.installed  ## whole steps against three other libraries, and peak memory, about eight minutes
 	@mkdir -p build/bench

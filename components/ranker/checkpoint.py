@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
+from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
 import numpy as np
-import safetensors.torch
 import torch
 
+from components.common.digests import digest_json
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.lineage import Lineage
@@ -19,6 +23,9 @@ from components.ranker.config import ModelConfig
 from components.ranker.dataset import ExampleSet
 from components.ranker.prediction import predict
 from components.ranker.ranker import Ranker
+from components.tables.shard_layout import HeldRows
+from components.tables.state_files import read_state
+from components.tables.table_model import TABLES_WEIGHT
 
 MODEL_FILE = "model.safetensors"
 
@@ -48,13 +55,36 @@ class CheckpointManifest(Manifest):
 
     @property
     def checkpoint_digest(self) -> str:
-        """What names the checkpoint: the digest of its model file."""
-        return next(entry.sha256 for entry in self.files if entry.name == MODEL_FILE)
+        """What names the checkpoint: the digest of its model file, or of several together."""
+        stem = PurePosixPath(MODEL_FILE).stem
+        digests = [entry.sha256 for entry in self.files if PurePosixPath(entry.name).stem.partition("-")[0] == stem]
+        return digests[0] if len(digests) == 1 else digest_json(digests)
 
 
 def find_checkpoint(store: Store, arm: str, through: date) -> CheckpointManifest | None:
     """The description of an arm's checkpoint after a day, or None."""
     return find_manifest(store.checkpoint(arm, through), CheckpointManifest)
+
+
+def load_weights(model: Ranker, uri: str, read: Callable[[str], bytes], held: HeldRows) -> None:
+    """Take over the weights of a directory whose files `read` gives, of the tables' rows those held.
+
+    Raises:
+        InputError: If they are those of another recipe.
+    """
+    with fitting(uri):
+        model.load_state_dict(read_state(read, MODEL_FILE, TABLES_WEIGHT.__eq__, held, model.state_dict()))
+
+
+@contextmanager
+def fitting(uri: str) -> Iterator[None]:
+    """Tensors of a checkpoint are taken over; those of another recipe are an InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise InputError(f"{uri}: does not fit its recipe: {' '.join(str(error).split())}") from error
 
 
 @dataclass(frozen=True)
@@ -78,12 +108,8 @@ class TrainedRanker:
         """
         uri = store.checkpoint(arm, through)
         checkpoint = read_manifest(uri, CheckpointManifest)
-        weights = verified_bytes(uri, checkpoint, MODEL_FILE)
         model = Ranker(checkpoint.features, checkpoint.model)
-        try:
-            model.load_state_dict(safetensors.torch.load(weights))
-        except RuntimeError as error:
-            raise InputError(f"{uri}: does not fit its recipe: {' '.join(str(error).split())}") from error
+        load_weights(model, uri, partial(verified_bytes, uri, checkpoint), HeldRows.alone(checkpoint.features))
         return cls(model.eval(), checkpoint)
 
     @property

@@ -19,6 +19,7 @@ from components.ranker.feature_processing import DenseNormalizer, Moments
 from components.ranker.heads import Heads
 from components.ranker.sequence import SequenceEncoder
 from components.tables.embeddings import Embeddings
+from components.tables.shard_layout import HeldRows
 from components.tables.table_model import TableModel
 
 
@@ -88,10 +89,10 @@ class Ranker(TableModel):
 
     net: RankerNet
 
-    def __init__(self, features: FeatureConfig, config: ModelConfig) -> None:
-        """Make both parts."""
+    def __init__(self, features: FeatureConfig, config: ModelConfig, held: HeldRows | None = None) -> None:
+        """Make both parts; given `held`, of the tables only those rows."""
         super().__init__()
-        self.embeddings = Embeddings(features, config.embedding_dim, config.embedding_init)
+        self.embeddings = Embeddings(features, config.embedding_dim, config.embedding_init, held)
         self.net = RankerNet(features, config)
 
     def forward(self, batch: Batch) -> Tensor:

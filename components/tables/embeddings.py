@@ -13,6 +13,7 @@ from components.features.feature_list import FeatureConfig
 from components.tables import memory
 from components.tables.look_ups import KeyLayout
 from components.tables.rows import DistinctRows, RowGradients, merge
+from components.tables.shard_layout import HeldRows
 
 _BLOCK_ROWS = 65_536
 
@@ -40,17 +41,35 @@ class Embeddings(nn.Module):
     weight: nn.Parameter
     group: distributed.ProcessGroup | None = None
 
-    def __init__(self, features: FeatureConfig, dim: int, deviation: float) -> None:
-        """Make one table per entry of `features.tables`, with rows of `dim` numbers drawn from N(0, `deviation`^2)."""
+    def __init__(self, features: FeatureConfig, dim: int, deviation: float, held: HeldRows | None = None) -> None:
+        """Make one table per entry of `features.tables`, with rows of `dim` numbers drawn from N(0, `deviation`^2).
+
+        Given `held`, only those rows are made, with the same values, for `ShardedEmbeddings` to take over.
+        """
         super().__init__()
         self.layout, self.deviation = KeyLayout(features), deviation
         self.table_rows, self.first_rows = self.layout.table_rows, self.layout.first_rows
-        self.weight = nn.Parameter(memory.zeros(sum(self.table_rows.values()), dim))
+        num_rows = sum(self.table_rows.values()) if held is None else held.num_rows
+        self.weight = nn.Parameter(memory.zeros(num_rows, dim))
         self.trains_rows = False
         self.look_ups: list[LookUp] = []
-        with torch.no_grad():
+        if not self.weight.is_meta:
+            self._draw(held)
+
+    @torch.no_grad()
+    def _draw(self, held: HeldRows | None) -> None:
+        """Draw all rows, table by table, from torch's generator, and keep those held."""
+        if held is None:
             for table in self.tables().values():
                 table.normal_(std=self.deviation)
+            return
+        for name, first_row in self.first_rows.items():
+            num_rows = self.table_rows[name]
+            # torch draws 16 numbers at a time: so cut, the blocks are what it draws for the whole table.
+            starts = [*range(0, max(num_rows - 16, 1), _BLOCK_ROWS)]
+            for start, stop in zip(starts, [*starts[1:], num_rows], strict=True):
+                drawn = torch.empty(stop - start, self.weight.shape[1]).normal_(std=self.deviation)
+                held.put(self.weight, drawn, first_row + start)
 
     def forward(self, sparse: KeyedJaggedTensor) -> tuple[Tensor, Tensor, Tensor]:
         """Look up a batch; gives what `KeyLayout.arrange` gives."""

@@ -21,7 +21,7 @@ def _libc() -> ctypes.CDLL | None:
     return ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-def zeros(*shape: int, device: torch.device | str = "cpu") -> Tensor:
+def zeros(*shape: int, device: torch.device | str | None = None) -> Tensor:
     """A float32 tensor of zeros, on huge pages where the system has them.
 
     Memory is taken when it is first written to. Rows at random places of gigabytes miss the processor's address cache

@@ -12,7 +12,7 @@ from components.tables.config import OptimizerConfig
 from components.tables.lazy_adam import LazyAdam
 from components.tables.row_optimizer import RowOptimizer
 from components.tables.rowwise_adagrad import RowwiseAdagrad
-from components.tables.table_model import TableModel
+from components.tables.table_model import TABLES_WEIGHT, TableModel
 
 _State: TypeAlias = dict[str, Tensor]
 TABLES_PREFIX = "tables/"
@@ -105,6 +105,12 @@ class ModelOptimizer:
         if self.tables is not None:
             state |= {TABLES_PREFIX + key: value for key, value in self.tables.state_tensors().items()}
         return state
+
+    def is_by_row(self, name: str) -> bool:
+        """Whether a tensor of `state_tensors` has an entry for each row of the tables."""
+        if self.tables is not None:
+            return name.removeprefix(TABLES_PREFIX) in self.tables.row_state
+        return name.startswith(f"{TABLES_WEIGHT}/") and not name.endswith("/step")
 
     def load_state_tensors(self, state: _State) -> None:
         """Take over `state_tensors` of the same recipe."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 
+from components.common import storage
 from components.common.errors import InputError
+from components.common.manifests import M, Manifest, describe_file, finish_directory, verify_files
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,59 @@ class Process:
         values = [value]
         distributed.broadcast_object_list(values)
         return values[0]
+
+    def gathered(self, value: Any) -> list[Any]:
+        """What each process has, by rank; all processes at once."""
+        values = [value] * self.share.world_size
+        if not self.is_alone:
+            distributed.all_gather_object(values, value)
+        return values
+
+    def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite tensors with those of the first process; all processes at once."""
+        if not self.is_alone:
+            for tensor in tensors:
+                distributed.broadcast(tensor.detach(), 0)
+
+    def write_artifact(self, uri: str, manifest: M, write_files: Callable[[str], Iterable[str]]) -> M | None:
+        """Fill a directory with what all processes write, and describe it; all processes at once.
+
+        Args:
+            uri: The directory, on a filesystem that all share.
+            manifest: Its description, without its files.
+            write_files: Writes files of its own into the directory that it is given; returns their names.
+
+        Returns:
+            The manifest as written, on the first process; None on the others.
+        """
+        with storage.new_directory(uri) if self.is_first else nullcontext() as made:
+            folder = self.agreed(made)
+            written = [*write_files(folder)]
+            sizes = storage.list_sizes(folder)
+            files = self.gathered([describe_file(folder, name, sizes[name]) for name in written])
+            if not self.is_first:
+                return None
+            return finish_directory(folder, manifest, sorted(chain(*files), key=lambda entry: entry.name))
+
+    def verify_files(self, uri: str, manifest: Manifest) -> None:
+        """Compare every file with its digest, each process some of them; all processes at once.
+
+        Raises:
+            InputError: On all processes, naming the first file that is absent or differs.
+        """
+        problem, share = None, self.share
+        names = tuple(entry.name for entry in manifest.files[share.rank :: share.world_size])
+        try:
+            if names:
+                verify_files(uri, manifest, names)
+        except InputError as error:
+            problem = str(error)
+        problems = [found for found in self.gathered(problem) if found is not None]
+        if problems:
+            raise InputError(problems[0])
+
+
+ALONE = Process(torch.device("cpu"))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -38,8 +39,9 @@ from components.common.errors import InputError
 from components.features.feature_list import FeatureConfig
 from components.tables.config import ShardingConfig
 from components.tables.embeddings import Embeddings, redraw_rows
-from components.tables.row_exchange import RowExchange, Shard, ShardLayout
+from components.tables.row_exchange import RowExchange
 from components.tables.rows import DistinctRows, RowGradients, merge
+from components.tables.shard_layout import HeldRows, Shard, ShardLayout
 from components.tables.table_model import TableModel
 
 _Inputs: TypeAlias = tuple[Tensor, Tensor, Tensor]
@@ -73,21 +75,18 @@ class ShardedEmbeddings(ShardedModule[Tensor, Tensor, _Inputs, ShardedLookUp]):
     Attributes:
         weight: The local rows in their global order, shape (rows, dim); updated outside of autograd.
         table_rows: How many of them belong to each table.
-        shards: Who holds which rows.
+        held: Who holds which rows.
         group: The processes.
     """
 
-    def __init__(self, module: Embeddings, shards: ShardLayout, env: ShardingEnv, device: torch.device) -> None:
-        """Take this process's rows out of all tables."""
+    def __init__(self, module: Embeddings, held: HeldRows, device: torch.device) -> None:
+        """Take over the rows that the module was made with."""
         super().__init__()
-        assert env.process_group is not None
-        self.shards, self.group, self._rank = shards, env.process_group, env.rank
+        assert held.group is not None and len(module.weight) == held.num_rows
+        self.held, self.group = held, held.group
         self.layout, self.deviation = module.layout, module.deviation
-        self.table_rows = dict.fromkeys(module.table_rows, 0)
-        for shard in shards.of_rank(self._rank):
-            self.table_rows[shard.table] += shard.num_rows
-        local = shards.take(module.weight.detach(), self._rank)
-        self.weight = nn.Parameter(local.to(device), requires_grad=False)
+        self.table_rows = held.table_rows(module.table_rows)
+        self.weight = nn.Parameter(module.weight.detach().to(device), requires_grad=False)
         self.trains_rows = False
         self.look_ups: list[ShardedLookUp] = []
 
@@ -108,7 +107,7 @@ class ShardedEmbeddings(ShardedModule[Tensor, Tensor, _Inputs, ShardedLookUp]):
     def _exchange(self, sparse: KeyedJaggedTensor) -> RowExchange:
         # Only a batch that does not count has weights: `Batch.uncounted`.
         counts = sparse.weights_or_none() is None
-        return RowExchange(self.layout.rows(sparse), counts, self.shards, self.group)
+        return RowExchange(self.layout.rows(sparse), counts, self.held.shards, self.group)
 
     def compute(self, ctx: ShardedLookUp, dist_input: Tensor) -> Tensor:
         """Look local rows up, (r,) to (r, dim)."""
@@ -146,14 +145,14 @@ class ShardedEmbeddings(ShardedModule[Tensor, Tensor, _Inputs, ShardedLookUp]):
 
     def row_counts(self, sparse: KeyedJaggedTensor) -> tuple[Tensor, Tensor]:
         """Local rows that a batch looks up which all processes have whole, and how often; int64, shape (u,) each."""
-        ranks, places = self.shards.owners(self.layout.rows(sparse))
-        distinct = DistinctRows.of(places[ranks == self._rank])
+        ranks, places = self.held.shards.owners(self.layout.rows(sparse))
+        distinct = DistinctRows.of(places[ranks == self.held.rank])
         return distinct.rows, distinct.counts
 
     def redraw(self, rows: Tensor, seed: tuple[int, ...]) -> None:
         """Draw some local rows anew, to the values that one process would draw; bool, shape (local rows,)."""
         start = 0
-        for shard in self.shards.of_rank(self._rank):
+        for shard in self.held.shards.of_rank(self.held.rank):
             part = slice(start, start + shard.num_rows)
             redraw_rows(self.weight[part], rows[part], shard.first_row, self.deviation, seed)
             start += shard.num_rows
@@ -198,16 +197,22 @@ class EmbeddingsSharder(ModuleSharder[Embeddings]):
     ) -> ShardedEmbeddings:
         """Follow a plan."""
         where = device or torch.device("cpu")
-        return ShardedEmbeddings(module, ShardLayout(planned_shards(params, module.first_rows), where), env, where)
+        return ShardedEmbeddings(module, planned_rows(params, module.first_rows, env.process_group, where), where)
 
 
-def planned_shards(plan: EmbeddingModuleShardingPlan, first_rows: dict[str, int]) -> list[Shard]:
-    """The shards of a plan; `first_rows` says where each table begins in the weight."""
-    return [
+def planned_rows(
+    plan: EmbeddingModuleShardingPlan,
+    first_rows: dict[str, int],
+    group: distributed.ProcessGroup | None,
+    device: torch.device,
+) -> HeldRows:
+    """This process's rows by a plan; `first_rows` says where each table begins in the weight."""
+    shards = [
         Shard(first_rows[table] + part.shard_offsets[0], part.shard_sizes[0], part.placement.rank(), table)
         for table, planned in plan.items()
         for part in planned.sharding_spec.shards
     ]
+    return HeldRows(ShardLayout(shards, device), distributed.get_rank(group), group)
 
 
 def plan_lines(parallel: DistributedModelParallel) -> list[str]:
@@ -220,15 +225,19 @@ def plan_lines(parallel: DistributedModelParallel) -> list[str]:
 
 
 def shard(
-    model: TableModel, features: FeatureConfig, batch_size: int, config: ShardingConfig, device: torch.device
+    make: Callable[[HeldRows | None], TableModel],
+    features: FeatureConfig,
+    batch_size: int,
+    config: ShardingConfig,
+    device: torch.device,
 ) -> DistributedModelParallel:
-    """Spread the tables over the default group's processes, and copy the net to each; all processes at once.
+    """Make a model with its tables spread over the default group's processes, and a copy of the net on each.
 
-    The net's weights and its normalisation are those of rank 0; each process takes the rows of its own `model`, so
-    these must be equal everywhere.
+    No process ever has all rows. All processes at once; the net's weights, though not its normalisation, are those of
+    rank 0.
 
     Args:
-        model: With its weights as training starts; its tables are replaced by shards.
+        make: Makes the model with some rows of its tables, or all; what it draws must be the same everywhere.
         features: Its feature list.
         batch_size: Examples of each process's part of a batch.
         config: How tables may be spread.
@@ -249,10 +258,12 @@ def shard(
         stats=[],
     )
     sharders = [EmbeddingsSharder(config.kinds)]
-    plan = _plan_together(planner, model, sharders)
-    # TorchRec has DistributedDataParallel copy rank 0's parameters, but not its buffers.
-    for buffer in model.net.to(device).buffers():
-        distributed.broadcast(buffer, 0)
+    with torch.device("meta"):
+        shape = make(None)
+    plan = _plan_together(planner, shape, sharders)
+    tables, first_rows = plan.plan["embeddings"], shape.embeddings.first_rows
+    assert isinstance(tables, EmbeddingModuleShardingPlan)
+    model = make(planned_rows(tables, first_rows, distributed.group.WORLD, torch.device("cpu")))
     return DistributedModelParallel(model, device=device, plan=plan, sharders=sharders)
 
 

@@ -6,6 +6,8 @@ from torch import nn
 
 from components.tables.embeddings import Embeddings
 
+TABLES_WEIGHT = "embeddings.weight"
+
 
 class TableModel(nn.Module):
     """A net behind embedding tables.

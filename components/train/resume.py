@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 
@@ -13,11 +14,10 @@ from components.common import storage
 from components.common.digests import canonical_json
 from components.common.errors import InputError
 from components.common.layout import Store
-from components.common.manifests import Manifest, Origin, find_manifest, verify_files, write_artifact
+from components.common.manifests import Manifest, Origin, find_manifest, verified_bytes
 from components.common.progress import log_line
-from components.tables.processes import Process
 from components.train.trainer import Trainer
-from components.train.training_state import TrainingState, read_tensors, write_tensors
+from components.train.training_state import TrainingState
 
 _PROGRESS_FILE = "progress.json"
 _STEPS_BETWEEN_AGREEMENTS = 20
@@ -54,12 +54,15 @@ class ResumePointManifest(Manifest):
     best: bool
 
 
+_Point: TypeAlias = tuple[str, ResumePointManifest]
+
+
 class ResumePoints:
     """The points of one run: weights, optimizer, loss curves and position in the data."""
 
-    def __init__(self, store: Store, state: TrainingState, origin: Origin, process: Process) -> None:
+    def __init__(self, store: Store, state: TrainingState, origin: Origin) -> None:
         """Points of a run whose checkpoint will have this origin."""
-        self._state, self._config, self._process = state, state.config.execution, process
+        self._state, self._config, self._process = state, state.config.execution, state.process
         self._origin = origin
         self._root = store.resume_points(state.lineage.arm, state.lineage.trained_through)
         self._saved_at, self._steps = time.monotonic(), 0
@@ -75,20 +78,20 @@ class ResumePoints:
 
     def save(self, trainer: Trainer, position: Position, best: bool = False) -> None:
         """Write a point, and delete older ones; the newest that is marked as best stays; all processes at once."""
-        self._saved_at, tensors = time.monotonic(), self._state.tensors()
-        if tensors is None:
-            return
-        curve = trainer.curve
+        self._saved_at, curve = time.monotonic(), trainer.curve
         progress = {"position": vars(position), "step": trainer.step}
         progress |= {"points": curve.points, "num_batches": curve.num_batches, "sums": curve.sums.tolist()}
 
-        def write(folder: str) -> None:
-            write_tensors(folder, *tensors)
-            storage.write_bytes(storage.join_uri(folder, _PROGRESS_FILE), canonical_json(progress))
+        def write(folder: str) -> Iterator[str]:
+            yield from self._state.write(folder)
+            if self._process.is_first:
+                storage.write_bytes(storage.join_uri(folder, _PROGRESS_FILE), canonical_json(progress))
+                yield _PROGRESS_FILE
 
         uri = storage.join_uri(self._root, f"step={trainer.step:09d}")
-        write_artifact(uri, ResumePointManifest(origin=self._origin, best=best), write)
-        self._prune(uri)
+        self._process.write_artifact(uri, ResumePointManifest(origin=self._origin, best=best), write)
+        if self._process.is_first:
+            self._prune(uri)
 
     def load(self, trainer: Trainer) -> Position | None:
         """Take over the newest point; None when this run has none; all processes at once.
@@ -97,36 +100,36 @@ class ResumePoints:
         """
         if self._process.is_first:
             storage.remove_unfinished(self._root)
-        uri = self._process.agreed(self._newest() if self._process.is_first else None)
-        return self._take_over(uri, trainer) if uri else None
+        newest = self._newest()
+        return self._take_over(*newest, trainer) if newest else None
 
     def go_back_to_best(self, trainer: Trainer) -> Position:
         """Take over the newest best point, and delete those after it; all processes at once."""
-        uri = self._process.agreed(self._newest(best=True) if self._process.is_first else None)
-        if uri is None:
+        best = self._newest(best=True)
+        if best is None:
             raise InputError(f"{self._root}: the best point so far is damaged or gone; run the training again")
-        position = self._take_over(uri, trainer)
+        position = self._take_over(*best, trainer)
         if self._process.is_first:
             for later, _ in self._points():
-                if later > uri:
+                if later > best[0]:
                     storage.remove(later)
         return position
 
-    def _newest(self, best: bool = False) -> str | None:
-        for uri, manifest in reversed(self._points()):
+    def _newest(self, best: bool = False) -> _Point | None:
+        for uri, manifest in reversed(self._process.agreed(self._points() if self._process.is_first else None)):
             if best and not manifest.best:
                 continue
             try:
-                verify_files(uri, manifest)
+                self._process.verify_files(uri, manifest)
             except InputError as error:
                 log_line("train", f"{error}; going on from the point before it")
                 continue
-            return uri
+            return uri, manifest
         return None
 
-    def _take_over(self, uri: str, trainer: Trainer) -> Position:
-        read_tensors(uri, self._state)
-        progress = json.loads(storage.read_bytes(storage.join_uri(uri, _PROGRESS_FILE)))
+    def _take_over(self, uri: str, manifest: ResumePointManifest, trainer: Trainer) -> Position:
+        self._state.read(uri, manifest)
+        progress = json.loads(verified_bytes(uri, manifest, _PROGRESS_FILE))
         trainer.step, curve = progress["step"], trainer.curve
         curve.points, curve.num_batches = progress["points"], progress["num_batches"]
         curve.sums = torch.tensor(progress["sums"], dtype=torch.float64)
@@ -138,7 +141,7 @@ class ResumePoints:
         if self._process.is_first:
             storage.remove(self._root)
 
-    def _points(self) -> list[tuple[str, ResumePointManifest]]:
+    def _points(self) -> list[_Point]:
         """This run's points, oldest first; those of other inputs or settings are of no use, and deleted."""
         points = []
         for name in storage.list_names(self._root):

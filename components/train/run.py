@@ -70,14 +70,15 @@ def train_batch(store_uri: str, arm: str, features: FeatureConfig, config: Train
         if done:
             return done
         torch.set_num_threads(config.num_threads)
-        state = new_state(features, config, lineage)
+        memory.reuse_buffers()
+        state = new_state(features, config, lineage, process)
         positives = torch.zeros(len(OBJECTIVE_NAMES))
-        state.model.net.fit(_counted(stream.parts(), positives))
+        state.fit(_counted(stream.parts(), positives))
         _leave_out(state, positives)
         phases = [Phase(stream, config.epochs)]
         if more:
             phases = [Phase(stream, config.epochs, concatenate([*last.parts()])), Phase(last, 1)]
-        return _train(store, state, phases, origin, process)
+        return _train(store, state, phases, origin)
 
 
 def train_day(
@@ -110,11 +111,12 @@ def train_day(
         if done:
             return done
         torch.set_num_threads(config.num_threads)
-        state, digest = load_state(store, arm, before)
+        memory.reuse_buffers()
+        state, digest = load_state(store, arm, before, process, config.execution)
         _check_warm_start(state, features, config, manifests[0], store.checkpoint(arm, before))
         state.config = config
         state.lineage = Lineage(**{**state.lineage.model_dump(), "parent": digest, "trained_through": day})
-        return _train(store, state, [Phase(stream, 1)], origin, process)
+        return _train(store, state, [Phase(stream, 1)], origin)
 
 
 def _open(
@@ -181,14 +183,12 @@ def _check_warm_start(
         )
 
 
-def _train(store: Store, state: TrainingState, phases: list[Phase], origin: Origin, process: Process) -> str:
-    config, lineage = state.config, state.lineage
-    memory.reuse_buffers()
-    state.spread(process)
-    points = ResumePoints(store, state, origin, process)
+def _train(store: Store, state: TrainingState, phases: list[Phase], origin: Origin) -> str:
+    config, lineage, process = state.config, state.lineage, state.process
+    points = ResumePoints(store, state, origin)
     shown = config.execution.tensorboard and process.is_first
     events = EventLog(store.tensorboard(lineage.arm, lineage.trained_through) if shown else None)
-    run = TrainingRun(state, phases, points, events, process)
+    run = TrainingRun(state, phases, points, events)
     run.run()
     state.lineage = Lineage(**{**lineage.model_dump(), "step": run.trainer.step})
     curves = {LOSS_CURVE_FILE: run.trainer.curve.points}

@@ -10,7 +10,6 @@ import torch
 from components.common.progress import log_line
 from components.features.objectives import OBJECTIVE_NAMES
 from components.ranker.dataset import ExampleSet
-from components.tables.processes import Process
 from components.train.curves import boundary_jumps, unseen_losses
 from components.train.event_log import EventLog
 from components.train.loader import ExampleStream
@@ -37,13 +36,11 @@ class Phase:
 class TrainingRun:
     """Trains a state through its phases; `run` after a kill ends with the same bits as without it."""
 
-    def __init__(
-        self, state: TrainingState, phases: list[Phase], points: ResumePoints, events: EventLog, process: Process
-    ) -> None:
+    def __init__(self, state: TrainingState, phases: list[Phase], points: ResumePoints, events: EventLog) -> None:
         """Train `state` in place."""
         config = state.config.without(state.lineage.left_out)
         self.trainer = Trainer(state.model, state.optimizer, config, state.title, state.lineage.step, state.parallel)
-        self._process = process
+        self._process = state.process
         self.position = Position()
         self._config, self._title, self._phases = config, state.title, phases
         self._points, self._events = points, events

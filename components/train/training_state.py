@@ -1,30 +1,34 @@
-"""Training state as safetensors, written aside and moved into place."""
+"""A model in training: its making, and its checkpoints."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
+from itertools import chain
 from typing import Any
 
-import safetensors.torch
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 from torchrec.distributed import DistributedModelParallel
 
 from components.common import storage
 from components.common.digests import canonical_json
-from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.lineage import Lineage
-from components.common.manifests import Origin, read_manifest, verify_files, write_artifact
+from components.common.manifests import Manifest, Origin, read_manifest, verified_bytes
 from components.features.feature_list import FeatureConfig
-from components.ranker.checkpoint import MODEL_FILE, CheckpointManifest
+from components.ranker.checkpoint import MODEL_FILE, CheckpointManifest, fitting, load_weights
+from components.ranker.dataset import ExampleSet
 from components.ranker.ranker import Ranker
 from components.tables.optimizer import ModelOptimizer
-from components.tables.processes import Process
-from components.tables.sharded_state import gather_state, local_state
+from components.tables.processes import ALONE, Process
+from components.tables.shard_layout import HeldRows
 from components.tables.sharding import shard
-from components.train.config import TrainConfig
+from components.tables.state_files import read_state, write_state
+from components.tables.table_model import TABLES_WEIGHT
+from components.train.config import ExecutionConfig, TrainConfig
 
 _OPTIMIZER_FILE = "optimizer.safetensors"
 
@@ -34,11 +38,12 @@ class TrainingState:
     """A model in training.
 
     Attributes:
-        model: The ranker.
+        model: The ranker; over several processes, with this one's rows of the tables.
         optimizer: Its optimizer.
         features: Its feature list.
         config: Its recipe.
         lineage: Where it comes from.
+        process: This one of those that train it.
         parallel: What spreads the ranker over processes, or None.
     """
 
@@ -47,6 +52,7 @@ class TrainingState:
     features: FeatureConfig
     config: TrainConfig
     lineage: Lineage
+    process: Process = ALONE
     parallel: DistributedModelParallel | None = None
 
     @property
@@ -54,64 +60,91 @@ class TrainingState:
         """How progress and logs name the run."""
         return f"train {self.lineage.arm}"
 
-    def spread(self, process: Process) -> None:
-        """Move to the process's device; over several processes, spread the tables; all of them at once.
+    @property
+    def held(self) -> HeldRows:
+        """The rows that this process holds."""
+        return HeldRows.alone(self.features) if self.parallel is None else self.parallel.module.embeddings.held
+
+    def fit(self, parts: Iterable[ExampleSet]) -> None:
+        """Fit what the net takes from its examples before training; all processes at once."""
+        self.model.net.fit(parts)
+        self.process.copy_from_first(self.model.net.state_dict().values())
+
+    def write(self, folder: str) -> list[str]:
+        """Write weights and optimizer as files; returns the names of this process's; all processes at once."""
+        return [
+            *write_state(folder, MODEL_FILE, self.model.state_dict(), TABLES_WEIGHT.__eq__, self.held),
+            *write_state(folder, _OPTIMIZER_FILE, self.optimizer.state_tensors(), self.optimizer.is_by_row, self.held),
+        ]
+
+    def read(self, uri: str, manifest: Manifest) -> None:
+        """Take over what `write` wrote for the same recipe, in whatever number of processes.
 
         Raises:
-            InputError: If the tables do not fit, or the recipe's optimizer moves all rows at every step.
+            InputError: If a file is damaged, or it was another recipe.
         """
-        if process.is_alone and process.device == self.model.embeddings.weight.device:
-            return
-        before = self.optimizer.state_tensors()
-        if process.is_alone:
-            self.model.to(process.device)
-        else:
-            part = self.config.batch_size // process.share.world_size
-            self.parallel = shard(self.model, self.features, part, self.config.execution.sharding, process.device)
-            self.model = self.parallel.module
-        self.optimizer = ModelOptimizer(self.model, self.config.optimizer)
-        self.load_optimizer(before)
+        read = partial(verified_bytes, uri, manifest)
+        load_weights(self.model, uri, read, self.held)
+        with fitting(uri):
+            own, by_row = self.optimizer.state_tensors(), self.optimizer.is_by_row
+            self.optimizer.load_state_tensors(read_state(read, _OPTIMIZER_FILE, by_row, self.held, own))
 
-    def load_optimizer(self, tensors: dict[str, Tensor]) -> None:
-        """Take over the optimizer's state, of all rows."""
-        if self.parallel is not None:
-            tensors = local_state(tensors, self.optimizer, self.parallel.module.embeddings)
-        self.optimizer.load_state_tensors(tensors)
+    def check_finite(self) -> None:
+        """Check the weights, which no loss has seen since the last update; all processes at once.
 
-    def load_model(self, tensors: dict[str, Tensor]) -> None:
-        """Take over the model's weights, of all rows."""
-        if self.parallel is not None:
-            embeddings = self.parallel.module.embeddings
-            name = "embeddings.weight"
-            tensors = {**tensors, name: embeddings.shards.take(tensors[name], distributed.get_rank())}
-        self.model.load_state_dict(tensors)
-
-    def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]] | None:
-        """The model's and the optimizer's, of all rows; only on the first process; all processes at once."""
-        if self.parallel is not None:
-            return gather_state(self.parallel, self.optimizer)
-        return self.model.state_dict(), self.optimizer.state_tensors()
+        Raises:
+            FloatingPointError: On all processes, naming the weights with numbers that are not finite.
+        """
+        weights = self.model.state_dict()
+        own = [name for name, value in weights.items() if value.is_floating_point() and not _is_finite(value)]
+        damaged = sorted({*chain(*self.process.gathered(own))})
+        if damaged:
+            raise FloatingPointError(
+                f"{self.title}: {len(damaged)} weights such as {', '.join(damaged[:3])} are not finite after the last "
+                "update; lower optimizer.learning_rate or set optimizer.max_gradient_norm"
+            )
 
 
-def new_state(features: FeatureConfig, config: TrainConfig, lineage: Lineage) -> TrainingState:
-    """A freshly initialised model, the same for the same seed."""
-    torch.manual_seed(config.seed)
-    model = Ranker(features, config.model)
-    return TrainingState(model, ModelOptimizer(model, config.optimizer), features, config, lineage)
+def new_state(
+    features: FeatureConfig, config: TrainConfig, lineage: Lineage, process: Process = ALONE
+) -> TrainingState:
+    """A freshly initialised model, the same for the same seed in any number of processes; all of them at once.
+
+    Raises:
+        InputError: If the tables do not fit, or the recipe's optimizer moves all rows at every step.
+    """
+
+    def make(held: HeldRows | None) -> Ranker:
+        torch.manual_seed(config.seed)
+        return Ranker(features, config.model, held)
+
+    parallel = None
+    if process.is_alone:
+        model = make(None).to(process.device)
+    else:
+        part = config.batch_size // process.share.world_size
+        parallel = shard(make, features, part, config.execution.sharding, process.device)
+        model = parallel.module
+    return TrainingState(model, ModelOptimizer(model, config.optimizer), features, config, lineage, process, parallel)
 
 
-def load_state(store: Store, arm: str, through: date) -> tuple[TrainingState, str]:
-    """Load an arm's training state after a day, and the checkpoint's digest.
+def load_state(
+    store: Store, arm: str, through: date, process: Process = ALONE, execution: ExecutionConfig | None = None
+) -> tuple[TrainingState, str]:
+    """Load an arm's training state after a day, and the checkpoint's digest; all processes at once.
+
+    `execution` says how it goes on: a checkpoint does not know how it was made.
 
     Raises:
         InputError: If the checkpoint is absent, damaged, or does not fit its own recipe.
     """
     uri = store.checkpoint(arm, through)
     checkpoint = read_manifest(uri, CheckpointManifest)
-    verify_files(uri, checkpoint)
     config = TrainConfig.parse(checkpoint.recipe, f"{uri}: recipe")
-    state = new_state(checkpoint.features, config, checkpoint.lineage)
-    read_tensors(uri, state)
+    if execution is not None:
+        config = config.model_copy(update={"execution": execution})
+    state = new_state(checkpoint.features, config, checkpoint.lineage, process)
+    state.read(uri, checkpoint)
     return state, checkpoint.checkpoint_digest
 
 
@@ -120,17 +153,15 @@ def write_checkpoint(
 ) -> CheckpointManifest | None:
     """Write a checkpoint, with `curves` as files of points; `tests` is what the manifest says of the tests.
 
-    Over several processes all take part, the first one writes, and the others get None.
+    Over several processes all take part, and those but the first get None.
     """
-    tensors = state.tensors()
-    if tensors is None:
-        return None
-    check_finite(tensors[0], state.title)
+    state.check_finite()
 
-    def write(folder: str) -> None:
-        write_tensors(folder, *tensors)
-        for name, points in curves.items():
+    def write(folder: str) -> Iterator[str]:
+        yield from state.write(folder)
+        for name, points in curves.items() if state.process.is_first else ():
             storage.write_bytes(storage.join_uri(folder, name), canonical_json(points))
+            yield name
 
     manifest = CheckpointManifest(
         origin=origin,
@@ -141,40 +172,11 @@ def write_checkpoint(
         lineage=state.lineage,
         **tests,
     )
-    return write_artifact(store.checkpoint(state.lineage.arm, state.lineage.trained_through), manifest, write)
+    uri = store.checkpoint(state.lineage.arm, state.lineage.trained_through)
+    return state.process.write_artifact(uri, manifest, write)
 
 
-def check_finite(weights: dict[str, Tensor], title: str) -> None:
-    """Check a model's weights, which no loss has seen since the last update.
-
-    Raises:
-        FloatingPointError: Naming the weights with numbers that are not finite.
-    """
-    damaged = [name for name, values in weights.items() if values.is_floating_point() and not values.isfinite().all()]
-    if damaged:
-        raise FloatingPointError(
-            f"{title}: {len(damaged)} weights such as {', '.join(damaged[:3])} are not finite after the last update; "
-            "lower optimizer.learning_rate or set optimizer.max_gradient_norm"
-        )
-
-
-def write_tensors(uri: str, model: dict[str, Tensor], optimizer: dict[str, Tensor]) -> None:
-    """Write the weights and the optimizer's state as safetensors."""
-    for name, tensors in ((MODEL_FILE, model), (_OPTIMIZER_FILE, optimizer)):
-        content = safetensors.torch.save({key: value.cpu().contiguous() for key, value in tensors.items()})
-        storage.write_bytes(storage.join_uri(uri, name), content)
-
-
-def read_tensors(uri: str, state: TrainingState) -> None:
-    """Take over what `write_tensors` wrote for the same recipe.
-
-    Raises:
-        InputError: If it was another recipe.
-    """
-    weights = safetensors.torch.load(storage.read_bytes(storage.join_uri(uri, MODEL_FILE)))
-    try:
-        state.load_model(weights)
-    except RuntimeError as error:
-        raise InputError(f"{uri}: does not fit its recipe: {' '.join(str(error).split())}") from error
-    moments = safetensors.torch.load(storage.read_bytes(storage.join_uri(uri, _OPTIMIZER_FILE)))
-    state.load_optimizer(moments)
+def _is_finite(values: Tensor) -> bool:
+    """Whether all numbers are; in runs of rows, since torch makes copies on the way."""
+    runs = values.split(2**16) if values.dim() else (values,)
+    return all(bool(run.isfinite().all()) for run in runs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import date
+from typing import Any
 
 import torch
 
@@ -16,8 +17,8 @@ DIVERGING = "AFTERCLICK_SOAK_DIVERGING"
 _load_state = run.load_state
 
 
-def _load_diverging_state(store: Store, arm: str, through: date) -> tuple[TrainingState, str]:
-    state, digest = _load_state(store, arm, through)
+def _load_diverging_state(store: Store, arm: str, through: date, *how: Any) -> tuple[TrainingState, str]:
+    state, digest = _load_state(store, arm, through, *how)
     if os.environ.get(DIVERGING) == arm:
         with torch.no_grad():
             next(state.model.net.parameters()).fill_(float("inf"))

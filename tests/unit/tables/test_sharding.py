@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import distributed, multiprocessing
 
@@ -18,12 +20,13 @@ from components.ranker.config import ModelConfig
 from components.ranker.feature_processing import Moments
 from components.ranker.ranker import Ranker
 from components.tables.config import OptimizerConfig, ShardingConfig
-from components.tables.embeddings import redraw_rows
 from components.tables.optimizer import ModelOptimizer
-from components.tables.row_exchange import Shard, ShardLayout
-from components.tables.sharded_state import gather_state, local_state
+from components.tables.processes import Process, Share
+from components.tables.shard_layout import HeldRows
 from components.tables.sharding import plan_lines, shard
 from components.tables.sparse_ids import make_sparse
+from components.tables.state_files import read_state, write_state
+from components.tables.table_model import TABLES_WEIGHT
 from components.train.trainer import sharded_loss
 
 WORLD_SIZE, BATCH_SIZE, STEPS = 2, 64, 100
@@ -35,9 +38,7 @@ PARTS = (slice(0, 40), slice(40, BATCH_SIZE))
 FEATURES = FeatureConfig.parse(
     {
         "categorical": [
-            {"name": "user_id", "num_rows": 501},
-            {"name": "item_id", "num_rows": 200},
-            {"name": "surface", "num_rows": 3},
+            {"name": name, "num_rows": rows} for name, rows in (("user_id", 501), ("item_id", 200), ("surface", 3))
         ],
         "sequence": {"length": 5, "entities": ["item_id"], "action_types": ["click"]},
         "counts": {"entities": ["item_id"], "action_types": ["click"], "windows_days": [7]},
@@ -74,17 +75,20 @@ def batch_of(step, rows=slice(None)):
     return Batch(make_sparse(FEATURES, *ids), dense[rows], labels[rows], masks[rows])
 
 
+def made(held=None):
+    torch.manual_seed(0)
+    return Ranker(FEATURES, MODEL, held)
+
+
 class OneProcess:
     """A ranker with all tables."""
 
     def __init__(self, checkpoint=None):
-        torch.manual_seed(0)
-        self.model = Ranker(FEATURES, MODEL)
+        self.model = made()
         self.model.net.normalize.fit(Moments.of(batch_of(0).dense))
         self.optimizer = ModelOptimizer(self.model, OPTIMIZER)
         if checkpoint is not None:
-            self.model.load_state_dict(checkpoint[0])
-            self.optimizer.load_state_tensors(checkpoint[1])
+            self.load(checkpoint)
 
     def train(self, first, last):
         """Losses of the steps."""
@@ -101,10 +105,27 @@ class OneProcess:
     def loss(self, step):
         return self.model.loss(batch_of(step), WEIGHTS)
 
-    def checkpoint(self):
-        """Copies of the model's and the optimizer's tensors."""
-        states = (self.model.state_dict(), self.optimizer.state_tensors())
-        return tuple({name: value.clone() for name, value in state.items()} for state in states)
+    @property
+    def held(self):
+        return HeldRows.alone(FEATURES)
+
+    def checkpoint(self, folder):
+        """Write the model's and the optimizer's tensors."""
+        os.makedirs(folder, exist_ok=True)
+        write_state(str(folder), "model.safetensors", self.model.state_dict(), TABLES_WEIGHT.__eq__, self.held)
+        moments = self.optimizer.state_tensors()
+        write_state(str(folder), "optimizer.safetensors", moments, self.optimizer.is_by_row, self.held)
+        return folder
+
+    def load(self, folder):
+        def read(name):
+            return Path(folder, name).read_bytes()
+
+        weights, moments = self.model.state_dict(), self.optimizer.state_tensors()
+        weights = read_state(read, "model.safetensors", TABLES_WEIGHT.__eq__, self.held, weights)
+        moments = read_state(read, "optimizer.safetensors", self.optimizer.is_by_row, self.held, moments)
+        self.model.load_state_dict(weights)
+        self.optimizer.load_state_tensors(moments)
 
     def evaluate(self, step):
         """Logits of this process's rows."""
@@ -117,25 +138,22 @@ class TwoProcesses(OneProcess):
     """A ranker with this process's part of the tables."""
 
     def __init__(self, kind, checkpoint=None):
-        torch.manual_seed(0)
-        model = Ranker(FEATURES, MODEL)
+        self.parallel = shard(made, FEATURES, BATCH_SIZE // WORLD_SIZE, ShardingConfig(kinds=(kind,)), CPU)
+        self.model, rank = self.parallel.module, distributed.get_rank()
         # The net of rank 0 counts, with what it was fitted on.
-        model.net.normalize.fit(Moments.of(batch_of(distributed.get_rank()).dense))
-        model.net.wide.bias.data += distributed.get_rank()
-        if checkpoint is not None:
-            model.load_state_dict(checkpoint[0])
-        self.parallel = shard(model, FEATURES, BATCH_SIZE // WORLD_SIZE, ShardingConfig(kinds=(kind,)), CPU)
-        self.model = self.parallel.module
+        self.model.net.normalize.fit(Moments.of(batch_of(rank).dense))
+        self.model.net.wide.bias.data += rank
+        Process(CPU, Share(rank, WORLD_SIZE)).copy_from_first(self.model.net.state_dict().values())
         self.optimizer = ModelOptimizer(self.model, OPTIMIZER)
         if checkpoint is not None:
-            self.optimizer.load_state_tensors(local_state(checkpoint[1], self.optimizer, self.model.embeddings))
+            self.load(checkpoint)
+
+    @property
+    def held(self):
+        return self.model.embeddings.held
 
     def loss(self, step):
         return sharded_loss(self.parallel, batch_of(step, PARTS[distributed.get_rank()]), WEIGHTS)
-
-    def checkpoint(self):
-        state = gather_state(self.parallel, self.optimizer)
-        return state and tuple({name: value.clone() for name, value in part.items()} for part in state)
 
     def evaluate(self, step):
         self.parallel.eval()
@@ -149,69 +167,87 @@ def train_in_part(rank, folder):
     logging.disable(logging.WARNING)
     options = {"rank": rank, "world_size": WORLD_SIZE}
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", **options)
-    half = torch.load(f"{folder}/half.pt")
     for kind in KINDS:
         run = TwoProcesses(kind)
         found = {"plan": plan_lines(run.parallel), "held": len(run.model.embeddings.weight)}
         found["losses"] = run.train(0, STEPS // 2)
-        found["half"] = run.checkpoint()
+        run.checkpoint(f"{folder}/{kind}-half")
         found["losses"] = torch.cat([found["losses"], run.train(STEPS // 2, STEPS)])
-        found["end"], found["logits"] = run.checkpoint(), run.evaluate(STEPS)
+        run.checkpoint(f"{folder}/{kind}-end")
+        found["logits"] = run.evaluate(STEPS)
         found["row_counts"] = run.model.embeddings.row_counts(batch_of(STEPS).sparse)
         run.optimizer.start_epoch(1, seed=3)
-        found["redrawn"] = run.checkpoint()
-        resumed = TwoProcesses(kind, half)
+        run.checkpoint(f"{folder}/{kind}-redrawn")
+        resumed = TwoProcesses(kind, f"{folder}/one-half")
         resumed.train(STEPS // 2, STEPS)
-        found["resumed"] = resumed.checkpoint()
+        resumed.checkpoint(f"{folder}/{kind}-resumed")
         torch.save(found, f"{folder}/{kind}{rank}.pt")
     try:
-        shard(Ranker(FEATURES, MODEL), FEATURES, BATCH_SIZE, ShardingConfig(memory_gib=1e-6), CPU)
+        shard(made, FEATURES, BATCH_SIZE, ShardingConfig(memory_gib=1e-6), CPU)
     except InputError as error:
         torch.save(str(error), f"{folder}/refused{rank}.pt")
     distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def one():
-    """One process: halfway, at the end, and after the next epoch's redraw."""
+def folder(tmp_path_factory):
+    """Where one process and two write their states: halfway, at the end, and after the next epoch's redraw."""
+    return tmp_path_factory.mktemp("sharding")
+
+
+@pytest.fixture(scope="module")
+def one(folder):
+    """What one process found."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     run = OneProcess()
-    found = {"losses": run.train(0, STEPS // 2), "half": run.checkpoint()}
+    found = {"losses": run.train(0, STEPS // 2)}
+    run.checkpoint(folder / "one-half")
     found["losses"] = torch.cat([found["losses"], run.train(STEPS // 2, STEPS)])
-    found["end"], found["logits"] = run.checkpoint(), run.evaluate(STEPS)
+    run.checkpoint(folder / "one-end")
+    found["logits"] = run.evaluate(STEPS)
     run.optimizer.start_epoch(1, seed=3)
-    found["redrawn"] = run.checkpoint()
+    run.checkpoint(folder / "one-redrawn")
     yield found
     torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
-def two(one, tmp_path_factory):
+def two(one, folder):
     """What both processes found, by kind and rank."""
-    folder = tmp_path_factory.mktemp("sharding")
-    torch.save(one["half"], folder / "half.pt")
     os.environ["OMP_NUM_THREADS"] = "1"
     multiprocessing.spawn(train_in_part, (str(folder),), WORLD_SIZE)
     found = {kind: [torch.load(folder / f"{kind}{rank}.pt") for rank in range(WORLD_SIZE)] for kind in KINDS}
     return found | {"refused": [torch.load(folder / f"refused{rank}.pt") for rank in range(WORLD_SIZE)]}
 
 
+def state_in(folder):
+    """All tensors of a state."""
+    return {
+        f"{path.stem}:{name}": value
+        for path in sorted(folder.iterdir())
+        for name, value in safetensors.torch.load(path.read_bytes()).items()
+    }
+
+
+WEIGHT = f"model:{TABLES_WEIGHT}"
+
+
 def assert_same(found, expected):
-    for part, whole in zip(found, expected, strict=True):
-        assert part.keys() == whole.keys()
-        for name, value in whole.items():
-            assert part[name].dtype == value.dtype, name
-            exact = {"rtol": 0, "atol": 0 if not value.is_floating_point() else 1e-5}
-            torch.testing.assert_close(part[name], value, **exact, msg=lambda text, name=name: f"{name}: {text}")
+    part, whole = state_in(found), state_in(expected)
+    assert {*part} == {*whole}
+    for name, value in whole.items():
+        assert part[name].dtype == value.dtype, name
+        exact = {"rtol": 0, "atol": 0 if not value.is_floating_point() else 1e-5}
+        torch.testing.assert_close(part[name], value, **exact, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_shards_train_as_one_process(one, two, kind):
+def test_shards_train_as_one_process(one, two, folder, kind):
     for rank in range(WORLD_SIZE):
         torch.testing.assert_close(two[kind][rank]["losses"], one["losses"], rtol=0, atol=1e-5)
-    assert_same(two[kind][0]["end"], one["end"])
-    moved = one["end"][0]["embeddings.weight"] - one["half"][0]["embeddings.weight"]
+    assert_same(folder / f"{kind}-end", folder / "one-end")
+    moved = state_in(folder / "one-end")[WEIGHT] - state_in(folder / "one-half")[WEIGHT]
     assert moved.abs().max() > 0.1
     logits = torch.cat([two[kind][rank]["logits"] for rank in range(WORLD_SIZE)])
     torch.testing.assert_close(logits, one["logits"], rtol=0, atol=1e-4)
@@ -228,21 +264,20 @@ def test_kinds_spread_differently(two):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_checkpoint_goes_on_in_another_number_of_processes(one, two, kind):
-    fewer = OneProcess(two[kind][0]["half"])
+def test_checkpoint_goes_on_in_another_number_of_processes(two, folder, kind, tmp_path):
+    fewer = OneProcess(folder / f"{kind}-half")
     fewer.train(STEPS // 2, STEPS)
-    assert_same(fewer.checkpoint(), one["end"])
-    assert_same(two[kind][0]["resumed"], one["end"])
+    assert_same(fewer.checkpoint(tmp_path / "fewer"), folder / "one-end")
+    assert_same(folder / f"{kind}-resumed", folder / "one-end")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_redrawn_rows_are_those_of_one_process(one, two, kind):
-    before, after = one["end"][0]["embeddings.weight"], one["redrawn"][0]["embeddings.weight"]
-    share = (before != after).any(dim=1).float().mean()
-    assert 0.2 < share < 0.9
-    assert_same(two[kind][0]["redrawn"], one["redrawn"])
+def test_redrawn_rows_are_those_of_one_process(two, folder, kind):
+    before, after = (state_in(folder / f"one-{name}")[WEIGHT] for name in ("end", "redrawn"))
     redrawn = (before != after).any(dim=1)
-    assert torch.equal(two[kind][0]["redrawn"][0]["embeddings.weight"][redrawn], after[redrawn])
+    assert 0.2 < redrawn.float().mean() < 0.9
+    assert_same(folder / f"{kind}-redrawn", folder / "one-redrawn")
+    assert torch.equal(state_in(folder / f"{kind}-redrawn")[WEIGHT][redrawn], after[redrawn])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -255,23 +290,3 @@ def test_each_process_counts_its_rows_of_all_look_ups(two, kind):
 
 def test_tables_that_do_not_fit_are_refused_everywhere(two):
     assert all("no sharding plan" in message for message in two["refused"])
-
-
-def test_redraw_is_the_same_in_parts():
-    whole, rows = torch.zeros(140_000, 2), torch.arange(140_000) % 3 > 0
-    redraw_rows(whole, rows, 0, 0.1, (3, 1))
-    parts = torch.zeros(140_000, 2)
-    for part in (slice(0, 65_000), slice(65_000, 65_001), slice(65_001, 140_000)):
-        redraw_rows(parts[part], rows[part], part.start, 0.1, (3, 1))
-    assert torch.equal(parts, whole) and not whole[~rows].any()
-    assert 0.099 < whole[rows].std() < 0.101 and len(whole[rows].unique(dim=0)) == rows.sum()
-
-
-def test_layout_finds_owners_past_empty_shards():
-    shards = [Shard(5, 2, 1, "b"), Shard(0, 3, 2, "a"), Shard(3, 0, 0, "a"), Shard(3, 2, 1, "a")]
-    layout = ShardLayout(shards, CPU)
-    ranks, places = layout.owners(torch.arange(7))
-    assert ranks.tolist() == [2, 2, 2, 1, 1, 1, 1]
-    assert places.tolist() == [0, 1, 2, 0, 1, 2, 3]
-    full = torch.arange(7)
-    assert layout.take(full, 1).tolist() == [3, 4, 5, 6] and layout.take(full, 0).tolist() == []

@@ -12,6 +12,7 @@ from components.common import storage
 from components.common.arms import ArmFailure, find_failure
 from components.common.layout import Store
 from components.common.ledger import find_row
+from components.common.lineage import Lineage
 from components.common.records import write_record
 from components.common.releases import Pointer
 from components.evaluate.run import evaluate_day
@@ -20,7 +21,7 @@ from components.ranker.checkpoint import find_checkpoint
 from components.schedule.run import pick_day
 from components.train.run import main_batch, main_days
 from components.train.training_run import TrainingRun
-from components.train.training_state import check_finite
+from components.train.training_state import new_state
 from tests.conftest import Deployment
 
 DIVERGING = {"optimizer": {"learning_rate": 1e30}}
@@ -91,11 +92,16 @@ def test_checkpoint_from_before_a_failure_is_not_scored(trained, tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
-def test_weights_are_looked_at_after_the_last_update(wrong):
+def test_weights_are_looked_at_after_the_last_update(joined, wrong):
     """No loss sees them any more."""
-    weights = {"net.a": torch.zeros(3), "net.b": torch.tensor([1.0, wrong]), "counts": torch.tensor([1, 2])}
-    with pytest.raises(FloatingPointError, match=r"1 weights such as net\.b are not finite after the last update"):
-        check_finite(weights, "train x")
+    day = joined.batch_days[0]
+    lineage = Lineage(arm="x", first_day=day, trained_through=day, parent="", step=0, negative_keep_rate=1.0)
+    state = new_state(joined.config.features, joined.config.arms.candidate, lineage)
+    state.check_finite()
+    with torch.no_grad():
+        state.model.net.wide.bias[0] = wrong
+    with pytest.raises(FloatingPointError, match=r"1 weights such as net\.wide\.bias are not finite after the last"):
+        state.check_finite()
 
 
 def test_no_checkpoint_is_written_of_weights_that_are_no_numbers(joined, tmp_path, monkeypatch):
