@@ -19,6 +19,7 @@ from components.common.manifests import read_manifest
 from components.common.releases import (
     ALARM_DAYS,
     DAILY,
+    PRETRAINING,
     PRODUCTION_CHANNEL,
     days_withheld,
     read_pointer,
@@ -66,7 +67,8 @@ class RunDisplay:
     def begin_run(self, pipeline: str, event_date: date) -> None:
         """Announce a run."""
         self._started = time.monotonic()
-        self._console.print(f"[bold]{pipeline} run, scoring {event_date}[/bold]", highlight=False)
+        what = f"window until {event_date}" if pipeline == PRETRAINING else f"scoring {event_date}"
+        self._console.print(f"[bold]{pipeline} run, {what}[/bold]", highlight=False)
 
     def end_run(self, pipeline: str, outcome: RunOutcome | None) -> None:
         """Say what a run did."""

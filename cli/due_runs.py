@@ -10,7 +10,7 @@ from cli.display import RunDisplay
 from cli.log_commands import check_first_run
 from components.common.days import parse_day, utc_today
 from components.common.layout import Store
-from components.common.releases import DAILY
+from components.common.releases import DAILY, PRETRAINING
 
 if TYPE_CHECKING:
     from pipelines.config import RunConfig
@@ -35,6 +35,21 @@ def run_due(config_name: str, store: str, as_of: str | None, max_days: int | Non
             count += 1
             display.end_run(pipeline, outcome)
     console.print(_rest(config, store, known_on, max_days, bool(count)), highlight=False)
+
+
+def pretrain_due(config_name: str, store: str, as_of: str | None) -> None:
+    """Pretrain tables if their window is due.
+
+    Raises:
+        InputError: If something in the configuration or the logs stops it, or a step fails.
+    """
+    from pipelines.config import load_config
+    from pipelines.local import pretrain
+
+    config = load_config(config_name)
+    with RunDisplay(console) as display:
+        pretrain(config, store, parse_day(as_of, "--as-of") if as_of else utc_today(), display.events)
+        display.end_run(PRETRAINING, None)
 
 
 def _rest(config: RunConfig, store: str, as_of: date, max_days: int | None, has_run: bool) -> str:

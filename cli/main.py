@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from cli import deploy_command, log_commands, schema_commands, serve
+from cli import deploy_command, log_commands, pretrained_tables, schema_commands, serve
 from cli.command import DEMO_STORE, ConfigOption, DebugOption, StoreOption, clear_errors, console, say
 from cli.display import ledger_table, summary_lines
 from cli.due_runs import run_due
@@ -271,6 +271,8 @@ def prune(
     say(f"prune.{'would_remove' if dry_run else 'removed'}: {len(chosen)}", f"prune.mb: {size / 1e6:.1f}")
 
 
+app.command()(pretrained_tables.pretrain)
+app.command()(pretrained_tables.neighbours)
 app.command()(serve.rollout)
 app.command()(log_commands.init)
 app.command()(log_commands.check)

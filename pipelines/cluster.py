@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from components.common.config import Config
-from pipelines.resources import STEPS, StepResources, Toleration
+from pipelines.resources import STEPS, TRAINING_STEPS, StepResources, Toleration
 
 # As Kubernetes writes them.
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|Ki|Mi|Gi|Ti)?$")]
@@ -47,6 +47,11 @@ class ClusterConfig(Config):
     daily_cron: str = Field(
         "0 0 * * * *", pattern=r"^\S+( \S+){5}$", description="when to look for a due day: six fields"
     )
+    pretraining_cron: str = Field(
+        "0 0 3 * * 0",
+        pattern=r"^\S+( \S+){5}$",
+        description="when to pretrain tables anew, if the section is there",
+    )
     service_account: Name | None = Field(None, description="of all pods, e.g. one with a role on the bucket")
     image_prefix: str = Field("", description="registry and path before the images' names, with a slash at the end")
     image_pull_secrets: tuple[Name, ...] = ()
@@ -65,9 +70,9 @@ class ClusterConfig(Config):
         unknown = sorted(set(self.steps) - set(STEPS))
         if unknown:
             raise ValueError(f"cluster.steps: {unknown[0]} is no step; there are {', '.join(STEPS)}")
-        many = [name for name, step in self.steps.items() if (step.nodes or 1) > 1 and not name.startswith("train-")]
+        many = [name for name, step in self.steps.items() if (step.nodes or 1) > 1 and name not in TRAINING_STEPS]
         if many:
-            raise ValueError(f"cluster.steps.{many[0]}.nodes: only train-batch and train-days take several nodes")
+            raise ValueError(f"cluster.steps.{many[0]}.nodes: only {', '.join(TRAINING_STEPS)} take several nodes")
         secret = [name for name in self.environment if any(word in name.upper() for word in _OF_SECRETS)]
         if secret:
             raise ValueError(

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kfp.compiler import Compiler
 from kfp.compiler.compiler_utils import KubernetesManifestOptions
+from kfp.dsl.graph_component import GraphComponent
 
 from components.common.digests import digest_bytes
 from components.common.ledger import ARMS
 from pipelines.cluster import DEFAULT_CLUSTER, ClusterConfig
+from pipelines.pretraining import pretraining
 from pipelines.training import batch_training, daily_training
 
-PIPELINES = {"batch_training": batch_training, "daily_training": daily_training}
+PIPELINES: dict[str, Callable[[ClusterConfig, Sequence[str]], GraphComponent]] = {
+    "batch_training": batch_training,
+    "daily_training": daily_training,
+    "pretraining": lambda cluster, arms: pretraining(cluster),
+}
 
 
 def uploaded_name(name: str) -> str:

@@ -21,6 +21,7 @@ from components.features.feature_list import FeatureConfig
 from components.features.objectives import DEFAULT_SERVED, ServedObjectives
 from components.gate.config import GateConfig
 from components.join.config import JoinConfig
+from components.pretrain.config import PretrainConfig
 from components.ranker.presets import MODELS, with_preset
 from components.schedule.config import ScheduleConfig
 from components.sources.config import CompleteJourneySource, FilesSource, SimulatorSource, SqlSource
@@ -58,11 +59,13 @@ class RunConfig(Config):
     gate: GateConfig = GateConfig()
     export: ExportConfig = ExportConfig()
     retention: RetentionConfig = RetentionConfig()
+    pretrain: PretrainConfig | None = Field(None, description="tables of ids on all engagement, to start arms from")
     cluster: ClusterConfig = ClusterConfig()
 
     @model_validator(mode="after")
     def _check_sections(self) -> RunConfig:
         self.features.check_against(self.dataset)
+        self._check_pretrained()
         if isinstance(self.source, FilesSource | SqlSource):
             for table, source in ((IMPRESSIONS, self.source.impressions), (ACTIONS, self.source.actions)):
                 unknown = sorted(set(source.columns) - {column.name for column in self.dataset.columns(table)})
@@ -73,6 +76,28 @@ class RunConfig(Config):
                 f"schedule.first_day = {self.schedule.first_day} is before dataset.first_day = {self.dataset.first_day}"
             )
         return self
+
+    def _check_pretrained(self) -> None:
+        pretrain = self.pretrain
+        if pretrain is not None:
+            pretrain.edges.check_against(self.dataset)
+            pretrain.check_against(self.features)
+        for arm, recipe in (("control", self.arms.control), ("candidate", self.arms.candidate)):
+            if recipe.pretrained is None:
+                continue
+            if pretrain is None:
+                raise ValueError(f"arms.{arm}.pretrained: there is no section pretrain; add it (docs/pretraining.md)")
+            unknown = sorted(set(recipe.pretrained.tables) - set(pretrain.trained_tables))
+            if unknown:
+                raise ValueError(
+                    f"arms.{arm}.pretrained.tables: {unknown[0]!r} is not among what is pretrained, "
+                    f"{list(pretrain.trained_tables)}; add a relation of it to pretrain.edges, and pretrain.graph"
+                )
+            if recipe.model.embedding_dim != pretrain.embedding_dim:
+                raise ValueError(
+                    f"pretrain.embedding_dim = {pretrain.embedding_dim}, arms.{arm}.model.embedding_dim = "
+                    f"{recipe.model.embedding_dim}; an arm starts from rows of its own length"
+                )
 
     def write(self, store: Store) -> str:
         """Write the resolved configuration into a store, for the steps to read; returns its address."""

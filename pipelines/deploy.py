@@ -19,11 +19,11 @@ from urllib3.exceptions import HTTPError
 from components.common.digests import digest_bytes
 from components.common.errors import InputError
 from components.common.layout import Store
-from components.common.releases import BATCH
+from components.common.releases import BATCH, PRETRAINING
 from pipelines.compile import compile_pipelines, uploaded_name
 from pipelines.config import RunConfig
 
-DAILY_SCHEDULE = "afterclick-daily"
+DAILY_SCHEDULE, PRETRAINING_SCHEDULE = "afterclick-daily", "afterclick-pretraining"
 FIRST_BATCH = "afterclick-batch"
 _PAGE = 100
 # Where a pod finds a token for Kubeflow Pipelines, which asks for one in multi-user mode.
@@ -81,9 +81,15 @@ class Deployment:
         versions = {}
         with tempfile.TemporaryDirectory() as folder:
             for path in compile_pipelines(Path(folder), cluster=self.config.cluster):
+                if path.stem == PRETRAINING and self.config.pretrain is None:
+                    continue
                 versions[path.stem], said = self._pipeline(path)
                 yield said
-        yield self._schedule(experiment_id, versions["daily_training"], parameters)
+        daily, cluster = versions["daily_training"], self.config.cluster
+        yield self._schedule(experiment_id, DAILY_SCHEDULE, daily, parameters, cluster.daily_cron)
+        weekly = versions.get(PRETRAINING)
+        if weekly is not None:
+            yield self._schedule(experiment_id, PRETRAINING_SCHEDULE, weekly, parameters, cluster.pretraining_cron)
         yield self._first_batch(experiment_id, versions["batch_training"], parameters)
 
     @property
@@ -119,26 +125,28 @@ class Deployment:
         uploaded = self.client.upload_pipeline_version(str(path), version_name, pipeline_id=pipeline_id)
         return (pipeline_id, uploaded.pipeline_version_id), said
 
-    def _schedule(self, experiment_id: str, version: tuple[str, str], parameters: dict[str, str]) -> str:
-        """The recurring run of daily training, made anew if anything in it is to be otherwise."""
+    def _schedule(
+        self, experiment_id: str, name: str, version: tuple[str, str], parameters: dict[str, str], cron: str
+    ) -> str:
+        """A recurring run, made anew if anything in it is to be otherwise."""
         cluster = self.config.cluster
         found = []
         if experiment_id:
             listed = self.client.list_recurring_runs(experiment_id=experiment_id, page_size=_PAGE).recurring_runs or []
-            found = [run for run in listed if run.display_name == DAILY_SCHEDULE]
-        wanted = (*version, parameters, cluster.daily_cron, cluster.service_account or "")
+            found = [run for run in listed if run.display_name == name]
+        wanted = (*version, parameters, cron, cluster.service_account or "")
         if len(found) == 1 and version[1] and _described(found[0]) == wanted:
-            return f"schedule {DAILY_SCHEDULE}: is there ({cluster.daily_cron})"
-        said = f"schedule {DAILY_SCHEDULE}: {'replaced' if found else 'made'} ({cluster.daily_cron})"
+            return f"schedule {name}: is there ({cron})"
+        said = f"schedule {name}: {'replaced' if found else 'made'} ({cron})"
         if self.dry_run:
             return said
         for run in found:
             self.client.delete_recurring_run(run.recurring_run_id)
         self.client.create_recurring_run(
             experiment_id,
-            DAILY_SCHEDULE,
+            name,
             description=f"Looks for a day that is due, in {self.store_uri}",
-            cron_expression=cluster.daily_cron,
+            cron_expression=cron,
             max_concurrency=1,
             # The pipeline itself takes the oldest day that no run has finished.
             no_catchup=True,

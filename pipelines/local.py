@@ -25,7 +25,7 @@ from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.lease import HELD_BY, held
 from components.common.progress import ERROR_PREFIX, LINE_PREFIX, PROGRESS_PREFIX, STEP_PREFIX
-from components.common.releases import BATCH, DAILY, read_blessing, read_publication
+from components.common.releases import BATCH, DAILY, PRETRAINING, read_blessing, read_publication
 from components.common.runs import RunOutcome, read_outcome
 from components.schedule.run import known_until, pick_batch, pick_day
 from pipelines.config import RunConfig
@@ -91,7 +91,7 @@ class _LogSink:
 def run_pipeline(
     pipeline: str, config: RunConfig, store_uri: str, as_of: date, events: RunEvents | None = None
 ) -> RunOutcome | None:
-    """Run `batch` or `daily` training once.
+    """Run `batch` or `daily` training, or `pretraining`, once.
 
     Args:
         pipeline: Which.
@@ -101,7 +101,7 @@ def run_pipeline(
         events: Hears what happens.
 
     Returns:
-        What the run did; None if nothing was due.
+        What the run did; None if nothing was due, or it was pretraining.
 
     Raises:
         StepFailed: With the step's name, its error and the log file.
@@ -116,10 +116,11 @@ def run_pipeline(
         warnings.simplefilter("ignore")
         from kfp import local
 
+        from pipelines.pretraining import pretraining
         from pipelines.training import batch_training, daily_training
 
         local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(workspace / "kfp"))
-        chosen = {BATCH: batch_training, DAILY: daily_training}[pipeline]()
+        chosen = {BATCH: batch_training, DAILY: daily_training, PRETRAINING: pretraining}[pipeline]()
         _without_retries(chosen.pipeline_spec)
         try:
             chosen(store_uri=store_uri, config_uri=config_uri, as_of=str(as_of))
@@ -163,7 +164,11 @@ def run_schedule(
             if is_over or not pick_day(store, config.dataset, config.schedule, as_of).due:
                 _judge_again(store, config, events)
         if not store.finished_days(BATCH):
-            scored = pick_batch(store, config.dataset, config.schedule, as_of).event_date
+            batch = pick_batch(store, config.dataset, config.schedule, as_of)
+            scored = batch.event_date
+            if _starts_pretrained(config) and not any(day <= batch.trained_through for day in store.pretrained_days()):
+                on_run(PRETRAINING, batch.trained_through)
+                run_pipeline(PRETRAINING, config, store_uri, _night(config, as_of, scored), events)
             on_run(BATCH, scored)
             yield BATCH, run_pipeline(BATCH, config, store_uri, _night(config, as_of, scored), events)
         while max_days is None or len(store.finished_days(DAILY)) < max_days:
@@ -172,6 +177,21 @@ def run_schedule(
                 return
             on_run(DAILY, due.event_date)
             yield DAILY, run_pipeline(DAILY, config, store_uri, _night(config, as_of, due.event_date), events)
+
+
+def _starts_pretrained(config: RunConfig) -> bool:
+    return any(arm.pretrained is not None for arm in (config.arms.control, config.arms.candidate))
+
+
+def pretrain(config: RunConfig, store_uri: str, as_of: date, events: RunEvents | None = None) -> None:
+    """Pretrain tables on the window that is due, if one is.
+
+    Raises:
+        InputError: If another process works on the same store, or a step fails.
+    """
+    known_on = known_until(config.source, config.dataset, as_of)
+    with _exclusive(store_uri):
+        run_pipeline(PRETRAINING, config, store_uri, known_on, events)
 
 
 def _judge_again(store: Store, config: RunConfig, events: RunEvents) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from kfp import kubernetes
-from kfp.dsl import PipelineTask
+from kfp.dsl import PipelineConfig, PipelineTask
 
 from pipelines.cluster import ClusterConfig
-from pipelines.resources import WATCHER, StepResources
+from pipelines.resources import TRAINING_STEPS, WATCHER, StepResources
 
 # By which the network policies of k8s/ know them.
 _LABELS = {"app.kubernetes.io/part-of": "afterclick", "app.kubernetes.io/component": "steps"}
@@ -16,7 +16,7 @@ def on_cluster(task: PipelineTask, cluster: ClusterConfig, display_name: str = "
     """Give a task what its component's row says, and what all pods of the cluster's runs get."""
     name = task.component_spec.name
     given = cluster.of_step(name)
-    if given.is_distributed and name.startswith("train-"):
+    if given.is_distributed and name in TRAINING_STEPS:
         given = WATCHER.model_copy(update={"timeout_minutes": given.timeout_minutes + given.start_minutes})
     task.set_container_image(cluster.image(name))
     task.set_cpu_request(given.cpu).set_cpu_limit(given.cpu)
@@ -51,3 +51,8 @@ def _place(task: PipelineTask, given: StepResources) -> None:
     if given.gpus:
         for toleration in given.tolerations:
             kubernetes.add_toleration(task, **toleration.model_dump(exclude_none=True))
+
+
+def run_limits(cluster: ClusterConfig) -> PipelineConfig:
+    """A run that hangs, for instance because a pod cannot be scheduled, is ended."""
+    return PipelineConfig(active_deadline_seconds=cluster.run_deadline_hours * 3600)

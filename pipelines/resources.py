@@ -65,6 +65,10 @@ STEPS: dict[str, StepResources] = {
     "prepare-examples": StepResources(image=BEAM_IMAGE, cpu="4", memory="16Gi", timeout_minutes=480),
     "train-batch": _TRAINING.model_copy(update={"timeout_minutes": 1320}),
     "train-days": _TRAINING,
+    "collect-edges": StepResources(image=BEAM_IMAGE, cpu="4", memory="16Gi", timeout_minutes=480),
+    "pretrain-tables": _TRAINING.model_copy(update={"timeout_minutes": 1320}),
     "evaluate": StepResources(image=TRAIN_IMAGE, cpu="8", memory="32Gi", gpus=1, tolerations=_ON_GPU_NODES),
     "release": StepResources(image=TRAIN_IMAGE, cpu="4", memory="32Gi"),
 }
+# More than one process of these is a TrainJob.
+TRAINING_STEPS = ("train-batch", "train-days", "pretrain-tables")

@@ -61,6 +61,25 @@ def train_days(store_uri: str, config_uri: str, run_id: str, arm: str, days: lis
 
 
 @step
+def collect_edges(store_uri: str, config_uri: str, run_id: str, as_of: str) -> NamedTuple(
+    "Window", [("due", bool), ("through", str)]
+):
+    """Choose the window that tables are pretrained on, bring in its logs, and collect their edges."""
+    from pipelines.work import collect_edges as collect
+
+    through = collect((store_uri, config_uri, run_id), as_of)
+    return (bool(through), through)
+
+
+@step
+def pretrain_tables(store_uri: str, config_uri: str, run_id: str, through: str):
+    """Pretrain tables on the edges of the log days until `through`."""
+    from pipelines.work import pretrain_tables as pretrain
+
+    pretrain((store_uri, config_uri, run_id), through)
+
+
+@step
 def evaluate(
     store_uri: str, config_uri: str, run_id: str, pipeline: str, event_date: str, trained_through: str
 ) -> dict:

@@ -14,7 +14,7 @@ from kfp.dsl.graph_component import GraphComponent
 from components.common.ledger import ARMS
 from components.common.releases import BATCH, DAILY
 from pipelines.cluster import DEFAULT_CLUSTER, ClusterConfig
-from pipelines.pods import on_cluster
+from pipelines.pods import on_cluster, run_limits
 from pipelines.steps import evaluate, prepare_examples, release, train_batch, train_days
 
 Train = Callable[["_Run", PipelineTask, str], PipelineTask]
@@ -56,7 +56,7 @@ def batch_training(cluster: ClusterConfig = DEFAULT_CLUSTER, arms: Sequence[str]
     @dsl.pipeline(
         name="batch-training",
         description="Train all arms on the batch days and publish the first model.",
-        pipeline_config=_limits(cluster),
+        pipeline_config=run_limits(cluster),
     )
     def batch_training(store_uri: str, config_uri: str, as_of: str = "") -> None:
         run = _Run(BATCH, cluster, {"store_uri": store_uri, "config_uri": config_uri})
@@ -77,7 +77,7 @@ def daily_training(cluster: ClusterConfig = DEFAULT_CLUSTER, arms: Sequence[str]
     @dsl.pipeline(
         name="daily-training",
         description="Score, gate and train the next day that no run has finished.",
-        pipeline_config=_limits(cluster),
+        pipeline_config=run_limits(cluster),
     )
     def daily_training(store_uri: str, config_uri: str, as_of: str = "") -> None:
         run = _Run(DAILY, cluster, {"store_uri": store_uri, "config_uri": config_uri})
@@ -91,8 +91,3 @@ def daily_training(cluster: ClusterConfig = DEFAULT_CLUSTER, arms: Sequence[str]
         run.when_due(as_of, work)
 
     return daily_training
-
-
-def _limits(cluster: ClusterConfig) -> dsl.PipelineConfig:
-    """A run that hangs, for instance because a pod cannot be scheduled, is ended."""
-    return dsl.PipelineConfig(active_deadline_seconds=cluster.run_deadline_hours * 3600)

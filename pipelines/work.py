@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import date, timedelta
 from typing import TypeVar
 
 from components.common.config import ResolvedConfig
@@ -18,7 +20,9 @@ from components.common.progress import log_line, reported
 from components.common.releases import read_blessing
 from components.common.remembered import remembering
 from components.common.runs import RunOutcome
-from components.schedule.run import Assignment, main_pick
+from components.features.edges import EdgesConfig
+from components.features.events import DatasetConfig
+from components.schedule.run import Assignment, main_pick, main_pick_window
 from pipelines.cluster import ClusterConfig
 
 Addresses = tuple[str, str, str]
@@ -104,24 +108,73 @@ def train_days(addresses: Addresses, arm: str, days: list[str], early_days: list
 
 
 def _train(step: str, addresses: Addresses, arm: str, last_day: str, work: tuple[str, ...]) -> None:
-    """Train in this pod, or in those of a TrainJob that this one watches."""
+    with working(step, addresses[0], addresses[2]):
+        if work:
+            _in_processes(step, addresses, "components.train", (arm, last_day), ("--arm", arm, *work))
+
+
+def _in_processes(
+    step: str, addresses: Addresses, module: str, title: tuple[str, str], arguments: tuple[str, ...]
+) -> None:
+    """Run a module's `run.main` in this pod, or in those of a TrainJob that this one watches.
+
+    Args:
+        step: Whose resources they get.
+        addresses: Of the store, of the configuration, and the run's id.
+        module: Which.
+        title: What is trained, and until which day: by these the job is named.
+        arguments: Of `main`, beside the addresses.
+    """
     store_uri, config_uri, run_id = addresses
     cluster = ResolvedConfig.open(config_uri).section(ClusterConfig, "cluster")
-    given, place = cluster.of_step(step), ("--store-uri", store_uri, "--config-uri", config_uri, "--arm", arm)
-    with working(step, store_uri, run_id):
-        if not work:
-            return
-        if given.is_distributed and IN_CLUSTER in os.environ:
-            from pipelines.train_jobs import TrainJob, current_namespace, job_name, run_train_job
+    given, given_arguments = cluster.of_step(step), ("--store-uri", store_uri, "--config-uri", config_uri, *arguments)
+    if given.is_distributed and IN_CLUSTER in os.environ:
+        from pipelines.train_jobs import TrainJob, current_namespace, job_name, run_train_job
 
-            name, namespace = job_name(arm, run_id, last_day), current_namespace(cluster.namespace)
-            command = ("-m", "components.train", *place, *work)
-            job = TrainJob(name, namespace, given, cluster, cluster.image(step), command)
-            run_train_job(job, given.start_minutes)
-            return
-        import components.train.run
+        name, namespace = job_name(title[0], run_id, title[1]), current_namespace(cluster.namespace)
+        job = TrainJob(name, namespace, given, cluster, cluster.image(step), ("-m", module, *given_arguments))
+        run_train_job(job, given.start_minutes)
+        return
+    importlib.import_module(f"{module}.run").main([*given_arguments])
 
-        components.train.run.main([*place, *work])
+
+def collect_edges(addresses: Addresses, as_of: str) -> str:
+    """From logs to the edges of the window that tables are to be pretrained on.
+
+    Returns:
+        The window's last day; empty if the newest tables have it already.
+    """
+    import components.collect_edges.run
+    import components.make_logs.run
+    import data_validation.run
+
+    store_uri, config_uri, run_id = addresses
+    addressed, store = (store_uri, config_uri), Store(store_uri)
+    with working("collect-edges", store_uri, run_id):
+        through = attempted("pick-window", lambda: main_pick_window(*addressed, as_of))
+        if through is not None:
+            span, known_on = _window(config_uri, through), str(through + timedelta(days=1))
+            attempted("make-logs", lambda: components.make_logs.run.main(*addressed, *span))
+            with remembering(store.log_folders(), store.log_index()):
+                attempted("validate-logs", lambda: data_validation.run.main_logs(*addressed, span, known_on))
+                attempted("collect-edges", lambda: components.collect_edges.run.main(*addressed, span[1]))
+    if through is None:
+        with held(store, run_id, CLUSTER_SECONDS, is_last=True):
+            pass
+    return str(through or "")
+
+
+def _window(config_uri: str, through: date) -> tuple[str, str]:
+    config = ResolvedConfig.open(config_uri)
+    edges = config.section(EdgesConfig, "pretrain", "edges")
+    return str(edges.window(config.section(DatasetConfig, "dataset"), through)[0]), str(through)
+
+
+def pretrain_tables(addresses: Addresses, through: str) -> None:
+    """Pretrain on the edges of the log days until `through`."""
+    with working("pretrain-tables", addresses[0], addresses[2], is_last=True):
+        arguments = ("--through", through)
+        _in_processes("pretrain-tables", addresses, "components.pretrain", ("pretraining", through), arguments)
 
 
 def release(addresses: Addresses, pipeline: str, event_date: str) -> tuple[RunOutcome, dict[str, float], str]:

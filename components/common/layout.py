@@ -102,6 +102,22 @@ class Store:
         """Statistics and anomalies of one day of examples; of early ones beside those of final ones."""
         return self._day("early_example_statistics" if early else "example_statistics", day=day)
 
+    def edges(self, day: date) -> str:
+        """What one day of the logs says of two ids."""
+        return self._day("edges", day=day)
+
+    def pretrained(self, through: date) -> str:
+        """Tables that were pretrained on the log days until one."""
+        return join_uri(self.root, "pretrained", f"{_THROUGH_PREFIX}{through}")
+
+    def pretrained_days(self) -> list[date]:
+        """The last log days of the pretrained tables that there are."""
+        return _days_in(join_uri(self.root, "pretrained"), finished_names, _THROUGH_PREFIX)
+
+    def pretraining_points(self, through: date) -> str:
+        """Where a killed pretraining goes on from; empty once it is finished."""
+        return join_uri(self.root, "resume_points", "pretraining", f"{_THROUGH_PREFIX}{through}")
+
     def checkpoint(self, arm: str, through: date) -> str:
         """An arm's training state after a day."""
         return join_uri(self.root, "checkpoints", arm, f"{_THROUGH_PREFIX}{through}")

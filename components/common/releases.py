@@ -18,6 +18,7 @@ MIN_GAIN_PERCENT = 0.10
 ALARM_DAYS = 3
 BATCH = "batch"
 DAILY = "daily"
+PRETRAINING = "pretraining"
 
 Action = Literal["first", "refresh", "promote", "experiment"]
 

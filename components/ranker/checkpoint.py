@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -14,7 +12,6 @@ import numpy as np
 import torch
 
 from components.common.digests import digest_json
-from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.lineage import Lineage
 from components.common.manifests import Manifest, find_manifest, read_manifest, verified_bytes
@@ -23,11 +20,8 @@ from components.ranker.config import ModelConfig
 from components.ranker.dataset import ExampleSet
 from components.ranker.prediction import predict
 from components.ranker.ranker import Ranker
+from components.tables.model_state import MODEL_FILE, load_weights
 from components.tables.shard_layout import HeldRows
-from components.tables.state_files import read_state
-from components.tables.table_model import TABLES_WEIGHT
-
-MODEL_FILE = "model.safetensors"
 
 
 class CheckpointManifest(Manifest):
@@ -64,27 +58,6 @@ class CheckpointManifest(Manifest):
 def find_checkpoint(store: Store, arm: str, through: date) -> CheckpointManifest | None:
     """The description of an arm's checkpoint after a day, or None."""
     return find_manifest(store.checkpoint(arm, through), CheckpointManifest)
-
-
-def load_weights(model: Ranker, uri: str, read: Callable[[str], bytes], held: HeldRows) -> None:
-    """Take over the weights of a directory whose files `read` gives, of the tables' rows those held.
-
-    Raises:
-        InputError: If they are those of another recipe.
-    """
-    with fitting(uri):
-        model.load_state_dict(read_state(read, MODEL_FILE, TABLES_WEIGHT.__eq__, held, model.state_dict()))
-
-
-@contextmanager
-def fitting(uri: str) -> Iterator[None]:
-    """Tensors of a checkpoint are taken over; those of another recipe are an InputError."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise InputError(f"{uri}: does not fit its recipe: {' '.join(str(error).split())}") from error
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from components.common.config import Config
+from components.common.config import Config, Distinct
+from components.features.events import USER
 from components.ranker.presets import with_preset
 
 
@@ -67,3 +68,25 @@ class ModelConfig(Config):
         if dhen is not None and dim is not None and dim % dhen.num_heads:
             raise ValueError(f"embedding_dim = {dim} is not a multiple of num_heads = {dhen.num_heads}; change one")
         return dhen
+
+
+class PretrainedConfig(Config):
+    """How an arm's batch starts from pretrained tables."""
+
+    mode: Literal["finetuned", "frozen"] = Field(
+        "finetuned", description="finetuned rows are trained on; frozen tables stay as they were pretrained"
+    )
+    tables: Annotated[tuple[str, ...], Distinct] = Field(
+        (USER, "item_id"), min_length=1, description="that start from pretrained ones"
+    )
+    scale: float = Field(
+        1.0, gt=0, description="root mean square of a table's pretrained numbers, in units of model.embedding_init"
+    )
+    warn_after_days: int = Field(60, ge=1, description="from the window's end to the batch's; beyond it a line says so")
+    refuse_after_days: int = Field(180, ge=1, description="beyond it the batch does not start")
+
+    @model_validator(mode="after")
+    def _check_ages(self) -> PretrainedConfig:
+        if self.refuse_after_days < self.warn_after_days:
+            raise ValueError("refuse_after_days is before warn_after_days; exchange them")
+        return self

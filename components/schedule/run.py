@@ -12,7 +12,7 @@ from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.ledger import ARMS
 from components.common.progress import log_line
-from components.common.releases import BATCH, DAILY
+from components.common.releases import BATCH, DAILY, PRETRAINING
 from components.features.events import DatasetConfig
 from components.features.examples import EARLY, TRAINING
 from components.schedule.config import ScheduleConfig
@@ -96,17 +96,58 @@ def pick_day(store: Store, dataset: DatasetConfig, schedule: ScheduleConfig, as_
     return Assignment(due, event_date, before, event_date, as_of, ahead, EARLY)
 
 
+def pick_window(store: Store, dataset: DatasetConfig, schedule: ScheduleConfig, known_on: date) -> date | None:
+    """The last day of the window that tables are pretrained on next; None if the newest tables know it.
+
+    Before the batch is finished that is the batch's last day: nothing that is scored may be known. After that it is the
+    newest day of validated logs, for the batches to come.
+
+    Raises:
+        InputError: If the batch's days are not over.
+    """
+    if store.finished_days(BATCH):
+        through = max(day for day in store.clean_days() if day < known_on)
+    else:
+        through = dataset.open_day(schedule.first_day, schedule.num_batch_days - 1)
+        if through >= known_on:
+            raise InputError(
+                f"pretraining: the window ends with the batch, on {through}, and events are known until "
+                f"{known_on - timedelta(days=1)}; wait for it, or make schedule.num_batch_days smaller"
+            )
+    return None if through in store.pretrained_days() else through
+
+
 def known_until(source: Source, dataset: DatasetConfig, as_of: date) -> date:
     """The knowledge cut-off: `as_of`, or the day after the last of the logs if that is earlier."""
     return min(as_of, last_day(source, dataset) + timedelta(days=1))
 
 
+def main_pick_window(store_uri: str, config_uri: str, as_of: str) -> date | None:
+    """`pick_window` under a run's configuration; an empty `as_of` means today.
+
+    Raises:
+        InputError: If the configuration has no section `pretrain`.
+    """
+    config = ResolvedConfig.open(config_uri)
+    if not config.values.get("pretrain"):
+        raise InputError("pretrain: the configuration has no such section; docs/pretraining.md says what goes in it")
+    dataset, schedule, known_on = _known(config, as_of)
+    through = pick_window(Store(store_uri), dataset, schedule, known_on)
+    log_line(PRETRAINING, f"window until {through}" if through else f"nothing is due as of {known_on}")
+    return through
+
+
+def _known(config: ResolvedConfig, as_of: str) -> tuple[DatasetConfig, ScheduleConfig, date]:
+    """Data set, schedule and knowledge cut-off; an empty `as_of` means today."""
+    dataset, schedule = config.section(DatasetConfig, "dataset"), config.section(ScheduleConfig, "schedule")
+    asked = parse_day(as_of, "as_of") if as_of else utc_today()
+    return dataset, schedule, known_until(parse_source(config.values["source"], "source"), dataset, asked)
+
+
 def main_pick(store_uri: str, config_uri: str, pipeline: str, as_of: str) -> Assignment:
     """Pick under a run's configuration; an empty `as_of` means today."""
     config = ResolvedConfig.open(config_uri)
-    dataset, schedule = config.section(DatasetConfig, "dataset"), config.section(ScheduleConfig, "schedule")
-    asked = parse_day(as_of, "as_of") if as_of else utc_today()
-    known_on = known_until(parse_source(config.values["source"], "source"), dataset, asked)
+    dataset, schedule, known_on = _known(config, as_of)
     if Store(store_uri).finished_days(BATCH):
         check_recipes(Store(store_uri), config)
     pick = pick_batch if pipeline == BATCH else pick_day

@@ -73,9 +73,10 @@ class Embeddings(nn.Module):
 
     def forward(self, sparse: KeyedJaggedTensor) -> tuple[Tensor, Tensor, Tensor]:
         """Look up a batch; gives what `KeyLayout.arrange` gives."""
-        return self.layout.arrange(self._look_up(self.layout.rows(sparse)), sparse)
+        return self.layout.arrange(self.look_up(self.layout.rows(sparse)), sparse)
 
-    def _look_up(self, rows: Tensor) -> Tensor:
+    def look_up(self, rows: Tensor) -> Tensor:
+        """Vectors of rows of the weight, (m,) to (m, dim); in training their gradient is kept for the optimizer."""
         if not (self.training and self.trains_rows and torch.is_grad_enabled()):
             return self.weight.index_select(0, rows)
         # The gradient stays with the copies: one of the whole weight's shape is never made.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from itertools import accumulate
 from typing import TypeAlias
 
 import torch
@@ -11,6 +13,7 @@ from components.common.errors import InputError
 from components.tables.config import OptimizerConfig
 from components.tables.lazy_adam import LazyAdam
 from components.tables.row_optimizer import RowOptimizer
+from components.tables.rows import RowGradients
 from components.tables.rowwise_adagrad import RowwiseAdagrad
 from components.tables.table_model import TABLES_WEIGHT, TableModel
 
@@ -25,9 +28,13 @@ class ModelOptimizer:
     Dense Adam also moves rows that are not in a batch, by their old moments, at a cost that follows the tables' size.
     """
 
-    def __init__(self, model: TableModel, config: OptimizerConfig) -> None:
-        """Optimize `model` in place."""
+    def __init__(self, model: TableModel, config: OptimizerConfig, frozen: Collection[str] = ()) -> None:
+        """Optimize `model` in place, but for frozen tables, which dense Adam cannot leave alone."""
         self._model, self._config = model, config
+        sizes = model.embeddings.table_rows
+        ends = dict(zip(sizes, accumulate(sizes.values()), strict=True))
+        self._frozen = [(ends[name] - sizes[name], ends[name]) for name in frozen]
+        assert not frozen or config.tables != "adam"
         # Decaying biases and normalisations would pull predictions away from the base rates.
         matrices = [parameter for parameter in model.net.parameters() if parameter.dim() > 1]
         others = [parameter for parameter in model.net.parameters() if parameter.dim() <= 1]
@@ -43,8 +50,7 @@ class ModelOptimizer:
             groups.append({"params": [model.embeddings.weight], "lr": rate, "weight_decay": 0.0})
         else:
             make = _ROW_OPTIMIZERS[config.tables]
-            sizes = [*model.embeddings.table_rows.values()]
-            self.tables = make(model.embeddings.weight, sizes, config, model.embeddings.group)
+            self.tables = make(model.embeddings.weight, [*sizes.values()], config, model.embeddings.group)
         model.embeddings.trains_rows = self.tables is not None
         self.dense = torch.optim.AdamW(groups, betas=config.betas, eps=config.eps, fused=True)
 
@@ -69,7 +75,11 @@ class ModelOptimizer:
         """Update from the gradients of one batch."""
         self.dense.step()
         if self.tables is not None:
-            self.tables.step(self._model.embeddings.gradients())
+            found = self._model.embeddings.gradients()
+            for start, stop in self._frozen:
+                free = (found.rows < start) | (found.rows >= stop)
+                found = RowGradients(*(values[free] for values in found))
+            self.tables.step(found)
 
     def start_epoch(self, epoch: int, seed: int) -> None:
         """Redraw tables before every epoch but the first, if the recipe says so (MEDA, Fan et al. 2024).

@@ -78,6 +78,15 @@ class Process:
             for tensor in tensors:
                 distributed.broadcast(tensor.detach(), 0)
 
+    def average_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Average what each process's backward pass left on the same parameters; all processes at once."""
+        if self.is_alone:
+            return
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            distributed.all_reduce(parameter.grad.div_(self.share.world_size))
+
     def write_artifact(self, uri: str, manifest: M, write_files: Callable[[str], Iterable[str]]) -> M | None:
         """Fill a directory with what all processes write, and describe it; all processes at once.
 

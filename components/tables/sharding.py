@@ -68,9 +68,8 @@ class ShardedLookUp(Multistreamable):
 class ShardedEmbeddings(ShardedModule[Tensor, Tensor, _Inputs, ShardedLookUp]):
     """The rows of `Embeddings` that this process holds, in one weight; looks up those of all processes.
 
-    Gradients do not travel in the backward pass: they are exchanged when the optimizer asks for them. So collectives
-    come in the same order on every process, whatever order the backward passes finish the net's gradients in, and
-    nothing is exchanged after a loss that is not finite.
+    Gradients are exchanged when the optimizer asks for them, not in the backward pass: so collectives come in the same
+    order on every process, and nothing is exchanged after a loss that is not finite.
 
     Attributes:
         weight: The local rows in their global order, shape (rows, dim); updated outside of autograd.
@@ -83,9 +82,8 @@ class ShardedEmbeddings(ShardedModule[Tensor, Tensor, _Inputs, ShardedLookUp]):
         """Take over the rows that the module was made with."""
         super().__init__()
         assert held.group is not None and len(module.weight) == held.num_rows
-        self.held, self.group = held, held.group
+        self.held, self.group, self.table_rows = held, held.group, held.table_rows(module.table_rows)
         self.layout, self.deviation = module.layout, module.deviation
-        self.table_rows = held.table_rows(module.table_rows)
         self.weight = nn.Parameter(module.weight.detach().to(device), requires_grad=False)
         self.trains_rows = False
         self.look_ups: list[ShardedLookUp] = []
@@ -101,13 +99,10 @@ class ShardedEmbeddings(ShardedModule[Tensor, Tensor, _Inputs, ShardedLookUp]):
 
     def input_dist(self, ctx: ShardedLookUp, sparse: KeyedJaggedTensor) -> Awaitable[Awaitable[Tensor]]:
         """Ask the owners for the batch's rows; gives the local rows that are asked for, int64, shape (r,)."""
-        ctx.sparse, ctx.exchange = sparse, self._exchange(sparse)
-        return NoWait(NoWait(ctx.exchange.rows))
-
-    def _exchange(self, sparse: KeyedJaggedTensor) -> RowExchange:
         # Only a batch that does not count has weights: `Batch.uncounted`.
-        counts = sparse.weights_or_none() is None
-        return RowExchange(self.layout.rows(sparse), counts, self.held.shards, self.group)
+        ctx.sparse, counts = sparse, sparse.weights_or_none() is None
+        ctx.exchange = RowExchange(self.layout.rows(sparse), counts, self.held.shards, self.group)
+        return NoWait(NoWait(ctx.exchange.rows))
 
     def compute(self, ctx: ShardedLookUp, dist_input: Tensor) -> Tensor:
         """Look local rows up, (r,) to (r, dim)."""
@@ -115,12 +110,23 @@ class ShardedEmbeddings(ShardedModule[Tensor, Tensor, _Inputs, ShardedLookUp]):
 
     def output_dist(self, ctx: ShardedLookUp, output: Tensor) -> LazyAwaitable[_Inputs]:
         """Answer with the local rows, and make the model's inputs of the answers of all."""
-        assert ctx.sparse is not None and ctx.exchange is not None
-        vectors = ctx.exchange.from_owners(output)
+        assert ctx.sparse is not None
+        return LazyNoWait(self.layout.arrange(self._answered(ctx, output), ctx.sparse))
+
+    def _answered(self, ctx: ShardedLookUp, local: Tensor) -> Tensor:
+        """Vectors of all look-ups here, shape (m, dim), once each owner has answered with its local rows."""
+        assert ctx.exchange is not None
+        vectors = ctx.exchange.from_owners(local)
         if self.training and self.trains_rows and torch.is_grad_enabled():
             ctx.vectors = vectors.requires_grad_()
             self.look_ups.append(ctx)
-        return LazyNoWait(self.layout.arrange(ctx.exchange.distinct.expand(vectors), ctx.sparse))
+        return ctx.exchange.distinct.expand(vectors)
+
+    def look_up(self, rows: Tensor) -> Tensor:
+        """Look up rows of all tables' weight, as `Embeddings.look_up` does; all processes at once."""
+        ctx = self.create_context()
+        ctx.exchange = RowExchange(rows, True, self.held.shards, self.group)
+        return self._answered(ctx, self.weight.index_select(0, ctx.exchange.rows))
 
     def forward(self, sparse: KeyedJaggedTensor) -> _Inputs:
         """Look up this process's part of a batch, as `Embeddings.forward` does; all processes at once."""
@@ -134,12 +140,10 @@ class ShardedEmbeddings(ShardedModule[Tensor, Tensor, _Inputs, ShardedLookUp]):
         """
         parts = []
         for look_up in self.look_ups:
-            assert look_up.exchange is not None and look_up.vectors is not None
-            gradient = look_up.vectors.grad
-            assert gradient is not None, "a look-up in training went without a backward pass"
-            exchange = look_up.exchange
-            sums = exchange.to_owners(gradient).div_(self.group.size())
-            parts += exchange.by_sender(sums)
+            exchange, vectors = look_up.exchange, look_up.vectors
+            assert exchange is not None and vectors is not None
+            assert vectors.grad is not None, "a look-up in training went without a backward pass"
+            parts += exchange.by_sender(exchange.to_owners(vectors.grad).div_(self.group.size()))
         self.look_ups.clear()
         return merge(parts)
 
@@ -233,8 +237,7 @@ def shard(
 ) -> DistributedModelParallel:
     """Make a model with its tables spread over the default group's processes, and a copy of the net on each.
 
-    No process ever has all rows. All processes at once; the net's weights, though not its normalisation, are those of
-    rank 0.
+    No process ever has all rows. All processes at once; the net's weights, not its buffers, are those of rank 0.
 
     Args:
         make: Makes the model with some rows of its tables, or all; what it draws must be the same everywhere.
@@ -261,16 +264,16 @@ def shard(
     with torch.device("meta"):
         shape = make(None)
     plan = _plan_together(planner, shape, sharders)
-    tables, first_rows = plan.plan["embeddings"], shape.embeddings.first_rows
+    tables = plan.plan["embeddings"]
     assert isinstance(tables, EmbeddingModuleShardingPlan)
-    model = make(planned_rows(tables, first_rows, distributed.group.WORLD, torch.device("cpu")))
+    model = make(planned_rows(tables, shape.embeddings.first_rows, distributed.group.WORLD, torch.device("cpu")))
     return DistributedModelParallel(model, device=device, plan=plan, sharders=sharders)
 
 
 def _plan_together(
     planner: EmbeddingShardingPlanner, model: TableModel, sharders: list[EmbeddingsSharder]
 ) -> ShardingPlan:
-    """Plan on rank 0, for all: TorchRec's `collective_plan` leaves the others waiting when there is no plan."""
+    """Plan on rank 0, for all: TorchRec's `collective_plan` leaves others waiting when there is none."""
     outcome: list[Any] = [None]
     if distributed.get_rank() == 0:
         try:

@@ -8,7 +8,7 @@ file.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import TypeAlias
 
@@ -74,21 +74,30 @@ def read_state(
         ValueError: If the files hold other rows.
     """
     total = held.shards.num_rows
-    run = safetensors.torch.load(read(name))
-    names = [key for key in run if by_row(key)]
-    rows = len(run[names[0]]) if names else total
-    state = {key: value for key, value in run.items() if key not in names}
+    first = safetensors.torch.load(read(name))
+    names = [key for key in first if by_row(key)]
+    rows = len(first[names[0]]) if names else total
+    state = {key: value for key, value in first.items() if key not in names}
     state |= {key: into[key] for key in names if key in into}
-    state |= {key: run[key].new_empty(held.num_rows, *run[key].shape[1:]) for key in names if key not in into}
+    state |= {key: first[key].new_empty(held.num_rows, *first[key].shape[1:]) for key in names if key not in into}
     for number, start in enumerate(range(0, total, max(rows, 1)) if names else ()):
         stop = min(start + rows, total)
         if not held.own_pieces(start, stop):
             continue
-        if number:
-            run = safetensors.torch.load(read(file_name(name, number)))
+        run = safetensors.torch.load(read(file_name(name, number))) if number else first
         for key in names:
             expected, found = (stop - start, *state[key].shape[1:]), tuple(run[key].shape) if key in run else None
             if found != expected or run[key].dtype != state[key].dtype:
                 raise ValueError(f"{file_name(name, number)}: {key} has the shape {found}, not {expected}")
             held.put(state[key], run[key], start)
+        first = {}
     return state
+
+
+def read_runs(read: Callable[[str], bytes], name: str, key: str, num_rows: int) -> Iterator[tuple[int, Tensor]]:
+    """The rows of one tensor of a state, a file at a time: the first row's number, and the rows."""
+    start = number = 0
+    while start < num_rows:
+        run = safetensors.torch.load(read(file_name(name, number)))[key]
+        yield start, run
+        start, number = start + len(run), number + 1

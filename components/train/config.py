@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from components.common.arms import FREE_SETTINGS
 from components.common.config import Config
 from components.features.objectives import OBJECTIVE_NAMES
-from components.ranker.config import ModelConfig
+from components.ranker.config import ModelConfig, PretrainedConfig
 from components.tables.config import OptimizerConfig, ShardingConfig
 
 
@@ -49,6 +49,7 @@ class TrainConfig(Config):
     )
     seed: int = Field(0, ge=0, lt=2**63)
     test: NextDayTestConfig | None = Field(None, description="test loss during batch training; none when not given")
+    pretrained: PretrainedConfig | None = Field(None, description="tables to start the batch from; drawn if not given")
     execution: ExecutionConfig = ExecutionConfig()
 
     @field_validator("objective_weights")
@@ -78,6 +79,20 @@ class TrainConfig(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_pretrained(self) -> TrainConfig:
+        if self.pretrained is None:
+            return self
+        if self.optimizer.reinitialize is not None:
+            raise ValueError(
+                "optimizer.reinitialize redraws the tables that pretrained fills; leave out one of the two"
+            )
+        if self.pretrained.mode == "frozen" and self.optimizer.tables == "adam":
+            raise ValueError(
+                "pretrained.mode: frozen needs an optimizer of single rows; set optimizer.tables: lazy_adam"
+            )
+        return self
+
     def without(self, objectives: tuple[str, ...]) -> TrainConfig:
         """The same, with no weight on some objectives."""
         weights = {**self.objective_weights, **dict.fromkeys(objectives, 0.0)}
@@ -85,8 +100,13 @@ class TrainConfig(Config):
 
     def binding(self) -> dict[str, Any]:
         """What an arm must not change between its days, as plain values."""
-        return self.model_dump(mode="json", exclude=set(FREE_SETTINGS))
+        return self._given(set(FREE_SETTINGS))
 
     def recipe(self) -> dict[str, Any]:
         """What decides the result, as plain values."""
-        return self.model_dump(mode="json", exclude={"execution"})
+        return self._given({"execution"})
+
+    def _given(self, without: set[str]) -> dict[str, Any]:
+        # What came later is left out where it is not used: recipes of before stay what they were.
+        later = {"pretrained"} if self.pretrained is None else set()
+        return self.model_dump(mode="json", exclude=without | later)

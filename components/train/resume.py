@@ -63,7 +63,7 @@ class ResumePoints:
         self._saved_at, curve = time.monotonic(), trainer.curve
         progress = {"position": vars(position), "step": trainer.step}
         progress |= {"points": curve.points, "num_batches": curve.num_batches, "sums": curve.sums.tolist()}
-        self._points.save(trainer.step, progress, self._state.write, best)
+        self._points.save(trainer.step, progress, self._state.of_model.write, best)
 
     def load(self, trainer: Trainer) -> Position | None:
         """Take over the newest point; None when this run has none; all processes at once.
@@ -83,7 +83,7 @@ class ResumePoints:
         return position
 
     def _take_over(self, point: Point, trainer: Trainer) -> Position:
-        self._state.read(*point)
+        self._state.of_model.read(*point)
         progress = self._points.progress(point)
         trainer.step, curve = progress["step"], trainer.curve
         curve.points, curve.num_batches = progress["points"], progress["num_batches"]

@@ -25,6 +25,7 @@ from components.features.feature_list import FeatureConfig
 from components.features.objectives import OBJECTIVE_NAMES
 from components.ranker.checkpoint import CheckpointManifest, find_checkpoint
 from components.ranker.dataset import ExampleSet, concatenate
+from components.ranker.pretrained import find_pretrained, start_from
 from components.tables import memory
 from components.tables.processes import Process, joined_processes
 from components.train.config import TrainConfig
@@ -55,6 +56,9 @@ def train_batch(store_uri: str, arm: str, features: FeatureConfig, config: Train
         last, more = _open(store, features, config, days[len(days) - num_tested :], process)
         if more:
             inputs["test_examples"] = more[0].content_digest
+        tables = find_pretrained(store, config.pretrained, f"arms.{arm}", days[-1]) if config.pretrained else None
+        if tables is not None:
+            inputs["pretrained"] = tables.content_digest
         made = check_made_alike(manifests + more)
         lineage = Lineage(
             arm=arm,
@@ -72,6 +76,11 @@ def train_batch(store_uri: str, arm: str, features: FeatureConfig, config: Train
         torch.set_num_threads(config.num_threads)
         memory.reuse_buffers()
         state = new_state(features, config, lineage, process)
+        if config.pretrained is not None and tables is not None:
+            embeddings, held = state.model.embeddings, state.of_model.held
+            started = start_from(embeddings, held, features, store, tables, config.pretrained)
+            shown = ", ".join(f"{rows} of {features.tables[table]} rows of {table}" for table, rows in started.items())
+            log_line("train", f"{arm}: starts from tables through {tables.through}: {shown}")
         positives = torch.zeros(len(OBJECTIVE_NAMES))
         state.fit(_counted(stream.parts(), positives))
         _leave_out(state, positives)

@@ -39,7 +39,9 @@ class TrainingRun:
     def __init__(self, state: TrainingState, phases: list[Phase], points: ResumePoints, events: EventLog) -> None:
         """Train `state` in place."""
         config = state.config.without(state.lineage.left_out)
-        self.trainer = Trainer(state.model, state.optimizer, config, state.title, state.lineage.step, state.parallel)
+        self.trainer = Trainer(
+            state.model, state.optimizer, config, state.title, state.lineage.step, state.of_model.parallel
+        )
         self._process = state.process
         self.position = Position()
         self._config, self._title, self._phases = config, state.title, phases

@@ -5,104 +5,69 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
-from functools import partial
-from itertools import chain
 from typing import Any
 
 import torch
-from torch import Tensor
-from torchrec.distributed import DistributedModelParallel
 
 from components.common import storage
 from components.common.digests import canonical_json
 from components.common.layout import Store
 from components.common.lineage import Lineage
-from components.common.manifests import Manifest, Origin, read_manifest, verified_bytes
+from components.common.manifests import Origin, read_manifest
 from components.features.feature_list import FeatureConfig
-from components.ranker.checkpoint import MODEL_FILE, CheckpointManifest, fitting, load_weights
+from components.ranker.checkpoint import CheckpointManifest
 from components.ranker.dataset import ExampleSet
 from components.ranker.ranker import Ranker
+from components.tables.model_state import ModelState
 from components.tables.optimizer import ModelOptimizer
 from components.tables.processes import ALONE, Process
 from components.tables.shard_layout import HeldRows
-from components.tables.sharding import shard
-from components.tables.state_files import read_state, write_state
-from components.tables.table_model import TABLES_WEIGHT
 from components.train.config import ExecutionConfig, TrainConfig
-
-_OPTIMIZER_FILE = "optimizer.safetensors"
 
 
 @dataclass
 class TrainingState:
-    """A model in training.
+    """A ranker in training.
 
     Attributes:
-        model: The ranker; over several processes, with this one's rows of the tables.
-        optimizer: Its optimizer.
-        features: Its feature list.
+        of_model: The ranker and its optimizer.
         config: Its recipe.
         lineage: Where it comes from.
-        process: This one of those that train it.
-        parallel: What spreads the ranker over processes, or None.
     """
 
-    model: Ranker
-    optimizer: ModelOptimizer
-    features: FeatureConfig
+    of_model: ModelState[Ranker]
     config: TrainConfig
     lineage: Lineage
-    process: Process = ALONE
-    parallel: DistributedModelParallel | None = None
+
+    @property
+    def model(self) -> Ranker:
+        """The ranker; over several processes, with this one's rows of the tables."""
+        return self.of_model.model
+
+    @property
+    def optimizer(self) -> ModelOptimizer:
+        """Its optimizer."""
+        return self.of_model.optimizer
+
+    @property
+    def features(self) -> FeatureConfig:
+        """Its feature list."""
+        return self.of_model.features
+
+    @property
+    def process(self) -> Process:
+        """This one of the processes that train it."""
+        return self.of_model.process
 
     @property
     def title(self) -> str:
         """How progress and logs name the run."""
         return f"train {self.lineage.arm}"
 
-    @property
-    def held(self) -> HeldRows:
-        """The rows that this process holds."""
-        return HeldRows.alone(self.features) if self.parallel is None else self.parallel.module.embeddings.held
-
     def fit(self, parts: Iterable[ExampleSet]) -> None:
         """Fit what the net takes from its examples before training; all processes at once."""
         self.model.net.fit(parts)
         self.process.copy_from_first(self.model.net.state_dict().values())
-
-    def write(self, folder: str) -> list[str]:
-        """Write weights and optimizer as files; returns the names of this process's; all processes at once."""
-        return [
-            *write_state(folder, MODEL_FILE, self.model.state_dict(), TABLES_WEIGHT.__eq__, self.held),
-            *write_state(folder, _OPTIMIZER_FILE, self.optimizer.state_tensors(), self.optimizer.is_by_row, self.held),
-        ]
-
-    def read(self, uri: str, manifest: Manifest) -> None:
-        """Take over what `write` wrote for the same recipe, in whatever number of processes.
-
-        Raises:
-            InputError: If a file is damaged, or it was another recipe.
-        """
-        read = partial(verified_bytes, uri, manifest)
-        load_weights(self.model, uri, read, self.held)
-        with fitting(uri):
-            own, by_row = self.optimizer.state_tensors(), self.optimizer.is_by_row
-            self.optimizer.load_state_tensors(read_state(read, _OPTIMIZER_FILE, by_row, self.held, own))
-
-    def check_finite(self) -> None:
-        """Check the weights, which no loss has seen since the last update; all processes at once.
-
-        Raises:
-            FloatingPointError: On all processes, naming the weights with numbers that are not finite.
-        """
-        weights = self.model.state_dict()
-        own = [name for name, value in weights.items() if value.is_floating_point() and not _is_finite(value)]
-        damaged = sorted({*chain(*self.process.gathered(own))})
-        if damaged:
-            raise FloatingPointError(
-                f"{self.title}: {len(damaged)} weights such as {', '.join(damaged[:3])} are not finite after the last "
-                "update; lower optimizer.learning_rate or set optimizer.max_gradient_norm"
-            )
 
 
 def new_state(
@@ -118,14 +83,10 @@ def new_state(
         torch.manual_seed(config.seed)
         return Ranker(features, config.model, held)
 
-    parallel = None
-    if process.is_alone:
-        model = make(None).to(process.device)
-    else:
-        part = config.batch_size // process.share.world_size
-        parallel = shard(make, features, part, config.execution.sharding, process.device)
-        model = parallel.module
-    return TrainingState(model, ModelOptimizer(model, config.optimizer), features, config, lineage, process, parallel)
+    sharding, pretrained = config.execution.sharding, config.pretrained
+    frozen = pretrained.tables if pretrained is not None and pretrained.mode == "frozen" else ()
+    state = ModelState.make(make, features, config.optimizer, config.batch_size, sharding, process, frozen)
+    return TrainingState(state, config, lineage)
 
 
 def load_state(
@@ -144,7 +105,7 @@ def load_state(
     if execution is not None:
         config = config.model_copy(update={"execution": execution})
     state = new_state(checkpoint.features, config, checkpoint.lineage, process)
-    state.read(uri, checkpoint)
+    state.of_model.read(uri, checkpoint)
     return state, checkpoint.checkpoint_digest
 
 
@@ -155,10 +116,10 @@ def write_checkpoint(
 
     Over several processes all take part, and those but the first get None.
     """
-    state.check_finite()
+    state.of_model.check_finite(state.title)
 
     def write(folder: str) -> Iterator[str]:
-        yield from state.write(folder)
+        yield from state.of_model.write(folder)
         for name, points in curves.items() if state.process.is_first else ():
             storage.write_bytes(storage.join_uri(folder, name), canonical_json(points))
             yield name
@@ -174,9 +135,3 @@ def write_checkpoint(
     )
     uri = store.checkpoint(state.lineage.arm, state.lineage.trained_through)
     return state.process.write_artifact(uri, manifest, write)
-
-
-def _is_finite(values: Tensor) -> bool:
-    """Whether all numbers are; in runs of rows, since torch makes copies on the way."""
-    runs = values.split(2**16) if values.dim() else (values,)
-    return all(bool(run.isfinite().all()) for run in runs)

@@ -19,14 +19,17 @@ BELOW: dict[str, set[str]] = {
     "components.version": {"components.common", "components.features"},
     "components.sources": {"components.common", "components.features"},
     **dict.fromkeys(
-        ("components.join", "components.gate", "data_validation"),
+        ("components.join", "components.collect_edges", "components.gate", "data_validation"),
         {"components.common", "components.features"},
     ),
     **dict.fromkeys(
         ("components.make_logs", "components.schedule"),
         {"components.common", "components.features", "components.sources"},
     ),
-    "components.train": {"components.common", "components.features", "components.tables", "components.ranker"},
+    **dict.fromkeys(
+        ("components.train", "components.pretrain"),
+        {"components.common", "components.features", "components.tables", "components.ranker"},
+    ),
     **dict.fromkeys(
         ("components.publish", "components.serve", "components.report"),
         {"components.common", "components.features", "components.version"},
@@ -47,7 +50,7 @@ ROOTS = ("components", "data_validation", "pipelines", "cli")
 DECLARATIONS = {"run", "config", "presets"}
 ASKED_BY_PIPELINES = {"data_validation.examples.schema"}
 # These stand for the same thing in every folder.
-SHARED_NAMES = {"__init__.py", "config.py", "run.py", "validate.py"}
+SHARED_NAMES = {"__init__.py", "__main__.py", "config.py", "run.py", "validate.py"}
 
 
 def paths() -> list[Path]:

@@ -97,11 +97,11 @@ def test_weights_are_looked_at_after_the_last_update(joined, wrong):
     day = joined.batch_days[0]
     lineage = Lineage(arm="x", first_day=day, trained_through=day, parent="", step=0, negative_keep_rate=1.0)
     state = new_state(joined.config.features, joined.config.arms.candidate, lineage)
-    state.check_finite()
+    state.of_model.check_finite("train x")
     with torch.no_grad():
         state.model.net.wide.bias[0] = wrong
     with pytest.raises(FloatingPointError, match=r"1 weights such as net\.wide\.bias are not finite after the last"):
-        state.check_finite()
+        state.of_model.check_finite("train x")
 
 
 def test_no_checkpoint_is_written_of_weights_that_are_no_numbers(joined, tmp_path, monkeypatch):

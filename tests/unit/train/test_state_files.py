@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -11,7 +9,6 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from torch import distributed
 
 from components.common.errors import InputError
 from components.common.layout import Store
@@ -20,10 +17,11 @@ from components.common.manifests import Step
 from components.features.feature_list import FeatureConfig
 from components.ranker.checkpoint import TrainedRanker, find_checkpoint
 from components.tables import embeddings, state_files
-from components.tables.processes import ALONE, Process, joined_processes
+from components.tables.processes import ALONE, Process
 from components.tables.rows import RowGradients
 from components.train.config import TrainConfig
 from components.train.training_state import TrainingState, load_state, new_state, write_checkpoint
+from tests.processes import in_processes
 
 DAY, NEXT = date(2026, 3, 1), date(2026, 3, 2)
 FEATURES = FeatureConfig.parse(
@@ -48,7 +46,7 @@ def lineage(day: date) -> Lineage:
     return Lineage(arm="x", first_day=DAY, trained_through=day, parent="", step=0, negative_keep_rate=1.0)
 
 
-def cut_small() -> None:
+def cut_small(process: Process) -> None:
     """Files of 100 rows, and draws of 64, so that these tables have many."""
     state_files.FILE_BYTES, embeddings._BLOCK_ROWS = 100 * 8 * 4, 64
 
@@ -56,7 +54,7 @@ def cut_small() -> None:
 def take_step(state: TrainingState) -> None:
     """Update every row by what its number says, whoever holds it."""
     assert state.optimizer.tables is not None
-    held = state.held
+    held = state.of_model.held
     numbers = torch.zeros(held.num_rows, dtype=torch.int64)
     held.put(numbers, torch.arange(held.shards.num_rows), 0)
     sums = torch.sin(numbers[:, None] + torch.arange(8.0))
@@ -71,7 +69,7 @@ def write_new(root: str, process: Process, kind: str = "row_wise") -> None:
 
 def write_again(root: str, process: Process) -> None:
     state, digest = load_state(Store(root), "x", DAY, process, recipe().execution)
-    assert state.held.num_rows < 0.4 * sum(FEATURES.tables.values())
+    assert state.of_model.held.num_rows < 0.4 * sum(FEATURES.tables.values())
     state.lineage = Lineage(**{**lineage(NEXT).model_dump(), "parent": digest})
     write_checkpoint(Store(root), state, Step("test").origin(), {"curve.json": []}, {})
 
@@ -86,32 +84,6 @@ def break_one(root: str, process: Process) -> None:
         write_checkpoint(Store(root), state, Step("test").origin(), {}, {})
 
 
-def take_part(rank: int, world_size: int, meeting: str, work: list[partial]) -> None:
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size), "OMP_NUM_THREADS": "1"}
-    torch.set_num_threads(1)
-    cut_small()
-    store = distributed.FileStore(meeting, world_size)
-    distributed.init_process_group("gloo", store=store, rank=rank, world_size=world_size)
-    with joined_processes("cpu") as process:
-        for part in work:
-            part(process)
-    distributed.destroy_process_group()
-
-
-def in_processes(world_size: int, meeting: Path, *work: partial) -> None:
-    """Do work in so many processes, forked from one that has imported what they need."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    parts = [
-        context.Process(target=take_part, args=(rank, world_size, str(meeting), [*work])) for rank in range(world_size)
-    ]
-    for part in parts:
-        part.start()
-    for part in parts:
-        part.join()
-    assert [part.exitcode for part in parts] == [0] * world_size
-
-
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory):
     """Stores with a checkpoint of one process, of eight by rows, which three wrote again, and of three by tables."""
@@ -120,12 +92,14 @@ def roots(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(state_files, "FILE_BYTES", state_files.FILE_BYTES)
         patch.setattr(embeddings, "_BLOCK_ROWS", embeddings._BLOCK_ROWS)
-        cut_small()
+        cut_small(ALONE)
         write_new(roots["one"], ALONE)
-    in_processes(8, folder / "8", partial(write_new, roots["eight"]))
+    in_processes(__name__, 8, folder / "8", cut_small, partial(write_new, roots["eight"]))
     in_processes(
+        __name__,
         3,
         folder / "3",
+        cut_small,
         partial(write_again, roots["eight"]),
         partial(write_new, roots["whole_tables"], kind="table_wise"),
         partial(break_one, roots["whole_tables"]),

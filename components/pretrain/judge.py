@@ -1,0 +1,96 @@
+"""How well tables foretell the window's last day."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from components.pretrain.batches import Batches, EdgeBatch, engagement
+from components.pretrain.config import PretrainConfig
+from components.pretrain.edge_stream import Edges
+from components.pretrain.entity_model import EntityModel
+from components.pretrain.link_prediction import scores
+from components.pretrain.pretrainer import CONTRASTIVE
+from components.pretrain.ranks import Candidates
+from components.pretrain.vocabulary import Known
+from components.tables.model_state import ModelState
+from components.tables.processes import Share
+
+_K = 3
+_NONE = np.zeros(0, dtype=np.int64)
+_NOTHING, _NO_EDGES = Known(_NONE, _NONE, 0), EdgeBatch(-1, _NONE, _NONE)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The engagement of the window's last day, of users and items that were known before.
+
+    Attributes:
+        uniform: Pairs among items drawn uniformly.
+        by_degree: The same among items drawn by degree: popularity does not help there.
+        popularity: Hit@3 of both, of items ranked by degree; empty without pairs.
+        num_pairs: How many there were, before some of them were drawn.
+    """
+
+    uniform: Candidates
+    by_degree: Candidates
+    popularity: tuple[float, ...]
+    num_pairs: int
+
+    @classmethod
+    def of(
+        cls, config: PretrainConfig, state: ModelState[EntityModel], known: dict[str, Known], edges: Edges
+    ) -> HeldOut:
+        """Draw from the held-out day's edges."""
+        numbers, items = engagement(config.relations), known.get("item_id", _NOTHING)
+        cutter = Batches(config, state.features, known, numbers, Share())
+        parts = [cutter.admitted(edges, number) for number in numbers] + [_NO_EDGES]
+        users, targets = (np.concatenate([getattr(part, end) for part in parts]) for end in ("sources", "targets"))
+        pairs = np.unique(np.stack([users, targets], axis=1), axis=0)
+        chosen = np.random.default_rng([config.seed, 5]).permutation(len(pairs))[: config.hits.max_pairs]
+        distinct = (pairs[chosen, 0], pairs[chosen, 1])
+        uniform, by_degree = (
+            Candidates.draw(distinct, items.ids, weights, config.hits.num_candidates, config.seed)
+            for weights in (None, items.degrees)
+        )
+
+        def degree(_: np.ndarray, asked: np.ndarray) -> np.ndarray:
+            return items.degrees[items.places(asked)]
+
+        popularity = (uniform.hit_rate(degree, _K), by_degree.hit_rate(degree, _K)) if len(pairs) else ()
+        return cls(uniform, by_degree, popularity, len(pairs))
+
+    def hits(self, state: ModelState[EntityModel], config: PretrainConfig, stage: str) -> dict[str, float]:
+        """Hit@3 of the tables after a stage's epoch, by the stage's own score."""
+
+        def score(users: np.ndarray, items: np.ndarray) -> np.ndarray:
+            return _scores(state, config, stage, users, items)
+
+        if not self.num_pairs:
+            return {}
+        return {"hit_at_3": self.uniform.hit_rate(score, _K), "hit_at_3_by_degree": self.by_degree.hit_rate(score, _K)}
+
+
+@torch.no_grad()
+def _scores(
+    state: ModelState[EntityModel], config: PretrainConfig, stage: str, users: np.ndarray, items: np.ndarray
+) -> np.ndarray:
+    """Of users (n,) and items (n, m), shape (n, m); on several processes all of them ask for the same."""
+    state.model.eval()
+    device = state.process.device
+    distinct, places = np.unique(items, return_inverse=True)
+    asked = [("user_id", torch.from_numpy(users).to(device)), ("item_id", torch.from_numpy(distinct).to(device))]
+    heads, tails = state.model.vectors(asked)
+    if stage != CONTRASTIVE:
+        assert config.graph is not None
+        number = engagement(config.relations)[0]
+        found = scores(state.model.net, config.graph.model, number, heads, tails)
+    elif config.contrastive is not None and config.contrastive.loss == "bce":
+        found = heads @ tails.T
+    else:
+        found = functional.normalize(heads, dim=1) @ functional.normalize(tails, dim=1).T
+    rows = np.arange(len(users))[:, None]
+    return found.cpu().numpy()[rows, places.reshape(items.shape)]
