@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 
 from components.common.config import ResolvedConfig
+from components.common.days import day_range
 from components.features.events import DatasetConfig
 from components.features.feature_list import FeatureConfig
 from data_validation.config import ValidationConfig
@@ -19,6 +20,14 @@ def main_logs(store_uri: str, config_uri: str, days: tuple[str, str], as_of: str
     first, last, known_on = (date.fromisoformat(day) for day in (*days, as_of))
     read = [day for day in dataset.days_read(first, last, features.history_days) if day < known_on]
     return validate_logs(store_uri, dataset, config.section(ValidationConfig, "validation"), read, known_on)
+
+
+def main_window(store_uri: str, config_uri: str, days: tuple[str, str]) -> str:
+    """`validate_logs` under a run's configuration, over the log days from the first to the last of `days` only."""
+    config = ResolvedConfig.open(config_uri)
+    dataset, limits = config.section(DatasetConfig, "dataset"), config.section(ValidationConfig, "validation")
+    first, last = (date.fromisoformat(day) for day in days)
+    return validate_logs(store_uri, dataset, limits, day_range(first, last), last + timedelta(days=1))
 
 
 def main_examples(

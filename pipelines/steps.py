@@ -72,11 +72,13 @@ def collect_edges(store_uri: str, config_uri: str, run_id: str, as_of: str) -> N
 
 
 @step
-def pretrain_tables(store_uri: str, config_uri: str, run_id: str, through: str):
+def pretrain_tables(store_uri: str, config_uri: str, run_id: str, through: str, page: Output[HTML]):
     """Pretrain tables on the edges of the log days until `through`."""
     from pipelines.work import pretrain_tables as pretrain
 
-    pretrain((store_uri, config_uri, run_id), through)
+    html = pretrain((store_uri, config_uri, run_id), through)
+    with open(page.path, "w") as stream:
+        stream.write(html)
 
 
 @step

@@ -9,9 +9,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import date, timedelta
+from datetime import date
 from typing import TypeVar
 
+from components.common import storage
 from components.common.config import ResolvedConfig
 from components.common.errors import TransientError
 from components.common.layout import Store
@@ -153,10 +154,10 @@ def collect_edges(addresses: Addresses, as_of: str) -> str:
     with working("collect-edges", store_uri, run_id):
         through = attempted("pick-window", lambda: main_pick_window(*addressed, as_of))
         if through is not None:
-            span, known_on = _window(config_uri, through), str(through + timedelta(days=1))
+            span = _window(config_uri, through)
             attempted("make-logs", lambda: components.make_logs.run.main(*addressed, *span))
             with remembering(store.log_folders(), store.log_index()):
-                attempted("validate-logs", lambda: data_validation.run.main_logs(*addressed, span, known_on))
+                attempted("validate-logs", lambda: data_validation.run.main_window(*addressed, span))
                 attempted("collect-edges", lambda: components.collect_edges.run.main(*addressed, span[1]))
     if through is None:
         with held(store, run_id, CLUSTER_SECONDS, is_last=True):
@@ -170,11 +171,12 @@ def _window(config_uri: str, through: date) -> tuple[str, str]:
     return str(edges.window(config.section(DatasetConfig, "dataset"), through)[0]), str(through)
 
 
-def pretrain_tables(addresses: Addresses, through: str) -> None:
-    """Pretrain on the edges of the log days until `through`."""
+def pretrain_tables(addresses: Addresses, through: str) -> str:
+    """Pretrain on the edges of the log days until `through`; returns the page on it."""
     with working("pretrain-tables", addresses[0], addresses[2], is_last=True):
         arguments = ("--through", through)
         _in_processes("pretrain-tables", addresses, "components.pretrain", ("pretraining", through), arguments)
+        return storage.read_bytes(Store(addresses[0]).report(f"pretraining-{through}")).decode()
 
 
 def release(addresses: Addresses, pipeline: str, event_date: str) -> tuple[RunOutcome, dict[str, float], str]:

@@ -20,7 +20,8 @@ def scores(net: EntityNet, model: str, relation: int, heads: Tensor, tails: Tens
 
     distmult: sum(h * r * t). complex: Re(sum(h * r * conj(t))), the first half of a vector real, the second imaginary
     (Trouillon et al. 2016). transe: -|h + r - t|. transr: -|M h + r - M t| (Lin et al. 2015), whose M starts at the
-    identity, so that it is anchored where entities already are.
+    identity, so that it is anchored where entities already are. Norms are L1, which ranks better than L2 on Kinships
+    and UMLS.
 
     Args:
         net: With the relations' parameters.
@@ -35,9 +36,7 @@ def scores(net: EntityNet, model: str, relation: int, heads: Tensor, tails: Tens
     if model == "transr":
         assert net.projections is not None
         tails = tails @ net.projections[relation].T
-    # By a matrix product: |a - b|^2 = |a|^2 - 2 a b + |b|^2, whose gradient at a distance of 0 is not finite.
-    squares = (asked**2).sum(1)[:, None] + (tails**2).sum(1) - 2 * asked @ tails.T
-    return -squares.clamp(min=1e-12).sqrt()
+    return -torch.cdist(asked, tails, p=1.0)
 
 
 def own_scores(net: EntityNet, model: str, relation: int, heads: Tensor, tails: Tensor) -> Tensor:
@@ -48,7 +47,7 @@ def own_scores(net: EntityNet, model: str, relation: int, heads: Tensor, tails: 
     if model == "transr":
         assert net.projections is not None
         tails = tails @ net.projections[relation].T
-    return -((asked - tails) ** 2).sum(1).clamp(min=1e-12).sqrt()
+    return -(asked - tails).abs().sum(1)
 
 
 def _asked(net: EntityNet, model: str, relation: int, heads: Tensor) -> Tensor:

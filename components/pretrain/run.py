@@ -25,6 +25,7 @@ from components.pretrain.config import PretrainConfig
 from components.pretrain.edge_stream import Edges, EdgeStream
 from components.pretrain.entity_model import EntityModel, entity_features
 from components.pretrain.judge import HeldOut
+from components.pretrain.page import write_page
 from components.pretrain.pretrainer import CONTRASTIVE, GRAPH, Pretrainer
 from components.pretrain.vocabulary import Known, count_ids
 from components.ranker.pretrained import KNOWN_FILE, NAMES_FILE, PretrainedManifest
@@ -105,7 +106,10 @@ def pretrain(
         process.write_artifact(uri, manifest, write)
         points.clear()
         # All processes see the manifest that the first one has written.
-        return process.agreed(read_manifest(uri, PretrainedManifest) if process.is_first else None)
+        made = process.agreed(read_manifest(uri, PretrainedManifest) if process.is_first else None)
+        if process.is_first:
+            log_line(STEP.name, f"{through}: {write_page(store, made)}")
+        return made
 
 
 def _new_state(features: FeatureConfig, config: PretrainConfig, process: Process) -> ModelState[EntityModel]:

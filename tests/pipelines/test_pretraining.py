@@ -11,7 +11,6 @@ from components.ranker.pretrained import PretrainedManifest
 from tests.conftest import small_values, write_config
 from tests.pipelines.test_end_to_end import afterclick
 
-
 BOUGHT = {"name": "bought", "action_type": "checkout"}
 
 

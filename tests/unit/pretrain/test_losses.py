@@ -97,14 +97,14 @@ def net_of(model: str) -> EntityNet:
 def one_score(net: EntityNet, model: str, relation: int, head: torch.Tensor, tail: torch.Tensor) -> float:
     own = net.relations[relation]
     if model == "distmult":
-        return float((head * own * tail).sum())
+        return (head * own * tail).sum().item()
     if model == "complex":
         parts = [torch.complex(*vector.chunk(2)) for vector in (head, own, tail)]
-        return float((parts[0] * parts[1] * parts[2].conj()).sum().real)
+        return (parts[0] * parts[1] * parts[2].conj()).sum().real.item()
     if model == "transr":
         assert net.projections is not None
         head, tail = net.projections[relation] @ head, net.projections[relation] @ tail
-    return -float(torch.linalg.vector_norm(head + own - tail))
+    return -torch.linalg.vector_norm(head + own - tail, ord=1).item()
 
 
 @pytest.mark.parametrize("model", ["transe", "transr", "distmult", "complex"])
