@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-dep
 DEMO_STORE ?= runs/demo
 PYTEST_WORKERS ?= 2
 
-.PHONY: help demo test lint format compile golden study-demo study-training study-training-journey study-join bench-check bench-join bench-evaluate bench-train bench-train-peers bench-store bench-serve bench-gpu soak images sbom k8s-check lock clean
+.PHONY: help demo test lint format compile golden study-demo study-training study-training-journey study-pretraining study-join bench-check bench-join bench-evaluate bench-train bench-train-peers bench-pretrain bench-store bench-serve bench-gpu soak images sbom k8s-check lock clean
 .DEFAULT_GOAL := help
 
 help:  ## say what can be made
@@ -44,6 +44,9 @@ study-training: $(VENV)/.dev  ## Sparse Optimizer, FAL and MEDA on simulated ids
 study-training-journey: $(VENV)/.dev  ## the same on the demo's examples, seven minutes
 	@AFTERCLICK_PROGRESS_SECONDS=0 $(BIN)/python -W ignore -m tests.benchmarks.study_journey $(DEMO_STORE)
 
+study-pretraining: $(VENV)/.dev  ## pretrained tables against drawn ones; SIZE=small on simulated logs, two minutes, else with real ones, thirty; a second call goes on
+	@OMP_NUM_THREADS=1 AFTERCLICK_PROGRESS_SECONDS=100000 $(BIN)/python -W ignore -m tests.benchmarks.study_pretraining $(if $(filter small,$(SIZE)),simulated_small) 2>/dev/null | grep --line-buffered '^study'
+
 study-join: $(VENV)/.dev  ## the join on ten thousand random small logs against two slower ways of writing it
 	AFTERCLICK_RANDOM_LOGS=10000 $(BIN)/python -m pytest -q -n 2 tests/unit/join/test_oracle.py
 
@@ -67,6 +70,10 @@ bench-train-peers: build/peers/.installed  ## whole steps against three other li
 	@mkdir -p build/bench
 	@TQDM_DISABLE=1 PYTHONPATH=build/peers $(BIN)/python -W ignore -m tests.benchmarks.train_peers 2>build/bench/train_peers.log | grep '^train' || { tail -20 build/bench/train_peers.log >&2; exit 1; }
 	@$(BIN)/python -W ignore -m tests.benchmarks.train_memory
+
+bench-pretrain: build/peers/.installed  ## pretraining's step beside memory, and link prediction beside PyKEEN, about fifteen minutes
+	@mkdir -p build/bench
+	@TQDM_DISABLE=1 OMP_NUM_THREADS=1 PYTHONPATH=build/peers $(BIN)/python -W ignore -m tests.benchmarks.pretrain 2>build/bench/pretrain.log || { tail -20 build/bench/pretrain.log >&2; exit 1; }
 
 bench-store: $(VENV)/.dev  ## requests that a store on S3 gets from a batch and two daily runs, two minutes
 	@$(BIN)/python -W ignore -m tests.benchmarks.store_requests 2>/dev/null

@@ -58,6 +58,9 @@ def demo(
     store: StoreOption = DEMO_STORE,
     days: Annotated[int, typer.Option(min=1, help="Days of daily training after the batch.")] = 5,
     config: ConfigOption = "complete_journey",
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="With a candidate whose tables are pretrained on all purchases.")
+    ] = False,
     debug: DebugOption = False,
 ) -> None:
     """Real logs to a published, gated model: one batch run, then one run per day.
@@ -65,6 +68,9 @@ def demo(
     A second call goes on where the first one stopped, and does nothing twice.
     """
     started = time.monotonic()
+    if pretrained:
+        config = "complete_journey_pretrained"
+        store = f"{DEMO_STORE}-pretrained" if store == DEMO_STORE else store
     run_due(config, store, None, days)
     _show_summary(store)
     say(*summary_lines(store, "demo"))

@@ -7,11 +7,13 @@ from importlib import import_module
 logging.getLogger().setLevel(logging.ERROR)
 
 for name in (
+    "components.collect_edges.run",
     "components.evaluate.run",
     "components.export.run",
     "components.gate.run",
     "components.join.run",
     "components.make_logs.run",
+    "components.pretrain.run",
     "components.publish.run",
     "components.report.run",
     "components.schedule.run",

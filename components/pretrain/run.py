@@ -25,7 +25,7 @@ from components.pretrain.config import PretrainConfig
 from components.pretrain.edge_stream import Edges, EdgeStream
 from components.pretrain.entity_model import EntityModel, entity_features
 from components.pretrain.judge import HeldOut
-from components.pretrain.page import write_page
+from components.pretrain.pretrained_page import write_page
 from components.pretrain.pretrainer import CONTRASTIVE, GRAPH, Pretrainer
 from components.pretrain.vocabulary import Known, count_ids
 from components.ranker.pretrained import KNOWN_FILE, NAMES_FILE, PretrainedManifest

@@ -48,8 +48,17 @@ class Triples:
 class LinkTrainer:
     """The tables, relations and optimizer of the graph stage, on one table of entities."""
 
-    def __init__(self, triples: Triples, graph: GraphConfig, dim: int, optimizer: OptimizerConfig, seed: int) -> None:
-        """Draw them."""
+    def __init__(
+        self,
+        triples: Triples,
+        graph: GraphConfig,
+        dim: int,
+        optimizer: OptimizerConfig,
+        seed: int,
+        num_entities: int | None = None,
+    ) -> None:
+        """Draw them; `num_entities` counts those that no triple has."""
+        num_entities = num_entities or triples.num_entities
         relations = tuple(Relation(name=f"r{number}", action_type="click") for number in range(triples.num_relations))
         self._config = PretrainConfig(
             embedding_dim=dim,
@@ -61,7 +70,7 @@ class LinkTrainer:
         )
         features = FeatureConfig.model_validate(
             {
-                "categorical": [{"name": ENTITY, "num_rows": triples.num_entities}],
+                "categorical": [{"name": ENTITY, "num_rows": num_entities}],
                 "sequence": {"length": 1, "entities": [ENTITY]},
             }
         )
@@ -69,7 +78,7 @@ class LinkTrainer:
         self._triples, self._graph, self._seed = triples, graph, seed
         self.model = EntityModel(features, self._config)
         self._optimizer = ModelOptimizer(self.model, optimizer)
-        counts = np.bincount(triples.train[:, [0, 2]].reshape(-1), minlength=triples.num_entities)
+        counts = np.bincount(triples.train[:, [0, 2]].reshape(-1), minlength=num_entities)
         self._shares = np.cumsum(counts) / counts.sum()
         order = np.argsort(triples.train[:, 1], kind="stable")
         sizes = np.bincount(triples.train[:, 1], minlength=triples.num_relations)
