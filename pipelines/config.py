@@ -87,6 +87,8 @@ class RunConfig(Config):
                 continue
             if pretrain is None:
                 raise ValueError(f"arms.{arm}.pretrained: there is no section pretrain; add it (docs/pretraining.md)")
+            if recipe.pretrained.mode == "single_stage":
+                continue
             unknown = sorted(set(recipe.pretrained.tables) - set(pretrain.trained_tables))
             if unknown:
                 raise ValueError(

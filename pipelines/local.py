@@ -180,7 +180,8 @@ def run_schedule(
 
 
 def _starts_pretrained(config: RunConfig) -> bool:
-    return any(arm.pretrained is not None for arm in (config.arms.control, config.arms.candidate))
+    recipes = [arm.pretrained for arm in (config.arms.control, config.arms.candidate) if arm.pretrained is not None]
+    return any(recipe.mode != "single_stage" for recipe in recipes)
 
 
 def pretrain(config: RunConfig, store_uri: str, as_of: date, events: RunEvents | None = None) -> None:

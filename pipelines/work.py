@@ -82,6 +82,7 @@ def prepare(addresses: Addresses, pipeline: str, as_of: str) -> tuple[Assignment
 
 
 def _prepared(store_uri: str, config_uri: str, chosen: Assignment) -> tuple[str, str]:
+    import components.collect_edges.run
     import components.join.run
     import components.make_logs.run
     import data_validation.run
@@ -93,8 +94,16 @@ def _prepared(store_uri: str, config_uri: str, chosen: Assignment) -> tuple[str,
     with remembering(logs.log_folders(), logs.log_index()):
         expectations = attempted("validate-logs", lambda: data_validation.run.main_logs(*store, span, known_on))
         attempted("join-examples", lambda: components.join.run.main(*store, span, known_on, span[1], early_days))
+        if _in_single_stage(config_uri):
+            attempted("collect-edges", lambda: components.collect_edges.run.main_days(*store, chosen.train_days))
         checked = attempted("validate-examples", lambda: data_validation.run.main_examples(*store, span, early_days))
     return expectations, checked[1]
+
+
+def _in_single_stage(config_uri: str) -> bool:
+    """Whether an arm is trained on engagement beside its examples."""
+    arms = ResolvedConfig.open(config_uri).values["arms"].values()
+    return any((arm.get("pretrained") or {}).get("mode") == "single_stage" for arm in arms)
 
 
 def train_batch(addresses: Addresses, arm: str, first_day: str, last_day: str) -> None:

@@ -26,7 +26,16 @@ from components.common.manifests import (
     write_artifact,
 )
 from components.common.progress import log_line
-from components.features.edges import EDGES_FILE, SCHEMA, EdgesConfig, EdgesManifest, Relation, edges_of, merge_edges
+from components.features.edges import (
+    EDGES_FILE,
+    SCHEMA,
+    EdgesConfig,
+    EdgesManifest,
+    Relation,
+    edge_settings,
+    edges_of,
+    merge_edges,
+)
 from components.features.events import LOG_NAMES, DatasetConfig
 from components.features.log_events import Events
 from components.features.log_manifests import CleanLogManifest
@@ -103,7 +112,7 @@ def collect_edges(store_uri: str, dataset: DatasetConfig, config: EdgesConfig, d
         found = {name: find(store.clean_logs(name, day), CleanLogManifest) for name in LOG_NAMES}
         clean = {name: manifest for name, manifest in found.items() if manifest is not None}
         inputs = {name: manifest.content_digest for name, manifest in clean.items()}
-        origin = STEP.origin(inputs, config.settings)
+        origin = STEP.origin(inputs, edge_settings(config.relations))
         if find_current(store.edges(day), EdgesManifest, origin) is None:
             waiting.append(DayOfLogs(day, clean, origin))
     if not waiting:
@@ -126,6 +135,15 @@ def collect_edges(store_uri: str, dataset: DatasetConfig, config: EdgesConfig, d
 
 def main(store_uri: str, config_uri: str, through: str) -> None:
     """`collect_edges` of the window until a day, under a run's configuration."""
-    config = ResolvedConfig.open(config_uri)
-    dataset, edges = config.section(DatasetConfig, "dataset"), config.section(EdgesConfig, "pretrain", "edges")
+    dataset, edges = _sections(config_uri)
     collect_edges(store_uri, dataset, edges, edges.window(dataset, date.fromisoformat(through)))
+
+
+def main_days(store_uri: str, config_uri: str, days: list[date]) -> None:
+    """`collect_edges` of some days likewise."""
+    collect_edges(store_uri, *_sections(config_uri), days)
+
+
+def _sections(config_uri: str) -> tuple[DatasetConfig, EdgesConfig]:
+    config = ResolvedConfig.open(config_uri)
+    return config.section(DatasetConfig, "dataset"), config.section(EdgesConfig, "pretrain", "edges")

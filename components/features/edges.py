@@ -49,6 +49,11 @@ class Relation(Config):
         return self.source == USER and self.target == "item_id"
 
 
+def edge_settings(relations: tuple[Relation, ...]) -> dict[str, Any]:
+    """What decides which edges a day has, as plain values."""
+    return {"relations": [relation.model_dump(mode="json", exclude={"weight"}) for relation in relations]}
+
+
 class EdgesConfig(Config):
     """Which edges are collected, of which window of log days."""
 
@@ -71,11 +76,6 @@ class EdgesConfig(Config):
         """The columns that edges join, in the order of their relations."""
         ends = (end for relation in self.relations for end in (relation.source, relation.target))
         return tuple(dict.fromkeys(ends))
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What decides which edges a day has, as plain values."""
-        return {"relations": [relation.model_dump(mode="json", exclude={"weight"}) for relation in self.relations]}
 
     def window(self, dataset: DatasetConfig, through: date) -> list[date]:
         """The log days until one.

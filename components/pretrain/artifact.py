@@ -11,12 +11,12 @@ import torch
 from components.common import parquet_files
 from components.common.layout import Store
 from components.common.manifests import find_manifest, verified_content
+from components.engagement.vocabulary import Known
 from components.features.events import ACTIONS
 from components.features.feature_list import FeatureConfig
 from components.features.hashing import feature_ids, hash_identifiers
 from components.features.log_manifests import CleanLogManifest
 from components.pretrain.entity_model import EntityModel
-from components.pretrain.vocabulary import Known
 from components.tables.model_state import ModelState
 
 _MOST_ENGAGED = 10_000

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from components.engagement.entity_rows import look_up
 from components.features.edges import Relation
 from components.features.feature_list import FeatureConfig, SequenceFeature
 from components.pretrain.config import PretrainConfig
@@ -33,7 +34,7 @@ class EntityModel(TableModel):
         super().__init__()
         self.embeddings = Embeddings(features, config.embedding_dim, config.embedding_init, held)
         self.net = EntityNet(config)
-        self._first_rows, self._codes = self.embeddings.first_rows, features.binary_codes
+        self._codes = features.binary_codes
 
     def vectors(self, asked: Sequence[tuple[str, Tensor]]) -> list[Tensor]:
         """Vectors of ids, each shape (n_i, dim), in one look-up.
@@ -41,15 +42,7 @@ class EntityModel(TableModel):
         Args:
             asked: Entities, each with ids below its `num_ids`, int64, shape (n_i,).
         """
-        blocks = [self._rows(entity, ids) for entity, ids in asked]
-        looked_up = self.embeddings.look_up(torch.cat([rows.reshape(-1) for rows in blocks]))
-        parts = looked_up.split([rows.numel() for rows in blocks])
-        return [part.view(*rows.shape, looked_up.shape[1]).sum(0) for part, rows in zip(parts, blocks, strict=True)]
-
-    def _rows(self, entity: str, ids: Tensor) -> Tensor:
-        """Rows of the weight, one for each block of a binary code; int64, shape (blocks, n)."""
-        code = self._codes.get(entity)
-        return torch.stack(code.rows(ids) if code else [ids]) + self._first_rows[entity]
+        return look_up(self.embeddings, self._codes, asked)
 
 
 class EntityNet(nn.Module):

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from components.pretrain.batches import Batches, EdgeBatch, engagement
+from components.engagement.edge_batches import Batches, EdgeBatch, engagement
+from components.engagement.edge_stream import Edges
+from components.engagement.vocabulary import Known
 from components.pretrain.config import PretrainConfig
-from components.pretrain.edge_stream import Edges
 from components.pretrain.entity_model import EntityModel
 from components.pretrain.link_prediction import scores
 from components.pretrain.pretrainer import CONTRASTIVE
 from components.pretrain.ranks import Candidates
-from components.pretrain.vocabulary import Known
 from components.tables.model_state import ModelState
 from components.tables.processes import Share
 
@@ -46,7 +46,7 @@ class HeldOut:
     ) -> HeldOut:
         """Draw from the held-out day's edges."""
         numbers, items = engagement(config.relations), known.get("item_id", _NOTHING)
-        cutter = Batches(config, state.features, known, numbers, Share())
+        cutter = Batches(config.relations, state.features, known, numbers, Share())
         parts = [cutter.admitted(edges, number) for number in numbers] + [_NO_EDGES]
         users, targets = (np.concatenate([getattr(part, end) for part in parts]) for end in ("sources", "targets"))
         pairs = np.unique(np.stack([users, targets], axis=1), axis=0)

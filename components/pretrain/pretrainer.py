@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from components.common.progress import Progress, log_line
-from components.pretrain.batches import Batches, EdgeBatch, engagement
+from components.engagement.contrastive import bce_loss, contrastive_loss
+from components.engagement.edge_batches import Batches, EdgeBatch, engagement
+from components.engagement.edge_stream import EdgeStream
+from components.engagement.vocabulary import Known
 from components.pretrain.config import PretrainConfig
-from components.pretrain.contrastive import bce_loss, contrastive_loss
-from components.pretrain.edge_stream import EdgeStream
 from components.pretrain.entity_model import EntityModel, direction
 from components.pretrain.link_prediction import link_loss
-from components.pretrain.vocabulary import Known
 from components.tables.model_state import ModelState
 from components.tables.resume_points import PointFolder
 
@@ -111,7 +111,8 @@ class Pretrainer:
     def _train_epoch(self, stage: str, stream: EdgeStream) -> None:
         settings, position = getattr(self._config, stage), self.position
         chosen = engagement(self._config.relations) if stage == CONTRASTIVE else [*range(len(self._config.relations))]
-        cutter = Batches(self._config, self._state.features, self._known[stage], chosen, self._state.process.share)
+        share, features = self._state.process.share, self._state.features
+        cutter = Batches(self._config.relations, features, self._known[stage], chosen, share)
         seed = self._seed(position.epoch)
         cut = cutter.together if stage == CONTRASTIVE else cutter.by_relation
         progress = Progress(
@@ -157,10 +158,11 @@ class Pretrainer:
         )
         vectors, net = (users, items, others), self._state.model.net
         if config.loss == "bce":
-            return bce_loss(net, vectors, ids)
+            return bce_loss(net.bias, vectors, ids)
         degrees = known.degrees[known.places(batch.targets)] / known.degrees.sum()
         shares = torch.from_numpy(degrees).to(ids[0].device, torch.float32)
-        return contrastive_loss(net, config, vectors, ids, (shares, 1 / len(known.ids)))
+        temperature, given = net.temperature(config.temperature_range), (shares, 1 / len(known.ids))
+        return contrastive_loss(temperature, vectors, ids, given, config.in_batch, config.log_q)
 
     def _link(self, batch: EdgeBatch) -> Tensor:
         config, relation = self._config.graph, self._config.relations[batch.relation]

@@ -17,17 +17,17 @@ from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.manifests import Step, find_current, read_manifest, verified_bytes
 from components.common.progress import log_line
+from components.engagement.edge_batches import engagement
+from components.engagement.edge_stream import Edges, EdgeStream
+from components.engagement.vocabulary import Known, count_ids
 from components.features.events import DatasetConfig
 from components.features.feature_list import FeatureConfig
 from components.pretrain.artifact import known_table, names_of, root_mean_squares, united
-from components.pretrain.batches import engagement
 from components.pretrain.config import PretrainConfig
-from components.pretrain.edge_stream import Edges, EdgeStream
 from components.pretrain.entity_model import EntityModel, entity_features
 from components.pretrain.judge import HeldOut
 from components.pretrain.pretrained_page import write_page
 from components.pretrain.pretrainer import CONTRASTIVE, GRAPH, Pretrainer
-from components.pretrain.vocabulary import Known, count_ids
 from components.ranker.pretrained import KNOWN_FILE, NAMES_FILE, PretrainedManifest
 from components.tables.model_state import ModelState, load_weights
 from components.tables.processes import Process, joined_processes
@@ -53,7 +53,7 @@ def pretrain(
     store, days = Store(store_uri), config.edges.window(dataset, through)
     own = entity_features(features, config.edges.entities)
     with joined_processes(config.device) as process:
-        first, last = (EdgeStream(store, part, config.edges, config.pool_edges) for part in (days[:-1], days[-1:]))
+        first, last = (EdgeStream(store, part, config.relations, config.pool_edges) for part in (days[:-1], days[-1:]))
         streams = (first, last)
         edges = [manifest.content_digest for stream in streams for manifest in stream.manifests]
         parent = _parent(store, own, config, through)

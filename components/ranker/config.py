@@ -70,12 +70,24 @@ class ModelConfig(Config):
         return dhen
 
 
+class EngagementLossConfig(Config):
+    """The contrastive loss that joins the ranker's in a single stage."""
+
+    weight: float = Field(0.1, gt=0, description="in the total loss")
+    batch_size: int = Field(512, ge=2, description="pairs beside each batch of examples")
+    num_negatives: int = Field(256, ge=1, description="uniform random items, beside the pairs' own")
+    temperature: float = Field(0.1, gt=0)
+
+
 class PretrainedConfig(Config):
     """How an arm's batch starts from pretrained tables."""
 
-    mode: Literal["finetuned", "frozen"] = Field(
-        "finetuned", description="finetuned rows are trained on; frozen tables stay as they were pretrained"
+    mode: Literal["finetuned", "frozen", "single_stage"] = Field(
+        "finetuned",
+        description="finetuned rows are trained on; frozen tables stay as they were pretrained; in a single stage "
+        "nothing is pretrained, and the contrastive loss of the same days' engagement joins the ranker's",
     )
+    engagement: EngagementLossConfig = EngagementLossConfig()
     tables: Annotated[tuple[str, ...], Distinct] = Field(
         (USER, "item_id"), min_length=1, description="that start from pretrained ones"
     )

@@ -25,13 +25,14 @@ from components.features.feature_list import FeatureConfig
 from components.features.objectives import OBJECTIVE_NAMES
 from components.ranker.checkpoint import CheckpointManifest, find_checkpoint
 from components.ranker.dataset import ExampleSet, concatenate
-from components.ranker.pretrained import find_pretrained, start_from
+from components.ranker.pretrained import PretrainedManifest, find_pretrained, start_from
 from components.tables import memory
 from components.tables.processes import Process, joined_processes
 from components.train.config import TrainConfig
 from components.train.event_log import EventLog
 from components.train.loader import ExampleStream, open_stream
 from components.train.resume import ResumePoints
+from components.train.single_stage import EngagementPairs, open_pairs
 from components.train.training_run import Phase, TrainingRun
 from components.train.training_state import TrainingState, load_state, new_state, write_checkpoint
 
@@ -56,9 +57,12 @@ def train_batch(store_uri: str, arm: str, features: FeatureConfig, config: Train
         last, more = _open(store, features, config, days[len(days) - num_tested :], process)
         if more:
             inputs["test_examples"] = more[0].content_digest
-        tables = find_pretrained(store, config.pretrained, f"arms.{arm}", days[-1]) if config.pretrained else None
+        tables = _pretrained(store, arm, config, days[-1])
         if tables is not None:
             inputs["pretrained"] = tables.content_digest
+        pairs = open_pairs(store, features, config, days[: len(days) - num_tested], process)
+        if pairs is not None:
+            inputs["edges"] = pairs.digest
         made = check_made_alike(manifests + more)
         lineage = Lineage(
             arm=arm,
@@ -87,7 +91,7 @@ def train_batch(store_uri: str, arm: str, features: FeatureConfig, config: Train
         phases = [Phase(stream, config.epochs)]
         if more:
             phases = [Phase(stream, config.epochs, concatenate([*last.parts()])), Phase(last, 1)]
-        return _train(store, state, phases, origin)
+        return _train(store, state, phases, origin, pairs)
 
 
 def train_day(
@@ -113,9 +117,11 @@ def train_day(
         raise InputError(f"{store.checkpoint(arm, before)}: no checkpoint to start {day} from; train {before} first")
     with joined_processes(config.execution.device) as process:
         stream, manifests = _open(store, features, config, [day], process, split)
-        origin = _origin(
-            {"examples": manifests[0].content_digest, "parent": parent.checkpoint_digest}, features, config
-        )
+        inputs = {"examples": manifests[0].content_digest, "parent": parent.checkpoint_digest}
+        pairs = open_pairs(store, features, config, [day], process)
+        if pairs is not None:
+            inputs["edges"] = pairs.digest
+        origin = _origin(inputs, features, config)
         done = _finished(store, arm, day, origin)
         if done:
             return done
@@ -125,7 +131,7 @@ def train_day(
         _check_warm_start(state, features, config, manifests[0], store.checkpoint(arm, before))
         state.config = config
         state.lineage = Lineage(**{**state.lineage.model_dump(), "parent": digest, "trained_through": day})
-        return _train(store, state, [Phase(stream, 1)], origin)
+        return _train(store, state, [Phase(stream, 1)], origin, pairs)
 
 
 def _open(
@@ -192,12 +198,21 @@ def _check_warm_start(
         )
 
 
-def _train(store: Store, state: TrainingState, phases: list[Phase], origin: Origin) -> str:
+def _pretrained(store: Store, arm: str, config: TrainConfig, last_day: date) -> PretrainedManifest | None:
+    """The tables that the arm's batch starts from."""
+    if config.pretrained is None or config.pretrained.mode == "single_stage":
+        return None
+    return find_pretrained(store, config.pretrained, f"arms.{arm}", last_day)
+
+
+def _train(
+    store: Store, state: TrainingState, phases: list[Phase], origin: Origin, pairs: EngagementPairs | None = None
+) -> str:
     config, lineage, process = state.config, state.lineage, state.process
     points = ResumePoints(store, state, origin)
     shown = config.execution.tensorboard and process.is_first
     events = EventLog(store.tensorboard(lineage.arm, lineage.trained_through) if shown else None)
-    run = TrainingRun(state, phases, points, events)
+    run = TrainingRun(state, phases, points, events, pairs)
     run.run()
     state.lineage = Lineage(**{**lineage.model_dump(), "step": run.trainer.step})
     curves = {LOSS_CURVE_FILE: run.trainer.curve.points}

@@ -18,6 +18,7 @@ from components.ranker.ranker import Ranker, objective_losses
 from components.tables.optimizer import ModelOptimizer
 from components.train.config import TrainConfig
 from components.train.curves import LossCurve
+from components.train.single_stage import EngagementPairs
 
 
 class Trainer:
@@ -42,12 +43,13 @@ class Trainer:
         name: str,
         step: int = 0,
         parallel: DistributedModelParallel | None = None,
+        pairs: EngagementPairs | None = None,
     ) -> None:
-        """Continue from `step` steps already taken; `name` is shown with the progress."""
+        """Continue from `step` steps already taken; `name` is shown with the progress; with `pairs`, in one stage."""
         self.model, self.optimizer, self.step = model, optimizer, step
         self.parallel = parallel or model
         self._loss = model.loss if parallel is None else partial(sharded_loss, parallel)
-        self.curve = LossCurve()
+        self._pairs, self.curve = pairs, LossCurve()
         self.opening_seconds = self.seconds = self.waited_seconds = 0.0
         self._config, self._name = config, name
         self.device = model.embeddings.weight.device
@@ -69,6 +71,8 @@ class Trainer:
             torch.manual_seed(((self._config.seed * 1_000_003 + self.step) * 65_536 + self._rank) % 2**63)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._config.precision == "bfloat16"):
             total, losses = self._loss(batch.to(self.device), self._weights)
+        if self._pairs is not None:
+            total = total + self._pairs.loss(self.model.embeddings, self.step)
         # Of the whole batch: over several processes, all stop or none.
         if not torch.isfinite(losses).all():
             by_objective = dict(zip(OBJECTIVE_NAMES, losses.tolist(), strict=True))

@@ -14,6 +14,7 @@ from components.train.curves import boundary_jumps, unseen_losses
 from components.train.event_log import EventLog
 from components.train.loader import ExampleStream
 from components.train.resume import Position, ResumePoints
+from components.train.single_stage import EngagementPairs
 from components.train.trainer import Trainer
 from components.train.training_state import TrainingState
 
@@ -36,12 +37,18 @@ class Phase:
 class TrainingRun:
     """Trains a state through its phases; `run` after a kill ends with the same bits as without it."""
 
-    def __init__(self, state: TrainingState, phases: list[Phase], points: ResumePoints, events: EventLog) -> None:
+    def __init__(
+        self,
+        state: TrainingState,
+        phases: list[Phase],
+        points: ResumePoints,
+        events: EventLog,
+        pairs: EngagementPairs | None = None,
+    ) -> None:
         """Train `state` in place."""
         config = state.config.without(state.lineage.left_out)
-        self.trainer = Trainer(
-            state.model, state.optimizer, config, state.title, state.lineage.step, state.of_model.parallel
-        )
+        step, parallel = state.lineage.step, state.of_model.parallel
+        self.trainer = Trainer(state.model, state.optimizer, config, state.title, step, parallel, pairs)
         self._process = state.process
         self.position = Position()
         self._config, self._title, self._phases = config, state.title, phases

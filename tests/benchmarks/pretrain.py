@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from components.engagement.contrastive import contrastive_loss
 from components.features.edges import EdgesConfig, Relation
 from components.features.feature_list import FeatureConfig
 from components.pretrain.config import ContrastiveConfig, GraphConfig, PretrainConfig
-from components.pretrain.contrastive import contrastive_loss
 from components.pretrain.entity_model import EntityModel
 from components.tables.config import OptimizerConfig
 from components.tables.optimizer import ModelOptimizer
@@ -161,9 +161,9 @@ def pairs() -> None:
         ids = (users, items, randoms)
         vectors = model.vectors([("user_id", users), ("item_id", items), ("item_id", randoms)])
         looked_up = time.perf_counter()
-        loss = contrastive_loss(
-            model.net, stage, (vectors[0], vectors[1], vectors[2]), ids, (torch.full((PAIRS,), 1 / ITEMS), 1 / ITEMS)
-        )
+        shares = (torch.full((PAIRS,), 1 / ITEMS), 1 / ITEMS)
+        temperature = model.net.temperature(stage.temperature_range)
+        loss = contrastive_loss(temperature, (vectors[0], vectors[1], vectors[2]), ids, shares)
         loss.backward()
         lost = time.perf_counter()
         optimizer.step()

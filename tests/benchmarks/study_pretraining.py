@@ -53,6 +53,7 @@ TABLES: dict[str, dict[str, Any]] = {
 # What a ranker starts from: the tables, the mode, and how many days before the batch's end their window ends.
 RANKERS: dict[str, tuple[str, str, int]] = {
     "none": ("", "", 0),
+    "single_stage": ("", "single_stage", 0),
     "frozen": ("contrastive", "frozen", 0),
     "finetuned": ("contrastive", "finetuned", 0),
     "finetuned_log_q": ("log_q", "finetuned", 0),
@@ -63,7 +64,10 @@ RANKERS: dict[str, tuple[str, str, int]] = {
     "finetuned_stale": ("contrastive", "finetuned", 24),
 }
 JOURNEY_RANKERS: dict[str, tuple[str, str, int]] = {
-    **{name: RANKERS[name] for name in ("none", "frozen", "finetuned", "finetuned_log_q", "finetuned_bce")},
+    **{
+        name: RANKERS[name]
+        for name in ("none", "single_stage", "frozen", "finetuned", "finetuned_log_q", "finetuned_bce")
+    },
     "finetuned_both": RANKERS["finetuned_both"],
     "finetuned_before_batch": ("contrastive", "finetuned", 30),
     "finetuned_3_months": ("contrastive", "finetuned", 91),
@@ -198,7 +202,7 @@ class Study:
         values |= {"seed": seed, "num_threads": 1, "epochs": 1, "pretrained": None}
         values["model"] |= {"embedding_dim": self.setting.dim}
         values["optimizer"] |= {"tables": "lazy_adam"}
-        if tables:
+        if mode:
             values["pretrained"] = {"mode": mode, "refuse_after_days": 365}
         recipe = TrainConfig.parse(values, "train")
         train_batch(store.root, name, self.config.features, recipe, self.batch)
@@ -232,7 +236,7 @@ def run(name: str, folder: Path) -> None:
     """Run one setting, and print what it shows."""
     started, study, title = time.monotonic(), Study(folder / name, SETTINGS[name]()), f"study_pretraining.{name}"
     study.prepare()
-    for tables in TABLES:
+    for tables in dict.fromkeys(tables for tables, _, _ in study.setting.rankers.values() if tables):
         found = [study.found(f"tables-{tables}-{seed}", lambda t=tables, s=seed: study.tables(t, s)) for seed in SEEDS]
         for number, point in enumerate(found[0]["epochs"]):
             for key in ("hit_at_3", "hit_at_3_by_degree"):

@@ -26,9 +26,16 @@ BELOW: dict[str, set[str]] = {
         ("components.make_logs", "components.schedule"),
         {"components.common", "components.features", "components.sources"},
     ),
+    "components.engagement": {"components.common", "components.features", "components.tables"},
     **dict.fromkeys(
         ("components.train", "components.pretrain"),
-        {"components.common", "components.features", "components.tables", "components.ranker"},
+        {
+            "components.common",
+            "components.features",
+            "components.tables",
+            "components.ranker",
+            "components.engagement",
+        },
     ),
     **dict.fromkeys(
         ("components.publish", "components.serve", "components.report"),

@@ -11,14 +11,14 @@ from components.common import parquet_files, storage
 from components.common.days import MICROSECONDS_PER_DAY, microseconds
 from components.common.errors import InputError
 from components.common.manifests import read_manifest
+from components.engagement.edge_stream import EdgeStream
+from components.engagement.vocabulary import count_ids
 from components.features.edges import EdgesManifest, edges_of, merge_edges
 from components.features.events import ACTIONS, IMPRESSIONS, TIMESTAMP
 from components.features.hashing import feature_ids, hash_identifiers
 from components.features.log_events import Events
 from components.features.log_manifests import CleanLogManifest
-from components.pretrain.edge_stream import EdgeStream
 from components.pretrain.run import pretrain
-from components.pretrain.vocabulary import count_ids
 from tests.unit.pretrain.conftest import pretraining
 
 
@@ -80,7 +80,7 @@ def test_a_late_conversion_is_no_edge_of_a_window_before_it(own_edges):
     }
 
     def bought(days: list) -> set:
-        pools = [*EdgeStream(store, days, pretraining().edges, 10**6).pools()]
+        pools = [*EdgeStream(store, days, pretraining().relations, 10**6).pools()]
         return {
             (source, target)
             for pool in pools
@@ -115,7 +115,7 @@ def test_stream_has_every_edge_once_in_an_order_of_the_seed(edges):
     def keys(pools):
         return [key for pool in pools for key in zip(pool.relation, pool.source, pool.target, strict=True)]
 
-    stream = EdgeStream(edges.store, edges.days, pretraining().edges, 700)
+    stream = EdgeStream(edges.store, edges.days, pretraining().relations, 700)
     plain, shuffled = keys(stream.pools()), keys(stream.pools(1))
     assert len(plain) == len(stream) and sorted(plain) == sorted(shuffled) and plain != shuffled
     assert shuffled == keys(stream.pools(1)) != keys(stream.pools(2))
@@ -124,7 +124,7 @@ def test_stream_has_every_edge_once_in_an_order_of_the_seed(edges):
 
 def test_ids_are_admitted_by_their_edges(edges):
     features = edges.deployment.config.features
-    pools = [*EdgeStream(edges.store, edges.days, pretraining().edges, 10**6).pools()]
+    pools = [*EdgeStream(edges.store, edges.days, pretraining().relations, 10**6).pools()]
     known = count_ids(pools, pretraining().relations, [0], features, 3)
     clicked = pools[0].take(pools[0].relation == 0)
     found, where = np.unique(clicked.source % features.num_ids["user_id"], return_inverse=True)

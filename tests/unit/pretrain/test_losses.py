@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.nn import functional
 
+from components.engagement.contrastive import bce_loss, contrastive_loss
 from components.pretrain.config import ContrastiveConfig, GraphConfig
-from components.pretrain.contrastive import bce_loss, contrastive_loss
 from components.pretrain.entity_model import EntityNet
 from components.pretrain.link_prediction import link_loss, own_scores, scores
 from tests.unit.pretrain.conftest import pretraining
@@ -55,7 +55,8 @@ def test_contrastive_loss_is_equation_1_without_accidental_hits(changes):
     if changes.get("num_negatives") == 0:
         parts, ids = (*parts[:2], parts[2][:0]), (USERS, ITEMS, RANDOMS[:0])
     shares = torch.tensor([SHARES[item] for item in ITEMS.tolist()], dtype=torch.float64)
-    found = contrastive_loss(net, config, parts, ids, (shares, 1 / 10))
+    temperature = net.temperature(config.temperature_range)
+    found = contrastive_loss(temperature, parts, ids, (shares, 1 / 10), config.in_batch, config.log_q)
     if changes.get("num_negatives") == 0:
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(globals(), "RANDOMS", RANDOMS[:0])
@@ -74,7 +75,7 @@ def test_temperature_is_clamped():
 def test_bce_leaves_out_random_items_that_are_the_pairs_own():
     net = EntityNet(pretraining())
     users, items, randoms = vectors()
-    found = bce_loss(net, (users, items, randoms), (USERS, ITEMS, RANDOMS)).item()
+    found = bce_loss(net.bias, (users, items, randoms), (USERS, ITEMS, RANDOMS)).item()
     positive = np.mean([math.log1p(math.exp(-float(user @ item))) for user, item in zip(users, items, strict=True)])
     negative = [
         math.log1p(math.exp(float(users[row] @ randoms[place])))

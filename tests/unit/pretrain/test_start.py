@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from components.collect_edges.run import collect_edges
 from components.common import storage
 from components.common.errors import InputError
 from components.common.manifests import read_manifest
@@ -18,6 +19,7 @@ from components.ranker.pretrained import PretrainedManifest, find_pretrained, st
 from components.tables.shard_layout import HeldRows
 from components.train.config import TrainConfig
 from components.train.run import train_batch, train_day
+from components.train.trainer import Trainer
 from components.train.training_state import load_state, new_state
 from tests.unit.pretrain.conftest import Logs, pretraining
 
@@ -106,6 +108,49 @@ def test_other_tables_make_another_batch(pretrained, tmp_path):
     own_config = pretraining(seed=7, **GRAPH)
     pretrain(store.root, own.config.dataset, own.config.features, own_config, pretrained.days[-1])
     assert train_batch(store.root, "x", own.config.features, config, own.batch_days) != first
+
+
+def test_single_stage_trains_pairs_beside_the_examples(pretrained, tmp_path):
+    shutil.copytree(pretrained.store.root, tmp_path / "store")
+    store, own = type(pretrained.store)(str(tmp_path / "store")), pretrained.deployment
+    features, days = own.config.features, own.batch_days
+    config = recipe(pretrained, "single_stage", engagement={"batch_size": 64, "num_negatives": 32})
+    collect_edges(store.root, own.config.dataset, pretraining().edges, [own.scored_day])
+    first = train_batch(store.root, "x", features, config, days)
+    assert train_batch(store.root, "x", features, config, days) == first
+    train_day(store.root, "x", features, config, own.scored_day, days[-1])
+    plain = TrainConfig.model_validate({**config.model_dump(), "pretrained": None})
+    train_batch(store.root, "y", features, plain, days)
+    one, two = (load_state(store, arm, days[-1])[0] for arm in ("x", "y"))
+    assert not torch.equal(tables_of(one)["item_id"], tables_of(two)["item_id"])
+    # What pairs do not look up is moved by the net's other inputs only.
+    assert torch.allclose(tables_of(one)["hour_of_day"], tables_of(two)["hour_of_day"], atol=1e-2)
+    with pytest.raises(InputError, match="single_stage|edges"):
+        storage.remove(store.edges(days[1]))
+        train_batch(store.root, "z", features, config, days)
+
+
+def test_single_stage_goes_on_to_the_same_bits(pretrained, tmp_path, monkeypatch):
+    shutil.copytree(pretrained.store.root, tmp_path / "store")
+    store, own = type(pretrained.store)(str(tmp_path / "store")), pretrained.deployment
+    values = recipe(pretrained, "single_stage", engagement={"batch_size": 64, "num_negatives": 32}).model_dump()
+    config = TrainConfig.model_validate({**values, "execution": {"resume_steps": 2}})
+    features, days = own.config.features, own.batch_days
+    expected = train_batch(store.root, "x", features, config, days)
+    storage.remove(store.checkpoint("x", days[-1]))
+    step, done = Trainer.train_step, 0
+
+    def step_or_die(*arguments):
+        nonlocal done
+        done += 1
+        if done > 5:
+            raise KeyboardInterrupt
+        step(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Trainer, "train_step", step_or_die)
+        train_batch(store.root, "x", features, config, days)
+    assert train_batch(store.root, "x", features, config, days) == expected
 
 
 def test_tables_that_know_scored_days_are_not_taken(pretrained):

@@ -8,18 +8,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from components.pretrain.config import ContrastiveConfig
-from components.pretrain.entity_model import EntityNet
-
 _NEVER = float("-inf")
 
 
 def contrastive_loss(
-    net: EntityNet,
-    config: ContrastiveConfig,
+    temperature: Tensor,
     vectors: tuple[Tensor, Tensor, Tensor],
     ids: tuple[Tensor, Tensor, Tensor],
     shares: tuple[Tensor, float],
+    in_batch: bool = True,
+    log_q: bool = False,
 ) -> Tensor:
     """The loss of a batch of n pairs that were engaged, against in-batch and m random items, shape ().
 
@@ -32,40 +30,40 @@ def contrastive_loss(
     (2507.09331).
 
     Args:
-        net: With the temperature.
-        config: Which negatives.
+        temperature: t, shape ().
         vectors: Of users (n, dim), their items (n, dim) and random items (m, dim).
         ids: Of the same, int64, (n,), (n,) and (m,).
         shares: Of all pairs those that each pair's item is in, float32, (n,); and 1 / number of items.
+        in_batch: Whether the items of other pairs are negatives.
+        log_q: Whether logits are corrected.
     """
     users, items, randoms = (functional.normalize(part, dim=1) for part in vectors)
     user_ids, item_ids, random_ids = ids
-    temperature = net.temperature(config.temperature_range)
     positive = (users * items).sum(1) / temperature
     columns = [positive[:, None]]
-    if config.in_batch:
+    if in_batch:
         first, engaged = _distinct_items(user_ids, item_ids)
         logits = users @ items[first].T / temperature
-        if config.log_q:
+        if log_q:
             logits = logits - torch.log(shares[0][first] * len(items))
         columns.append(logits.masked_fill(engaged, _NEVER))
     if len(randoms):
         logits = users @ randoms.T / temperature
-        if config.log_q:
+        if log_q:
             logits = logits - math.log(shares[1] * len(randoms))
         columns.append(logits.masked_fill(item_ids[:, None] == random_ids, _NEVER))
     return (torch.cat(columns, dim=1).logsumexp(1) - positive).mean()
 
 
-def bce_loss(net: EntityNet, vectors: tuple[Tensor, Tensor, Tensor], ids: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+def bce_loss(bias: Tensor, vectors: tuple[Tensor, Tensor, Tensor], ids: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     """Binary cross-entropy of the same pairs, whose negatives are the random items; shape ().
 
-    Logits are dot products and a bias; positives and negatives have half of the weight each. Arguments are those of
+    Logits are dot products and the bias; positives and negatives have half of the weight each. Arguments are those of
     `contrastive_loss`.
     """
     (users, items, randoms), (_, item_ids, random_ids) = vectors, ids
-    positive = (users * items).sum(1) + net.bias
-    negative = users @ randoms.T + net.bias
+    positive = (users * items).sum(1) + bias
+    negative = users @ randoms.T + bias
     counts = (item_ids[:, None] != random_ids).to(negative.dtype)
     of_negatives = (functional.softplus(negative) * counts).sum() / counts.sum().clamp(min=1)
     return 0.5 * (functional.softplus(-positive).mean() + of_negatives)

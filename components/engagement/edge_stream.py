@@ -14,7 +14,7 @@ from components.common import parquet_files
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.manifests import read_manifest, verified_content
-from components.features.edges import SCHEMA, EdgesConfig, EdgesManifest
+from components.features.edges import SCHEMA, EdgesManifest, Relation, edge_settings
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class _RowGroup:
 class EdgeStream:
     """The edges of some days; memory follows the pool, not the days."""
 
-    def __init__(self, store: Store, days: list[date], config: EdgesConfig, pool_edges: int) -> None:
+    def __init__(self, store: Store, days: list[date], relations: tuple[Relation, ...], pool_edges: int) -> None:
         """Open days whose edges are there.
 
         Raises:
@@ -67,7 +67,7 @@ class EdgeStream:
         self._pool_edges = pool_edges
         for day in days:
             manifest = read_manifest(store.edges(day), EdgesManifest)
-            if manifest.origin.settings != config.settings:
+            if manifest.origin.settings != edge_settings(relations):
                 raise InputError(
                     f"{store.edges(day)}: edges of other relations, {list(manifest.relations)}; collect them again by "
                     "`afterclick pretrain`"

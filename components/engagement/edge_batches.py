@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from components.engagement.edge_stream import Edges, EdgeStream
+from components.engagement.vocabulary import Known
 from components.features.edges import Relation
 from components.features.feature_list import FeatureConfig
-from components.pretrain.config import PretrainConfig
-from components.pretrain.edge_stream import Edges, EdgeStream
-from components.pretrain.vocabulary import Known
 from components.tables.processes import Share
 
 
@@ -34,10 +33,15 @@ class Batches:
     """Cuts pools of edges into batches; edges with an id that is not admitted are left out."""
 
     def __init__(
-        self, config: PretrainConfig, features: FeatureConfig, known: dict[str, Known], chosen: list[int], share: Share
+        self,
+        relations: tuple[Relation, ...],
+        features: FeatureConfig,
+        known: dict[str, Known],
+        chosen: list[int],
+        share: Share,
     ) -> None:
         """Cut edges of the relations `chosen`, given by number; this process takes its `share` of each batch."""
-        self._relations, self._features, self._known = config.relations, features, known
+        self._relations, self._features, self._known = relations, features, known
         self._chosen, self._share = chosen, share
 
     def admitted(self, edges: Edges, number: int) -> EdgeBatch:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from components.engagement.edge_stream import Edges
 from components.features.edges import Relation
 from components.features.feature_list import FeatureConfig
-from components.pretrain.edge_stream import Edges
 
 
 @dataclass(frozen=True)
