@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date
 from functools import partial
 
@@ -15,7 +16,7 @@ from components.common.config import ResolvedConfig
 from components.common.digests import digest_json
 from components.common.errors import InputError
 from components.common.layout import Store
-from components.common.manifests import Step, find_current, read_manifest, verified_bytes
+from components.common.manifests import Origin, Step, find_current, read_manifest, verified_bytes
 from components.common.progress import log_line
 from components.engagement.edge_batches import engagement
 from components.engagement.edge_stream import Edges, EdgeStream
@@ -54,62 +55,87 @@ def pretrain(
     own = entity_features(features, config.edges.entities)
     with joined_processes(config.device) as process:
         first, last = (EdgeStream(store, part, config.relations, config.pool_edges) for part in (days[:-1], days[-1:]))
-        streams = (first, last)
-        edges = [manifest.content_digest for stream in streams for manifest in stream.manifests]
         parent = _parent(store, own, config, through)
-        inputs = {"edges": digest_json(edges), "parent": parent.content_digest if parent else ""}
-        settings = {"features": own.digest(), "recipe": config.recipe()}
-        origin, uri = STEP.origin(inputs, settings), store.pretrained(through)
-        done = find_current(uri, PretrainedManifest, origin)
+        edges = digest_json([manifest.content_digest for manifest in (*first.manifests, *last.manifests)])
+        inputs = {"edges": edges, "parent": parent.content_digest if parent else ""}
+        origin = STEP.origin(inputs, {"features": own.digest(), "recipe": config.recipe()})
+        run = _Run(store, days, (first, last), own, config, parent, origin, process)
+        done = find_current(store.pretrained(through), PretrainedManifest, origin)
         if done is not None:
             log_line(STEP.name, f"{days[0]}..{through}: pretrained tables are there, nothing to do")
             storage.remove(store.pretraining_points(through))
             return done
         torch.set_num_threads(config.num_threads)
-        known = _known(streams[0], own, config)
-        state = _new_state(own, config, process)
-        if parent is not None:
-            before = store.pretrained(parent.through)
-            load_weights(state.model, before, partial(verified_bytes, before, parent), state.held)
-            log_line(STEP.name, f"starts from the tables through {parent.through}")
-        points = PointFolder(STEP.name, store.pretraining_points(through), origin, process, 1)
-        held_out = HeldOut.of(config, state, known[_judging(config)], _whole(streams[1]))
-        log_line(STEP.name, f"{days[0]}..{through}: {_shown(streams, known, held_out)}")
-        epochs = Pretrainer(state, config, known, streams, points).run(partial(held_out.hits, state, config))
-        state.check_finite(STEP.name)
-        trained = united(known)
-        manifest = PretrainedManifest(
-            origin=origin,
-            features=own,
-            embedding_dim=config.embedding_dim,
-            first_day=days[0],
-            through=through,
-            recipe=config.recipe(),
-            admitted={entity: len(ids.ids) for entity, ids in trained.items()},
-            seen={entity: ids.num_seen for entity, ids in trained.items()},
-            root_mean_square=root_mean_squares(state, own, trained),
-            epochs=tuple(epochs),
-            popularity=held_out.popularity,
-            parent=parent.content_digest if parent else "",
-        )
-
-        def write(folder: str) -> Iterator[str]:
-            yield from state.write_weights(folder)
-            if process.is_first:
-                parquet_files.write_parquet(storage.join_uri(folder, KNOWN_FILE), known_table(trained))
-                names = names_of(store, days, own, trained["item_id"]) if "item_id" in trained else None
-                yield KNOWN_FILE
-                if names is not None:
-                    parquet_files.write_parquet(storage.join_uri(folder, NAMES_FILE), names)
-                    yield NAMES_FILE
-
-        process.write_artifact(uri, manifest, write)
-        points.clear()
-        # All processes see the manifest that the first one has written.
-        made = process.agreed(read_manifest(uri, PretrainedManifest) if process.is_first else None)
+        made = process.agreed(_train(run))
         if process.is_first:
             log_line(STEP.name, f"{through}: {write_page(store, made)}")
         return made
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What tables are made from: the log days, their edges but for the last day's and the last day's, and how."""
+
+    store: Store
+    days: list[date]
+    streams: tuple[EdgeStream, EdgeStream]
+    features: FeatureConfig
+    config: PretrainConfig
+    parent: PretrainedManifest | None
+    origin: Origin
+    process: Process
+
+    @property
+    def through(self) -> date:
+        return self.days[-1]
+
+
+def _train(run: _Run) -> PretrainedManifest | None:
+    """Train and write the tables; their manifest on the first process, None on the others."""
+    config, store = run.config, run.store
+    known = _known(run.streams[0], run.features, config)
+    state = _new_state(run.features, config, run.process)
+    if run.parent is not None:
+        before = store.pretrained(run.parent.through)
+        load_weights(state.model, before, partial(verified_bytes, before, run.parent), state.held)
+        log_line(STEP.name, f"starts from the tables through {run.parent.through}")
+    points = PointFolder(STEP.name, store.pretraining_points(run.through), run.origin, run.process, 1)
+    held_out = HeldOut.of(config, state, known[_judging(config)], _whole(run.streams[1]))
+    log_line(STEP.name, f"{run.days[0]}..{run.through}: {_shown(run.streams, known, held_out)}")
+    epochs = Pretrainer(state, config, known, run.streams, points).run(partial(held_out.hits, state, config))
+    state.check_finite(STEP.name)
+    trained = united(known)
+    manifest = PretrainedManifest(
+        origin=run.origin,
+        features=run.features,
+        embedding_dim=config.embedding_dim,
+        first_day=run.days[0],
+        through=run.through,
+        recipe=config.recipe(),
+        admitted={entity: len(ids.ids) for entity, ids in trained.items()},
+        seen={entity: ids.num_seen for entity, ids in trained.items()},
+        root_mean_square=root_mean_squares(state, run.features, trained),
+        epochs=tuple(epochs),
+        popularity=held_out.popularity,
+        parent=run.parent.content_digest if run.parent else "",
+    )
+    write = partial(_write, run, state, trained)
+    made = run.process.write_artifact(store.pretrained(run.through), manifest, write)
+    points.clear()
+    return made
+
+
+def _write(run: _Run, state: ModelState[EntityModel], trained: dict[str, Known], folder: str) -> Iterator[str]:
+    """Write the weights, and what goes with them; yields the names of this process's files."""
+    yield from state.write_weights(folder)
+    if not run.process.is_first:
+        return
+    tables = {KNOWN_FILE: known_table(trained)}
+    if "item_id" in trained:
+        tables[NAMES_FILE] = names_of(run.store, run.days, run.features, trained["item_id"])
+    for name, table in tables.items():
+        parquet_files.write_parquet(storage.join_uri(folder, name), table)
+        yield name
 
 
 def _new_state(features: FeatureConfig, config: PretrainConfig, process: Process) -> ModelState[EntityModel]:

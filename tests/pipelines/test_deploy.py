@@ -22,8 +22,10 @@ def api() -> Iterator[KfpApi]:
         yield running
 
 
-def deploy(api: KfpApi, folder: Path, *options: str, **cluster: object) -> str:
+def deploy(api: KfpApi, folder: Path, *options: str, pretrain: dict | None = None, **cluster: object) -> str:
     values = {**small_values(), "cluster": {"service_account": "afterclick-steps", **cluster}}
+    if pretrain is not None:
+        values["pretrain"] = pretrain
     config = write_config(folder / "own.yaml", values)
     return afterclick("deploy", "-c", str(config), "-s", str(folder / "store"), "--host", api.host, *options)
 
@@ -74,6 +76,17 @@ def test_what_changed_is_replaced_and_nothing_else(api, tmp_path):
     assert len(api.objects["recurringruns"]) == 1
     printed = deploy(api, tmp_path, daily_cron="0 30 2 * * *", run_deadline_hours=3)
     assert printed.count("uploaded") == 2 and len(api.objects["versions"]) == 4 and len(api.objects["pipelines"]) == 2
+
+
+def test_pretraining_has_a_schedule_where_there_is_a_section_for_it(api, tmp_path):
+    printed = deploy(api, tmp_path, pretrain={"embedding_dim": 8}, pretraining_cron="0 0 5 * * 6")
+    assert "schedule afterclick-pretraining: made (0 0 5 * * 6)" in printed
+    assert [pipeline["display_name"] for pipeline in api.objects["pipelines"]][-1] == "afterclick-pretraining"
+    daily, weekly = api.objects["recurringruns"]
+    assert weekly["trigger"]["cron_schedule"]["cron"] == "0 0 5 * * 6" and int(weekly["max_concurrency"]) == 1
+    assert weekly["pipeline_version_reference"] != daily["pipeline_version_reference"]
+    printed = deploy(api, tmp_path, pretrain={"embedding_dim": 8}, pretraining_cron="0 0 5 * * 6")
+    assert printed.count("is there") == 6 and len(api.objects["recurringruns"]) == 2
 
 
 def test_dry_run_sends_nothing(api, tmp_path):
