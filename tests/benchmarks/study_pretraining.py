@@ -267,7 +267,7 @@ def run(name: str, folder: Path) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the study."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("settings", nargs="*", default=["simulated", "journey"])
+    parser.add_argument("settings", nargs="*", default=["simulated"])
     parser.add_argument("--folder", type=Path, default=Path("build/study-pretraining"))
     chosen = parser.parse_args(arguments)
     for name in chosen.settings:
