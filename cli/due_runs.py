@@ -38,7 +38,7 @@ def run_due(config_name: str, store: str, as_of: str | None, max_days: int | Non
 
 
 def pretrain_due(config_name: str, store: str, as_of: str | None) -> None:
-    """Pretrain tables if their window is due.
+    """Pretrain tables on the newest logs, unless those are there.
 
     Raises:
         InputError: If something in the configuration or the logs stops it, or a step fails.

@@ -166,7 +166,7 @@ def run_schedule(
         if not store.finished_days(BATCH):
             batch = pick_batch(store, config.dataset, config.schedule, as_of)
             scored = batch.event_date
-            if _starts_pretrained(config) and not any(day <= batch.trained_through for day in store.pretrained_days()):
+            if _starts_pretrained(config):
                 on_run(PRETRAINING, batch.trained_through)
                 run_pipeline(PRETRAINING, config, store_uri, _night(config, as_of, scored), events)
             on_run(BATCH, scored)
@@ -185,7 +185,7 @@ def _starts_pretrained(config: RunConfig) -> bool:
 
 
 def pretrain(config: RunConfig, store_uri: str, as_of: date, events: RunEvents | None = None) -> None:
-    """Pretrain tables on the window that is due, if one is.
+    """Pretrain tables on the newest logs, unless those are there.
 
     Raises:
         InputError: If another process works on the same store, or a step fails.

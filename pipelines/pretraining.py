@@ -9,7 +9,7 @@ from pipelines.steps import collect_edges, pretrain_tables
 
 
 def pretraining(cluster: ClusterConfig = DEFAULT_CLUSTER) -> GraphComponent:
-    """Edges of the days that have none, then the tables; nothing if the newest tables know the last of the logs."""
+    """Edges of the days that have none, then the tables, unless they are there."""
 
     @dsl.pipeline(
         name="pretraining",
@@ -19,7 +19,6 @@ def pretraining(cluster: ClusterConfig = DEFAULT_CLUSTER) -> GraphComponent:
     def pretraining(store_uri: str, config_uri: str, as_of: str = "") -> None:
         addresses = {"store_uri": store_uri, "config_uri": config_uri, "run_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
         edges = on_cluster(collect_edges(**addresses, as_of=as_of), cluster)
-        with dsl.If(edges.outputs["due"] == True, name="due"):  # noqa: E712
-            on_cluster(pretrain_tables(**addresses, through=edges.outputs["through"]), cluster)
+        on_cluster(pretrain_tables(**addresses, through=edges.output), cluster)
 
     return pretraining

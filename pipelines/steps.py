@@ -61,14 +61,11 @@ def train_days(store_uri: str, config_uri: str, run_id: str, arm: str, days: lis
 
 
 @step
-def collect_edges(store_uri: str, config_uri: str, run_id: str, as_of: str) -> NamedTuple(
-    "Window", [("due", bool), ("through", str)]
-):
-    """Choose the window that tables are pretrained on, bring in its logs, and collect their edges."""
+def collect_edges(store_uri: str, config_uri: str, run_id: str, as_of: str) -> str:
+    """Choose the window that tables are pretrained on, bring in its logs, and collect their edges; its last day."""
     from pipelines.work import collect_edges as collect
 
-    through = collect((store_uri, config_uri, run_id), as_of)
-    return (bool(through), through)
+    return collect((store_uri, config_uri, run_id), as_of)
 
 
 @step

@@ -152,7 +152,7 @@ def collect_edges(addresses: Addresses, as_of: str) -> str:
     """From logs to the edges of the window that tables are to be pretrained on.
 
     Returns:
-        The window's last day; empty if the newest tables have it already.
+        The window's last day.
     """
     import components.collect_edges.run
     import components.make_logs.run
@@ -162,16 +162,12 @@ def collect_edges(addresses: Addresses, as_of: str) -> str:
     addressed, store = (store_uri, config_uri), Store(store_uri)
     with working("collect-edges", store_uri, run_id):
         through = attempted("pick-window", lambda: main_pick_window(*addressed, as_of))
-        if through is not None:
-            span = _window(config_uri, through)
-            attempted("make-logs", lambda: components.make_logs.run.main(*addressed, *span))
-            with remembering(store.log_folders(), store.log_index()):
-                attempted("validate-logs", lambda: data_validation.run.main_window(*addressed, span))
-                attempted("collect-edges", lambda: components.collect_edges.run.main(*addressed, span[1]))
-    if through is None:
-        with held(store, run_id, CLUSTER_SECONDS, is_last=True):
-            pass
-    return str(through or "")
+        span = _window(config_uri, through)
+        attempted("make-logs", lambda: components.make_logs.run.main(*addressed, *span))
+        with remembering(store.log_folders(), store.log_index()):
+            attempted("validate-logs", lambda: data_validation.run.main_window(*addressed, span))
+            attempted("collect-edges", lambda: components.collect_edges.run.main(*addressed, span[1]))
+    return str(through)
 
 
 def _window(config_uri: str, through: date) -> tuple[str, str]:

@@ -64,6 +64,8 @@ def pretrain(
         if done is not None:
             log_line(STEP.name, f"{days[0]}..{through}: pretrained tables are there, nothing to do")
             storage.remove(store.pretraining_points(through))
+            if process.is_first:
+                write_page(store, done)
             return done
         torch.set_num_threads(config.num_threads)
         made = process.agreed(_train(run))

@@ -96,11 +96,12 @@ def pick_day(store: Store, dataset: DatasetConfig, schedule: ScheduleConfig, as_
     return Assignment(due, event_date, before, event_date, as_of, ahead, EARLY)
 
 
-def pick_window(store: Store, dataset: DatasetConfig, schedule: ScheduleConfig, known_on: date) -> date | None:
-    """The last day of the window that tables are pretrained on next; None if the newest tables know it.
+def pick_window(store: Store, dataset: DatasetConfig, schedule: ScheduleConfig, known_on: date) -> date:
+    """The last day of the window that tables are pretrained on.
 
     Before the batch is finished that is the batch's last day: nothing that is scored may be known. After that it is the
-    newest day of validated logs, for the batches to come.
+    newest day of validated logs, for the batches to come. Tables that are there already are found by the step itself,
+    which knows whether they are of the same recipe.
 
     Raises:
         InputError: If the batch's days are not over.
@@ -114,7 +115,7 @@ def pick_window(store: Store, dataset: DatasetConfig, schedule: ScheduleConfig, 
                 f"pretraining: the window ends with the batch, on {through}, and events are known until "
                 f"{known_on - timedelta(days=1)}; wait for it, or make schedule.num_batch_days smaller"
             )
-    return None if through in store.pretrained_days() else through
+    return through
 
 
 def known_until(source: Source, dataset: DatasetConfig, as_of: date) -> date:
@@ -122,7 +123,7 @@ def known_until(source: Source, dataset: DatasetConfig, as_of: date) -> date:
     return min(as_of, last_day(source, dataset) + timedelta(days=1))
 
 
-def main_pick_window(store_uri: str, config_uri: str, as_of: str) -> date | None:
+def main_pick_window(store_uri: str, config_uri: str, as_of: str) -> date:
     """`pick_window` under a run's configuration; an empty `as_of` means today.
 
     Raises:
@@ -133,7 +134,7 @@ def main_pick_window(store_uri: str, config_uri: str, as_of: str) -> date | None
         raise InputError("pretrain: the configuration has no such section; docs/pretraining.md says what goes in it")
     dataset, schedule, known_on = _known(config, as_of)
     through = pick_window(Store(store_uri), dataset, schedule, known_on)
-    log_line(PRETRAINING, f"window until {through}" if through else f"nothing is due as of {known_on}")
+    log_line(PRETRAINING, f"window until {through}")
     return through
 
 
