@@ -79,7 +79,7 @@ def test_same_edges_same_bytes_and_nothing_is_done_twice(own_edges, capsys):
     assert run(own_edges, pretraining(**BOTH)).content_digest == first.content_digest
 
 
-@pytest.mark.parametrize("killed_after", [1, 7, 20, 31, 55])
+@pytest.mark.parametrize("killed_after", [1, 20, 55])
 def test_a_killed_run_goes_on_to_the_same_bits(own_edges, monkeypatch, killed_after):
     config = pretraining(resume_steps=3, **BOTH)
     expected = run(own_edges, config)
