@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +14,15 @@ import pyarrow.parquet as pq
 from components.common.errors import InputError
 from components.common.filesystems import filesystem, is_local, naming_errors
 from components.common.storage import writing
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """One row group of a file."""
+
+    uri: str
+    number: int
+    num_rows: int
 
 
 def write_parquet(uri: str, table: pa.Table, rows_per_group: int = 65_536) -> None:
@@ -61,6 +72,17 @@ def read_parquet_row_groups(uri: str, numbers: list[int]) -> pa.Table:
     """
     with _open_parquet(uri) as file:
         return file.read_row_groups(numbers)
+
+
+def read_pool(pool: Sequence[RowGroup]) -> pa.Table:
+    """Read row groups of any files into one table, ordered by file and number.
+
+    Raises:
+        InputError: If a file is absent, truncated or no Parquet file.
+    """
+    files = groupby(sorted(pool, key=lambda group: (group.uri, group.number)), key=lambda group: group.uri)
+    parts = [read_parquet_row_groups(uri, [group.number for group in groups]) for uri, groups in files]
+    return pa.concat_tables(parts).combine_chunks()
 
 
 def read_parquet_batches(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
-from itertools import groupby
 
 import numpy as np
 import pyarrow as pa
@@ -47,13 +46,6 @@ class Edges:
         return len(self.relation)
 
 
-@dataclass(frozen=True)
-class _RowGroup:
-    uri: str
-    number: int
-    num_rows: int
-
-
 class EdgeStream:
     """The edges of some days; memory follows the pool, not the days."""
 
@@ -76,7 +68,7 @@ class EdgeStream:
             for entry in manifest.files:
                 uri, content = verified_content(store.edges(day), entry)
                 sizes = parquet_files.parquet_row_groups(uri, content)
-                self._groups += [_RowGroup(uri, number, size) for number, size in enumerate(sizes) if size]
+                self._groups += [parquet_files.RowGroup(uri, number, size) for number, size in enumerate(sizes) if size]
 
     def __len__(self) -> int:
         """Edges of all days."""
@@ -87,18 +79,12 @@ class EdgeStream:
         groups = self._groups
         if seed is not None:
             groups = [groups[place] for place in np.random.default_rng([seed, 0]).permutation(len(groups))]
-        pool: list[_RowGroup] = []
+        pool: list[parquet_files.RowGroup] = []
         for number, group in enumerate(groups):
             pool.append(group)
             if sum(one.num_rows for one in pool) >= self._pool_edges or number == len(groups) - 1:
-                edges = Edges.of(_read(pool))
+                edges = Edges.of(parquet_files.read_pool(pool))
                 if seed is not None:
                     edges = edges.take(np.random.default_rng([seed, 1, number]).permutation(len(edges)))
                 yield edges
                 pool = []
-
-
-def _read(pool: list[_RowGroup]) -> pa.Table:
-    files = groupby(sorted(pool, key=lambda group: (group.uri, group.number)), key=lambda group: group.uri)
-    parts = [parquet_files.read_parquet_row_groups(uri, [group.number for group in groups]) for uri, groups in files]
-    return pa.concat_tables(parts).combine_chunks()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -25,6 +26,17 @@ class Known:
     ids: np.ndarray
     degrees: np.ndarray
     num_seen: int
+
+    @cached_property
+    def _shares(self) -> np.ndarray:
+        return np.cumsum(self.degrees) / self.degrees.sum()
+
+    def draw(self, generator: np.random.Generator, size: int, by_degree: bool = False) -> np.ndarray:
+        """Draw ids, uniformly or in proportion to their degrees; int64, shape (size,)."""
+        if not by_degree:
+            return self.ids[generator.integers(0, len(self.ids), size)]
+        places = np.searchsorted(self._shares, generator.random(size), side="right")
+        return self.ids[places.clip(max=len(self.ids) - 1)]
 
     def has(self, ids: np.ndarray) -> np.ndarray:
         """Which of some ids are known, bool, shape (n,)."""

@@ -17,6 +17,7 @@ from components.features.feature_list import FeatureConfig
 from components.features.hashing import feature_ids, hash_identifiers
 from components.features.log_manifests import CleanLogManifest
 from components.pretrain.entity_model import EntityModel
+from components.ranker.pretrained import row_mask
 from components.tables.model_state import ModelState
 
 _MOST_ENGAGED = 10_000
@@ -58,9 +59,7 @@ def root_mean_squares(
     weight, found = state.model.embeddings.weight, {}
     first_rows = state.model.embeddings.layout.first_rows
     for entity, own in known.items():
-        code, trained = features.binary_codes.get(entity), torch.zeros(features.tables[entity], dtype=torch.bool)
-        for rows in code.rows(own.ids) if code else [own.ids]:
-            trained[torch.from_numpy(rows)] = True
+        trained = row_mask(features, entity, own.ids)
         squares, numbers = 0.0, 0
         for piece in state.held.own_pieces(first_rows[entity], first_rows[entity] + len(trained)):
             chosen = weight[piece.of_weight][trained[piece.of_run].to(weight.device)]

@@ -53,8 +53,8 @@ class HeldOut:
         chosen = np.random.default_rng([config.seed, 5]).permutation(len(pairs))[: config.hits.max_pairs]
         distinct = (pairs[chosen, 0], pairs[chosen, 1])
         uniform, by_degree = (
-            Candidates.draw(distinct, items.ids, weights, config.hits.num_candidates, config.seed)
-            for weights in (None, items.degrees)
+            Candidates.draw(distinct, items, by_degree, config.hits.num_candidates, config.seed)
+            for by_degree in (False, True)
         )
 
         def degree(_: np.ndarray, asked: np.ndarray) -> np.ndarray:

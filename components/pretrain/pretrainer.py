@@ -151,7 +151,7 @@ class Pretrainer:
     def _contrastive(self, batch: EdgeBatch) -> Tensor:
         config, known = self._config.contrastive, self._known[CONTRASTIVE]["item_id"]
         assert config is not None
-        randoms = known.ids[self._generator().integers(0, len(known.ids), config.num_negatives)]
+        randoms = known.draw(self._generator(), config.num_negatives)
         ids = (self._tensor(batch.sources), self._tensor(batch.targets), self._tensor(randoms))
         users, items, others = self._state.model.vectors(
             [("user_id", ids[0]), ("item_id", ids[1]), ("item_id", ids[2])]
@@ -186,10 +186,9 @@ class Pretrainer:
         """Ids that one end of a batch's edges is told from: by degree and uniformly."""
         config, known = self._config.graph, self._known[GRAPH][entity]
         assert config is not None
-        by_degree = round(config.num_negatives * config.negatives_by_degree)
-        shares = np.cumsum(known.degrees) / known.degrees.sum()
-        often = np.searchsorted(shares, generator.random(by_degree), side="right").clip(max=len(shares) - 1)
-        return known.ids[np.concatenate([often, generator.integers(0, len(shares), config.num_negatives - by_degree)])]
+        often = round(config.num_negatives * config.negatives_by_degree)
+        rest = config.num_negatives - often
+        return np.concatenate([known.draw(generator, often, by_degree=True), known.draw(generator, rest)])
 
     def _tensor(self, ids: np.ndarray) -> Tensor:
         return torch.from_numpy(ids).to(self._state.process.device)

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from components.engagement.vocabulary import Known
+
 _ROWS_AT_ONCE = 1024
 _ROUNDS = 8
 
@@ -31,38 +33,31 @@ class Candidates:
     def draw(
         cls,
         pairs: tuple[np.ndarray, np.ndarray],
-        items: np.ndarray,
-        weights: np.ndarray | None,
+        known: Known,
+        by_degree: bool,
         num_candidates: int,
         seed: int,
     ) -> Candidates:
-        """Draw others uniformly, or by weight; those that the user engaged with are drawn again.
+        """Draw others uniformly, or by degree; those that the user engaged with are drawn again.
 
         After some rounds that is done uniformly; of a user who engaged with nearly everything, some may remain.
 
         Args:
             pairs: Users and items, distinct, int64, shape (n,) each.
-            items: To draw from, int64, shape (k,).
-            weights: Of the same, or None.
+            known: Items to draw from.
+            by_degree: Whether in proportion to their degrees.
             num_candidates: c.
             seed: Of the draw.
         """
         users, own = pairs
         generator = np.random.default_rng(seed)
-        shares = None if weights is None else np.cumsum(weights) / weights.sum()
-
-        def drawn(size: int, uniformly: bool = False) -> np.ndarray:
-            if shares is None or uniformly:
-                return items[generator.integers(0, len(items), size)]
-            return items[np.searchsorted(shares, generator.random(size), side="right").clip(max=len(items) - 1)]
-
-        others = drawn(len(users) * num_candidates).reshape(len(users), num_candidates)
+        others = known.draw(generator, len(users) * num_candidates, by_degree).reshape(len(users), num_candidates)
         engaged = np.unique(_keys(users, own))
         for turn in range(2 * _ROUNDS):
             wrong = np.isin(_keys(users[:, None], others), engaged)
             if not wrong.any():
                 break
-            others[wrong] = drawn(int(wrong.sum()), turn >= _ROUNDS)
+            others[wrong] = known.draw(generator, int(wrong.sum()), by_degree and turn < _ROUNDS)
         return cls(users, own, others)
 
     def hit_rate(self, score: Callable[[np.ndarray, np.ndarray], np.ndarray], k: int = 3) -> float:

@@ -172,6 +172,14 @@ def _fitting_tables(
     return [*config.tables]
 
 
+def row_mask(features: FeatureConfig, table: str, ids: np.ndarray) -> Tensor:
+    """Which rows of a table some ids have, all blocks of a binary code; bool, shape (rows,)."""
+    code, rows = features.binary_codes.get(table), torch.zeros(features.tables[table], dtype=torch.bool)
+    for block in code.rows(ids) if code else [ids]:
+        rows[torch.tensor(block)] = True
+    return rows
+
+
 def _trained_rows(uri: str, manifest: PretrainedManifest, tables: list[str]) -> dict[str, Tensor]:
     """Which rows of each table were trained, bool, shape (rows,)."""
     entry = next(entry for entry in manifest.files if entry.name == KNOWN_FILE)
@@ -180,11 +188,7 @@ def _trained_rows(uri: str, manifest: PretrainedManifest, tables: list[str]) -> 
     trained = {}
     for table in tables:
         ids = known.filter(pc.equal(known["entity"], table))["id"].to_numpy()
-        code = manifest.features.binary_codes.get(table)
-        rows = torch.zeros(manifest.features.tables[table], dtype=torch.bool)
-        for block in code.rows(ids) if code else [ids]:
-            rows[torch.tensor(block)] = True
-        trained[table] = rows
+        trained[table] = row_mask(manifest.features, table, ids)
     return trained
 
 

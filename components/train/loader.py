@@ -6,9 +6,8 @@ import queue
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import date
-from itertools import accumulate, groupby
+from itertools import accumulate
 from typing import TypeVar
 
 import numpy as np
@@ -18,6 +17,7 @@ import torch
 from components.common import parquet_files
 from components.common.layout import Store
 from components.common.manifests import verified_content
+from components.common.parquet_files import RowGroup
 from components.features.examples import ExamplesManifest, read_examples_manifest
 from components.features.feature_list import FeatureConfig
 from components.ranker.batch import Batch
@@ -26,15 +26,6 @@ from components.tables.processes import Share
 
 _Item = TypeVar("_Item")
 _BATCHES_AHEAD = 8
-
-
-@dataclass(frozen=True)
-class RowGroup:
-    """One row group of a file of examples."""
-
-    uri: str
-    number: int
-    num_rows: int
 
 
 class ExampleStream:
@@ -61,7 +52,7 @@ class ExampleStream:
     def parts(self) -> Iterator[ExampleSet]:
         """All rows in the order of the files, a pool at a time."""
         for pool in self._pools(self._groups):
-            yield tensors_of(_read(pool), self._features, unsampled=False)
+            yield tensors_of(parquet_files.read_pool(pool), self._features, unsampled=False)
 
     def shuffled(self, batch_size: int, seed: int, first: int = 0) -> Iterator[Batch]:
         """This process's part of every batch, from the batch with number `first`; the seed decides their rows.
@@ -129,7 +120,7 @@ class ExampleStream:
         return np.concatenate([np.zeros(0, dtype=np.int64), *inside])
 
     def _read_shuffled(self, pool: list[RowGroup], seed: int, positions: np.ndarray) -> ExampleSet:
-        table = _read(pool)
+        table = parquet_files.read_pool(pool)
         order = torch.randperm(table.num_rows, generator=torch.Generator().manual_seed(seed)).numpy()
         return tensors_of(table.take(pa.array(order[positions])), self._features, unsampled=False)
 
@@ -151,12 +142,6 @@ def open_stream(
             sizes = parquet_files.parquet_row_groups(uri, content)
             groups += [RowGroup(uri, number, size) for number, size in enumerate(sizes) if size]
     return ExampleStream(groups, features, pool_rows, share or Share()), manifests
-
-
-def _read(pool: list[RowGroup]) -> pa.Table:
-    files = groupby(sorted(pool, key=lambda group: (group.uri, group.number)), key=lambda group: group.uri)
-    parts = [parquet_files.read_parquet_row_groups(uri, [group.number for group in groups]) for uri, groups in files]
-    return pa.concat_tables(parts).combine_chunks()
 
 
 def _ahead(items: Iterator[_Item], depth: int) -> Iterator[_Item]:

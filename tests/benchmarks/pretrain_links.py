@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from components.engagement.vocabulary import Known
 from components.features.edges import EdgesConfig, Relation
 from components.features.feature_list import FeatureConfig
 from components.pretrain.config import GraphConfig, PretrainConfig
@@ -79,7 +80,7 @@ class LinkTrainer:
         self.model = EntityModel(features, self._config)
         self._optimizer = ModelOptimizer(self.model, optimizer)
         counts = np.bincount(triples.train[:, [0, 2]].reshape(-1), minlength=num_entities)
-        self._shares = np.cumsum(counts) / counts.sum()
+        self._known = Known(np.arange(num_entities), counts, num_entities)
         order = np.argsort(triples.train[:, 1], kind="stable")
         sizes = np.bincount(triples.train[:, 1], minlength=triples.num_relations)
         self._by_relation = np.split(triples.train[order], np.cumsum(sizes)[:-1])
@@ -100,16 +101,10 @@ class LinkTrainer:
 
     def _step(self, number: int, batch: np.ndarray, generator: np.random.Generator) -> None:
         self._optimizer.zero_grad()
-        by_degree = round(self._graph.num_negatives * self._graph.negatives_by_degree)
+        often = round(self._graph.num_negatives * self._graph.negatives_by_degree)
+        rest = self._graph.num_negatives - often
         drawn = [
-            np.concatenate(
-                [
-                    np.searchsorted(self._shares, generator.random(by_degree), side="right").clip(
-                        max=len(self._shares) - 1
-                    ),
-                    generator.integers(0, len(self._shares), self._graph.num_negatives - by_degree),
-                ]
-            )
+            np.concatenate([self._known.draw(generator, often, by_degree=True), self._known.draw(generator, rest)])
             for _ in range(2)
         ]
         ids = [torch.from_numpy(np.ascontiguousarray(part)) for part in (batch[:, 0], batch[:, 2], *drawn)]

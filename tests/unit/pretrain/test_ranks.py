@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from components.engagement.vocabulary import Known
 from components.pretrain.ranks import Candidates, filtered_ranks
 
 
@@ -24,14 +25,15 @@ def test_candidates_are_none_that_the_user_engaged_with():
     items = np.arange(100)
     weights = np.where(items < 12, 50, 1)
     engaged = {tuple(pair) for pair in pairs}
-    for given in (None, weights):
-        drawn = Candidates.draw((pairs[:, 0], pairs[:, 1]), items, given, 8, 3)
+    known = Known(items, weights, len(items))
+    for given in (False, True):
+        drawn = Candidates.draw((pairs[:, 0], pairs[:, 1]), known, given, 8, 3)
         assert not any(
             (user, item) in engaged for user, row in zip(drawn.users, drawn.others, strict=True) for item in row
         )
-        again = Candidates.draw((pairs[:, 0], pairs[:, 1]), items, given, 8, 3)
+        again = Candidates.draw((pairs[:, 0], pairs[:, 1]), known, given, 8, 3)
         assert np.array_equal(drawn.others, again.others)
-    by_degree = Candidates.draw((np.array([0]), np.array([99])), items, weights, 4000, 1)
+    by_degree = Candidates.draw((np.array([0]), np.array([99])), known, True, 4000, 1)
     assert (by_degree.others < 12).mean() == pytest.approx(12 * 50 / (12 * 50 + 88), abs=0.02)
 
 
@@ -41,10 +43,9 @@ def test_popularity_is_no_help_among_candidates_by_degree():
     items, degrees = np.arange(200), np.arange(200) ** 2 + 1
     own = generator.choice(200, 3000, p=degrees / degrees.sum())
     users = np.arange(3000)
-    rates = [
-        Candidates.draw((users, own), items, weights, 50, 2).hit_rate(lambda _, asked: degrees[asked].astype(float), 3)
-        for weights in (None, degrees)
-    ]
+    known = Known(items, degrees, len(items))
+    drawn = [Candidates.draw((users, own), known, by_degree, 50, 2) for by_degree in (False, True)]
+    rates = [candidates.hit_rate(lambda _, asked: degrees[asked].astype(float), 3) for candidates in drawn]
     assert rates[0] > 0.15 and rates[1] == pytest.approx(3 / 51, abs=0.02)
 
 
