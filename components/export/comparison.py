@@ -81,7 +81,7 @@ def beyond_limits(objectives: dict[str, ObjectiveParity], config: ExportConfig) 
 def _predict_vectors(ranker: TrainedRanker, examples: ExampleSet, onnx: bytes) -> np.ndarray:
     session, parts = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"]), []
     for batch in examples.in_order(_ROWS_AT_ONCE):
-        categorical, sequence, lengths = ranker.model.embeddings(batch.sparse)
+        categorical, sequence, lengths = ranker.model.vectors(batch)
         tensors = (categorical.contiguous(), batch.dense, sequence, lengths, torch.arange(len(lengths)))
         values = (tensor.numpy() for tensor in tensors)
         parts.append(session.run([ONNX_OUTPUT], dict(zip(VECTOR_INPUTS, values, strict=True)))[0])

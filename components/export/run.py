@@ -163,7 +163,7 @@ def _compare(files: _Files, reference: Reference) -> TableParity:
 
 
 def _make_files(ranker: TrainedRanker, config: ExportConfig, max_error: float, hot: dict[str, np.ndarray]) -> _Files:
-    weights = {name: table.numpy() for name, table in ranker.model.embeddings.tables().items()}
+    weights = {name: table.numpy() for name, table in ranker.model.served_tables().items()}
     tables, specs = pack_tables(weights, max_error, hot)
     onnx = export_onnx(_packed_ranker(ranker, specs), packed_inputs(ranker.features, specs), ONNX_INPUTS, config)
     if config.single_file:

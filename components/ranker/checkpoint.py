@@ -16,7 +16,7 @@ from components.common.layout import Store
 from components.common.lineage import Lineage
 from components.common.manifests import Manifest, find_manifest, read_manifest, verified_bytes
 from components.features.feature_list import FeatureConfig
-from components.ranker.config import ModelConfig
+from components.ranker.config import ModelConfig, PretrainedConfig
 from components.ranker.dataset import ExampleSet
 from components.ranker.prediction import predict
 from components.ranker.ranker import Ranker
@@ -54,6 +54,12 @@ class CheckpointManifest(Manifest):
         digests = [entry.sha256 for entry in self.files if PurePosixPath(entry.name).stem.partition("-")[0] == stem]
         return digests[0] if len(digests) == 1 else digest_json(digests)
 
+    @property
+    def gated_tables(self) -> tuple[str, ...]:
+        """Tables whose rows have pretrained ones beside them."""
+        pretrained = self.recipe.get("pretrained")
+        return PretrainedConfig.model_validate(pretrained).gated_tables if pretrained else ()
+
 
 def find_checkpoint(store: Store, arm: str, through: date) -> CheckpointManifest | None:
     """The description of an arm's checkpoint after a day, or None."""
@@ -81,8 +87,9 @@ class TrainedRanker:
         """
         uri = store.checkpoint(arm, through)
         checkpoint = read_manifest(uri, CheckpointManifest)
-        model = Ranker(checkpoint.features, checkpoint.model)
-        load_weights(model, uri, partial(verified_bytes, uri, checkpoint), HeldRows.alone(checkpoint.features))
+        model = Ranker(checkpoint.features, checkpoint.model, gated=checkpoint.gated_tables)
+        held = HeldRows.alone(len(model.embeddings.weight))
+        load_weights(model, uri, partial(verified_bytes, uri, checkpoint), held)
         return cls(model.eval(), checkpoint)
 
     @property

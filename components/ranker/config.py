@@ -82,10 +82,11 @@ class EngagementLossConfig(Config):
 class PretrainedConfig(Config):
     """How an arm's batch starts from pretrained tables."""
 
-    mode: Literal["finetuned", "frozen", "single_stage"] = Field(
+    mode: Literal["finetuned", "frozen", "gated", "single_stage"] = Field(
         "finetuned",
-        description="finetuned rows are trained on; frozen tables stay as they were pretrained; in a single stage "
-        "nothing is pretrained, and the contrastive loss of the same days' engagement joins the ranker's",
+        description="finetuned rows are trained on; frozen tables stay as they were pretrained; gated rows are trained "
+        "on with the pretrained ones beside them, mixed by a learned gate; in a single stage nothing is pretrained, "
+        "and the contrastive loss of the same days' engagement joins the ranker's",
     )
     engagement: EngagementLossConfig = EngagementLossConfig()
     tables: Annotated[tuple[str, ...], Distinct] = Field(
@@ -102,3 +103,8 @@ class PretrainedConfig(Config):
         if self.refuse_after_days < self.warn_after_days:
             raise ValueError("refuse_after_days is before warn_after_days; exchange them")
         return self
+
+    @property
+    def gated_tables(self) -> tuple[str, ...]:
+        """Tables whose rows have pretrained ones beside them."""
+        return self.tables if self.mode == "gated" else ()

@@ -21,6 +21,7 @@ from components.common.progress import log_line
 from components.features.feature_list import FeatureConfig
 from components.ranker.config import PretrainedConfig
 from components.tables.embeddings import Embeddings
+from components.tables.look_ups import double_of
 from components.tables.model_state import MODEL_FILE
 from components.tables.shard_layout import HeldRows
 from components.tables.state_files import read_runs
@@ -96,7 +97,8 @@ def start_from(
     """Put the trained rows of pretrained tables in place of drawn ones, at the ranker's own scale.
 
     Each number is multiplied by `scale * embedding_init / root_mean_square` of its table. Rows of ids that were on too
-    few edges stay as they were drawn. Moments and frequencies are those of new rows: zero.
+    few edges stay as they were drawn. Moments and frequencies are those of new rows: zero. Gated tables' doubles
+    begin with the same trained rows.
 
     Args:
         embeddings: Of the ranker, or `ShardedEmbeddings`.
@@ -117,7 +119,7 @@ def start_from(
     trained = _trained_rows(uri, manifest, tables)
     starts = _starts(manifest)
     read = partial(verified_bytes, uri, manifest)
-    total = HeldRows.alone(manifest.features).shards.num_rows
+    total = sum(manifest.features.tables.values())
     for first, run in read_runs(read, MODEL_FILE, TABLES_WEIGHT, total):
         for table in tables:
             ends = (starts[table], starts[table] + manifest.features.tables[table])
@@ -126,7 +128,8 @@ def start_from(
                 factor = config.scale * embeddings.deviation / manifest.root_mean_square[table]
                 scaled = run[start - first : stop - first] * factor
                 place, chosen = start - starts[table], trained[table][start - starts[table] : stop - starts[table]]
-                _put(embeddings.weight, held, embeddings.layout.first_rows[table] + place, scaled, chosen)
+                for name in (table, double_of(table)) if table in config.gated_tables else (table,):
+                    _put(embeddings.weight, held, embeddings.layout.first_rows[name] + place, scaled, chosen)
     return {table: int(rows.sum()) for table, rows in trained.items()}
 
 

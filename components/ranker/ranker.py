@@ -17,8 +17,10 @@ from components.ranker.dataset import ExampleSet
 from components.ranker.dhen import Dhen
 from components.ranker.feature_processing import DenseNormalizer, Moments
 from components.ranker.heads import Heads
+from components.ranker.row_gates import RowGates
 from components.ranker.sequence import SequenceEncoder
 from components.tables.embeddings import Embeddings
+from components.tables.look_ups import double_of
 from components.tables.shard_layout import HeldRows
 from components.tables.table_model import TableModel
 
@@ -31,8 +33,8 @@ class RankerNet(nn.Module):
     the few steps that a day has.
     """
 
-    def __init__(self, features: FeatureConfig, config: ModelConfig) -> None:
-        """Size the layers from the feature list."""
+    def __init__(self, features: FeatureConfig, config: ModelConfig, gated: tuple[str, ...] = ()) -> None:
+        """Size the layers from the feature list; rows of `gated` tables are mixed with pretrained ones."""
         super().__init__()
         dim = config.embedding_dim
         self.normalize = DenseNormalizer(len(features.dense_names))
@@ -50,6 +52,7 @@ class RankerNet(nn.Module):
         self.wide = nn.Linear(dim * num_categorical + num_dense, len(OBJECTIVES))
         nn.init.zeros_(self.wide.weight)
         nn.init.zeros_(self.wide.bias)
+        self.gates = RowGates(gated, dim) if gated else None
 
     def fit(self, parts: Iterable[ExampleSet]) -> None:
         """Take the dense features' scales, and the share of positives to start from, from training examples."""
@@ -89,16 +92,34 @@ class Ranker(TableModel):
 
     net: RankerNet
 
-    def __init__(self, features: FeatureConfig, config: ModelConfig, held: HeldRows | None = None) -> None:
-        """Make both parts; given `held`, of the tables only those rows."""
+    def __init__(
+        self,
+        features: FeatureConfig,
+        config: ModelConfig,
+        held: HeldRows | None = None,
+        gated: tuple[str, ...] = (),
+    ) -> None:
+        """Make both parts; given `held`, of the tables only those rows; the rows of `gated` ones are mixed."""
         super().__init__()
-        self.embeddings = Embeddings(features, config.embedding_dim, config.embedding_init, held)
-        self.net = RankerNet(features, config)
+        self.embeddings = Embeddings(features, config.embedding_dim, config.embedding_init, held, gated)
+        self.net = RankerNet(features, config, gated)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits of a batch, shape (n, objectives)."""
-        categorical, sequence, lengths = self.embeddings(batch.sparse)
+        categorical, sequence, lengths = self.vectors(batch)
         return self.net(categorical, batch.dense, sequence, lengths)
+
+    def vectors(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """What the net takes of a batch beside its dense features, as `KeyLayout.arrange` gives it."""
+        return self.embeddings(batch.sparse, self.net.gates)
+
+    def served_tables(self) -> dict[str, Tensor]:
+        """The tables of the feature list, shape (rows, dim) each: rows that are gated as the gates mix them."""
+        tables, gates = self.embeddings.tables(), self.net.gates
+        doubles = {name: tables.pop(double_of(name)) for name in self.embeddings.layout.doubled}
+        if gates is not None:
+            tables |= {name: gates.mixed_table(name, tables[name], rows) for name, rows in doubles.items()}
+        return tables
 
     def loss(self, batch: Batch, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Weighted sum of the masked binary cross-entropies.

@@ -11,7 +11,7 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from components.features.feature_list import FeatureConfig
 from components.tables import memory
-from components.tables.look_ups import KeyLayout
+from components.tables.look_ups import KeyLayout, RowMix, double_of
 from components.tables.rows import DistinctRows, RowGradients, merge
 from components.tables.shard_layout import HeldRows
 
@@ -41,13 +41,21 @@ class Embeddings(nn.Module):
     weight: nn.Parameter
     group: distributed.ProcessGroup | None = None
 
-    def __init__(self, features: FeatureConfig, dim: int, deviation: float, held: HeldRows | None = None) -> None:
+    def __init__(
+        self,
+        features: FeatureConfig,
+        dim: int,
+        deviation: float,
+        held: HeldRows | None = None,
+        doubled: tuple[str, ...] = (),
+    ) -> None:
         """Make one table per entry of `features.tables`, with rows of `dim` numbers drawn from N(0, `deviation`^2).
 
-        Given `held`, only those rows are made, with the same values, for `ShardedEmbeddings` to take over.
+        Given `held`, only those rows are made, with the same values, for `ShardedEmbeddings` to take over. The doubles
+        of `doubled` tables begin with zeros.
         """
         super().__init__()
-        self.layout, self.deviation = KeyLayout(features), deviation
+        self.layout, self.deviation = KeyLayout(features, doubled), deviation
         self.table_rows, self.first_rows = self.layout.table_rows, self.layout.first_rows
         num_rows = sum(self.table_rows.values()) if held is None else held.num_rows
         self.weight = nn.Parameter(memory.zeros(num_rows, dim))
@@ -59,21 +67,24 @@ class Embeddings(nn.Module):
     @torch.no_grad()
     def _draw(self, held: HeldRows | None) -> None:
         """Draw all rows, table by table, from torch's generator, and keep those held."""
+        doubles = {double_of(name) for name in self.layout.doubled}
+        drawn_tables = [name for name in self.table_rows if name not in doubles]
         if held is None:
-            for table in self.tables().values():
-                table.normal_(std=self.deviation)
+            tables = self.tables()
+            for name in drawn_tables:
+                tables[name].normal_(std=self.deviation)
             return
-        for name, first_row in self.first_rows.items():
-            num_rows = self.table_rows[name]
+        for name in drawn_tables:
+            first_row, num_rows = self.first_rows[name], self.table_rows[name]
             # torch draws 16 numbers at a time: so cut, the blocks are what it draws for the whole table.
             starts = [*range(0, max(num_rows - 16, 1), _BLOCK_ROWS)]
             for start, stop in zip(starts, [*starts[1:], num_rows], strict=True):
                 drawn = torch.empty(stop - start, self.weight.shape[1]).normal_(std=self.deviation)
                 held.put(self.weight, drawn, first_row + start)
 
-    def forward(self, sparse: KeyedJaggedTensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, sparse: KeyedJaggedTensor, mix: RowMix | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Look up a batch; gives what `KeyLayout.arrange` gives."""
-        return self.layout.arrange(self.look_up(self.layout.rows(sparse)), sparse)
+        return self.layout.arrange(self.look_up(self.layout.rows(sparse)), sparse, mix)
 
     def look_up(self, rows: Tensor) -> Tensor:
         """Vectors of rows of the weight, (m,) to (m, dim); in training their gradient is kept for the optimizer."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,14 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from components.features.binary_code import BinaryCode
 from components.features.feature_list import FeatureConfig
 from components.tables.sparse_ids import sparse_keys
+
+# From a doubled table's name, some of its rows and their doubles, shape (k, dim) each, to what stands for the rows.
+RowMix: TypeAlias = Callable[[str, Tensor, Tensor], Tensor]
+
+
+def double_of(table: str) -> str:
+    """The name of the table whose rows are the doubles of another's."""
+    return f"{table}@double"
 
 
 @dataclass(frozen=True)
@@ -96,12 +106,16 @@ class ColumnLookUps(nn.Module):
 
 
 class KeyLayout(nn.Module):
-    """Where the keys of a batch lie in the weight of all tables, and in the net's inputs."""
+    """Where the keys of a batch lie in the weight of all tables, and in the net's inputs.
 
-    def __init__(self, features: FeatureConfig) -> None:
-        """Lay one table after the other, in the order of `features.tables`."""
+    A doubled table's rows are looked up together with as many of a table behind all others, its doubles.
+    """
+
+    def __init__(self, features: FeatureConfig, doubled: tuple[str, ...] = ()) -> None:
+        """Lay one table after the other, in the order of `features.tables`, and doubles behind them."""
         super().__init__()
-        self.table_rows = dict(features.tables)
+        self.doubled = doubled
+        self.table_rows = {**features.tables, **{double_of(table): features.tables[table] for table in doubled}}
         starts = accumulate(self.table_rows.values(), initial=0)
         self.first_rows = dict(zip(self.table_rows, starts, strict=False))
         self.length, self._num_keys = features.sequence.length, len(features.categorical_names)
@@ -110,9 +124,20 @@ class KeyLayout(nn.Module):
         assert len(sparse_keys(features)) == len(features.categorical_tables) + len(features.sequence_tables)
 
     def rows(self, sparse: KeyedJaggedTensor) -> Tensor:
-        """Rows of the weight that a batch looks up, int64, shape (m,)."""
+        """Rows of the weight that a batch looks up, int64, shape (m,): those of its keys, then their doubles."""
+        own = self._own_rows(sparse)
+        return torch.cat([own, *(doubles for _, _, doubles in self._doubles(own))]) if self.doubled else own
+
+    def _own_rows(self, sparse: KeyedJaggedTensor) -> Tensor:
         categorical, sequence = self._ids(sparse)
         return torch.cat([self.categorical.rows(categorical), self.sequence.rows(sequence)])
+
+    def _doubles(self, own: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """For each doubled table its name, which of the rows are its own, and the rows of their doubles."""
+        for table in self.doubled:
+            first = self.first_rows[table]
+            places = ((own >= first) & (own < first + self.table_rows[table])).nonzero().squeeze(1)
+            yield table, places, own[places] + (self.first_rows[double_of(table)] - first)
 
     def _ids(self, sparse: KeyedJaggedTensor) -> tuple[Tensor, Tensor]:
         """Ids by column, categorical ones (C, n) and those of sequences (S, positions)."""
@@ -121,13 +146,23 @@ class KeyLayout(nn.Module):
         num_positions = len(of_sequence) // num_sequences
         return of_categorical.view(self._num_keys, num_examples), of_sequence.view(num_sequences, num_positions)
 
-    def arrange(self, looked_up: Tensor, sparse: KeyedJaggedTensor) -> tuple[Tensor, Tensor, Tensor]:
+    def arrange(
+        self, looked_up: Tensor, sparse: KeyedJaggedTensor, mix: RowMix | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Turn the vectors of `rows`, shape (m, dim), into the net's inputs for a batch of n examples.
+
+        Args:
+            looked_up: The vectors.
+            sparse: The batch.
+            mix: Makes one of a row and its double; asked for if tables are doubled.
 
         Returns:
             Categorical vectors (n, C, dim), sequence vectors padded with zeros (n, L, S * dim), lengths (n,). C and S
             count the vectors: several for a binary code whose blocks are concatenated.
         """
+        if self.doubled:
+            assert mix is not None
+            looked_up = self._mixed(looked_up, self._own_rows(sparse), mix)
         num_examples, num_positions = sparse.stride(), self._ids(sparse)[1].shape[1]
         # One split: each slice of its own would make a gradient of the whole shape.
         of_categorical, of_sequence = looked_up.split(
@@ -141,3 +176,10 @@ class KeyLayout(nn.Module):
         sequence = looked_up.new_zeros(num_examples, self.length, positions.shape[1])
         sequence[used] = positions
         return categorical, sequence, lengths
+
+    def _mixed(self, looked_up: Tensor, own: Tensor, mix: RowMix) -> Tensor:
+        vectors, doubles = looked_up.tensor_split([len(own)])
+        for table, places, _ in self._doubles(own):
+            beside, doubles = doubles.tensor_split([len(places)])
+            vectors = vectors.index_copy(0, places, mix(table, vectors[places], beside))
+        return vectors

@@ -81,7 +81,9 @@ class ModelState(Generic[Model]):
     @property
     def held(self) -> HeldRows:
         """The rows that this process holds."""
-        return HeldRows.alone(self.features) if self.parallel is None else self.parallel.module.embeddings.held
+        if self.parallel is None:
+            return HeldRows.alone(len(self.model.embeddings.weight))
+        return self.parallel.module.embeddings.held
 
     def write(self, folder: str) -> list[str]:
         """Write weights and optimizer as files; returns the names of this process's; all processes at once."""

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, distributed
 
-from components.features.feature_list import FeatureConfig
-
 
 @dataclass(frozen=True, order=True)
 class Shard:
@@ -99,9 +97,9 @@ class HeldRows:
     group: distributed.ProcessGroup | None = None
 
     @classmethod
-    def alone(cls, features: FeatureConfig) -> HeldRows:
-        """All rows of a feature list's tables."""
-        return cls(ShardLayout([Shard(0, sum(features.tables.values()), 0, "")], torch.device("cpu")))
+    def alone(cls, num_rows: int) -> HeldRows:
+        """All rows."""
+        return cls(ShardLayout([Shard(0, num_rows, 0, "")], torch.device("cpu")))
 
     @property
     def num_rows(self) -> int:

@@ -30,7 +30,6 @@ from torchrec.distributed.types import (
     ShardedModule,
     ShardingEnv,
     ShardingPlan,
-    ShardingType,
 )
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from torchrec.streamable import Multistreamable
@@ -39,6 +38,7 @@ from components.common.errors import InputError
 from components.features.feature_list import FeatureConfig
 from components.tables.config import ShardingConfig
 from components.tables.embeddings import Embeddings, redraw_rows
+from components.tables.look_ups import RowMix, double_of
 from components.tables.row_exchange import RowExchange
 from components.tables.rows import DistinctRows, RowGradients, merge
 from components.tables.shard_layout import HeldRows, Shard, ShardLayout
@@ -53,11 +53,13 @@ class ShardedLookUp(Multistreamable):
 
     Attributes:
         sparse: The batch.
+        mix: Makes one of a row and its double.
         exchange: Its rows' way to their owners.
         vectors: Copies of the different rows that gather the loss's gradient, shape (u, dim).
     """
 
     sparse: KeyedJaggedTensor | None = field(default=None)
+    mix: RowMix | None = field(default=None)
     exchange: RowExchange | None = field(default=None)
     vectors: Tensor | None = field(default=None)
 
@@ -97,10 +99,12 @@ class ShardedEmbeddings(ShardedModule[Tensor, Tensor, _Inputs, ShardedLookUp]):
         """A batch's look-up, to be filled on its way."""
         return ShardedLookUp()
 
-    def input_dist(self, ctx: ShardedLookUp, sparse: KeyedJaggedTensor) -> Awaitable[Awaitable[Tensor]]:
+    def input_dist(
+        self, ctx: ShardedLookUp, sparse: KeyedJaggedTensor, mix: RowMix | None = None
+    ) -> Awaitable[Awaitable[Tensor]]:
         """Ask the owners for the batch's rows; gives the local rows that are asked for, int64, shape (r,)."""
         # Only a batch that does not count has weights: `Batch.uncounted`.
-        ctx.sparse, counts = sparse, sparse.weights_or_none() is None
+        ctx.sparse, ctx.mix, counts = sparse, mix, sparse.weights_or_none() is None
         ctx.exchange = RowExchange(self.layout.rows(sparse), counts, self.held.shards, self.group)
         return NoWait(NoWait(ctx.exchange.rows))
 
@@ -111,7 +115,7 @@ class ShardedEmbeddings(ShardedModule[Tensor, Tensor, _Inputs, ShardedLookUp]):
     def output_dist(self, ctx: ShardedLookUp, output: Tensor) -> LazyAwaitable[_Inputs]:
         """Answer with the local rows, and make the model's inputs of the answers of all."""
         assert ctx.sparse is not None
-        return LazyNoWait(self.layout.arrange(self._answered(ctx, output), ctx.sparse))
+        return LazyNoWait(self.layout.arrange(self._answered(ctx, output), ctx.sparse, ctx.mix))
 
     def _answered(self, ctx: ShardedLookUp, local: Tensor) -> Tensor:
         """Vectors of all look-ups here, shape (m, dim), once each owner has answered with its local rows."""
@@ -128,9 +132,9 @@ class ShardedEmbeddings(ShardedModule[Tensor, Tensor, _Inputs, ShardedLookUp]):
         ctx.exchange = RowExchange(rows, True, self.held.shards, self.group)
         return self._answered(ctx, self.weight.index_select(0, ctx.exchange.rows))
 
-    def forward(self, sparse: KeyedJaggedTensor) -> _Inputs:
+    def forward(self, sparse: KeyedJaggedTensor, mix: RowMix | None = None) -> _Inputs:
         """Look up this process's part of a batch, as `Embeddings.forward` does; all processes at once."""
-        return super().forward(sparse).wait()
+        return super().forward(sparse, mix).wait()
 
     def gradients(self) -> RowGradients:
         """Exchange the gradients of the look-ups since the last call; all processes at once.
@@ -219,15 +223,6 @@ def planned_rows(
     return HeldRows(ShardLayout(shards, device), distributed.get_rank(group), group)
 
 
-def plan_lines(parallel: DistributedModelParallel) -> list[str]:
-    """The plan in words, a line per table: how it is spread, and how many rows each process holds."""
-    lines = []
-    for table, planned in parallel.plan.plan["embeddings"].items():
-        parts = [f"rank {part.placement.rank()}: {part.shard_sizes[0]:,}" for part in planned.sharding_spec.shards]
-        lines.append(f"{table}: {ShardingType(planned.sharding_type).value}; rows by {', '.join(parts)}")
-    return lines
-
-
 def shard(
     make: Callable[[HeldRows | None], TableModel],
     features: FeatureConfig,
@@ -251,18 +246,18 @@ def shard(
     """
     world_size, memory = distributed.get_world_size(), int(config.memory_gib * 2**30)
     hosts = TrainerConfig(world_size, get_local_size(world_size), hbm_cap_bytes=memory, ddr_cap_bytes=memory)
+    with torch.device("meta"):
+        shape = make(None)
     topology = TopologyFactory.create_topology(hosts, kernel_config=KernelConfig(compute_device=device.type))
     planner = EmbeddingShardingPlanner(
         topology,
         batch_size,
         # The default over-estimates the net, and warns of it.
         storage_reservation=FixedPercentageStorageReservation(0.15),
-        constraints=_constraints(features),
+        constraints=_constraints(features, shape.embeddings.layout.doubled),
         stats=[],
     )
     sharders = [EmbeddingsSharder(config.kinds)]
-    with torch.device("meta"):
-        shape = make(None)
     plan = _plan_together(planner, shape, sharders)
     tables = plan.plan["embeddings"]
     assert isinstance(tables, EmbeddingModuleShardingPlan)
@@ -286,13 +281,14 @@ def _plan_together(
     return outcome[0]
 
 
-def _constraints(features: FeatureConfig) -> dict[str, ParameterConstraints]:
+def _constraints(features: FeatureConfig, doubled: tuple[str, ...]) -> dict[str, ParameterConstraints]:
     """How many rows of each table an example looks up: one by a categorical feature, `length` by a sequence column."""
     look_ups: dict[str, list[float]] = {table: [] for table in features.tables}
     for name in features.categorical_names:
         look_ups[name].append(1.0)
     for name in features.sequence_names:
         look_ups[features.sequence_table(name)].append(float(features.sequence.length))
+    look_ups |= {double_of(table): look_ups[table] for table in doubled}
     # An average number of rows per feature would be summed to one vector in the planner's eyes; poolings are not.
     return {
         table: ParameterConstraints(pooling_factors=[1.0] * len(numbers), num_poolings=numbers)

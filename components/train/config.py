@@ -87,9 +87,10 @@ class TrainConfig(Config):
             raise ValueError(
                 "optimizer.reinitialize redraws the tables that pretrained fills; leave out one of the two"
             )
-        if self.pretrained.mode == "frozen" and self.optimizer.tables == "adam":
+        if self.pretrained.mode in ("frozen", "gated") and self.optimizer.tables == "adam":
             raise ValueError(
-                "pretrained.mode: frozen needs an optimizer of single rows; set optimizer.tables: lazy_adam"
+                f"pretrained.mode: {self.pretrained.mode} leaves rows as they are, which needs an optimizer of single "
+                "rows; set optimizer.tables: lazy_adam"
             )
         return self
 

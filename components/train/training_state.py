@@ -18,6 +18,7 @@ from components.features.feature_list import FeatureConfig
 from components.ranker.checkpoint import CheckpointManifest
 from components.ranker.dataset import ExampleSet
 from components.ranker.ranker import Ranker
+from components.tables.look_ups import double_of
 from components.tables.model_state import ModelState
 from components.tables.optimizer import ModelOptimizer
 from components.tables.processes import ALONE, Process
@@ -78,13 +79,16 @@ def new_state(
     Raises:
         InputError: If the tables do not fit, or the recipe's optimizer moves all rows at every step.
     """
+    sharding, pretrained = config.execution.sharding, config.pretrained
+    gated = pretrained.gated_tables if pretrained is not None else ()
+    frozen = tuple(map(double_of, gated))
+    if pretrained is not None and pretrained.mode == "frozen":
+        frozen = pretrained.tables
 
     def make(held: HeldRows | None) -> Ranker:
         torch.manual_seed(config.seed)
-        return Ranker(features, config.model, held)
+        return Ranker(features, config.model, held, gated)
 
-    sharding, pretrained = config.execution.sharding, config.pretrained
-    frozen = pretrained.tables if pretrained is not None and pretrained.mode == "frozen" else ()
     state = ModelState.make(make, features, config.optimizer, config.batch_size, sharding, process, frozen)
     return TrainingState(state, config, lineage)
 

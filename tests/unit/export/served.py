@@ -42,7 +42,7 @@ def make_files(
     ranker: Ranker, features: FeatureConfig, max_error: float = 7e-3, hot: dict[str, np.ndarray] | None = None
 ) -> Files:
     """Export a ranker as a version."""
-    weights = {name: rows.numpy() for name, rows in ranker.embeddings.tables().items()}
+    weights = {name: rows.numpy() for name, rows in ranker.served_tables().items()}
     content, specs = pack_tables(weights, max_error, hot)
     packed_ranker = PackedRanker(ServedRanker(ranker.net, 0.5), features, specs)
     onnx = export_onnx(packed_ranker, packed_inputs(features, specs), ONNX_INPUTS, ExportConfig())

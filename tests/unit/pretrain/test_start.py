@@ -12,11 +12,14 @@ from components.collect_edges.run import collect_edges
 from components.common import storage
 from components.common.errors import InputError
 from components.common.manifests import read_manifest
+from components.features.examples import TRAINING, read_examples
 from components.features.feature_list import FeatureConfig
 from components.pretrain.run import pretrain
+from components.ranker.checkpoint import TrainedRanker
 from components.ranker.config import PretrainedConfig
+from components.ranker.dataset import tensors_of
 from components.ranker.pretrained import PretrainedManifest, find_pretrained, start_from
-from components.tables.shard_layout import HeldRows
+from components.ranker.ranker import Ranker
 from components.train.config import TrainConfig
 from components.train.run import train_batch, train_day
 from components.train.trainer import Trainer
@@ -55,9 +58,7 @@ def test_trained_rows_take_the_rankers_scale_and_others_stay(pretrained):
     manifest = read_manifest(pretrained.store.pretrained(pretrained.days[-1]), PretrainedManifest)
     state = new_state(features, recipe(pretrained), lineage(pretrained))
     before = tables_of(state)
-    replaced = start_from(
-        state.model.embeddings, HeldRows.alone(features), features, pretrained.store, manifest, config
-    )
+    replaced = start_from(state.model.embeddings, state.of_model.held, features, pretrained.store, manifest, config)
     after = tables_of(state)
     for name, table in after.items():
         changed = (table != before[name]).any(1)
@@ -86,7 +87,7 @@ def test_frozen_tables_stay_and_finetuned_ones_are_trained(pretrained, tmp_path,
     fresh = new_state(features, config, lineage(pretrained))
     manifest = read_manifest(store.pretrained(pretrained.days[-1]), PretrainedManifest)
     assert config.pretrained is not None
-    start_from(fresh.model.embeddings, HeldRows.alone(features), features, store, manifest, config.pretrained)
+    start_from(fresh.model.embeddings, fresh.of_model.held, features, store, manifest, config.pretrained)
     after, start = tables_of(state), tables_of(fresh)
     assert torch.equal(after["item_id"], start["item_id"]) == (mode == "frozen")
     assert not torch.equal(after["campaign_id"], start["campaign_id"])
@@ -96,6 +97,38 @@ def test_frozen_tables_stay_and_finetuned_ones_are_trained(pretrained, tmp_path,
     train_day(store.root, "x", features, config, own.scored_day, own.batch_days[-1])
     later, _ = load_state(store, "x", own.scored_day)
     assert torch.equal(tables_of(later)["item_id"], start["item_id"]) == (mode == "frozen")
+
+
+def test_gated_rows_are_mixed_with_the_pretrained_ones(pretrained, tmp_path):
+    shutil.copytree(pretrained.store.root, tmp_path / "store")
+    store, own = type(pretrained.store)(str(tmp_path / "store")), pretrained.deployment
+    features, config = own.config.features, recipe(pretrained, "gated")
+    train_batch(store.root, "x", features, config, own.batch_days)
+    storage.remove(store.pretrained(pretrained.days[-1]))
+    train_day(store.root, "x", features, config, own.scored_day, own.batch_days[-1])
+    state, _ = load_state(store, "x", own.scored_day)
+    tables, gates = tables_of(state), state.model.net.gates
+    assert gates is not None and {*tables} == {*features.tables, "user_id@double", "item_id@double"}
+    # Beside what was trained is what it began with, at the ranker's scale.
+    doubles, is_pretrained = tables["item_id@double"], tables["item_id@double"].any(1)
+    rms = doubles[is_pretrained].square().mean().sqrt()
+    assert rms == pytest.approx(state.model.embeddings.deviation, rel=1e-4)
+    assert not torch.equal(tables["item_id"][is_pretrained], doubles[is_pretrained])
+    assert all(gate.weight.abs().max() > 0 for gate in gates.gates)
+    # What is served is one row for both, and predicts the same.
+    ranker = TrainedRanker.load(store, "x", own.scored_day)
+    served = ranker.model.served_tables()
+    assert {*served} == {*features.tables}
+    low, high = (edge(tables["item_id"], doubles) for edge in (torch.minimum, torch.maximum))
+    assert ((served["item_id"] >= low - 1e-6) & (served["item_id"] <= high + 1e-6))[is_pretrained].all()
+    assert torch.equal(served["item_id"][~is_pretrained], tables["item_id"][~is_pretrained])
+    examples = tensors_of(read_examples(store, TRAINING, own.batch_days[0])[0], features, unsampled=False)
+    plain = Ranker(features, config.model)
+    weights = {name: value for name, value in ranker.model.state_dict().items() if "gates" not in name}
+    plain.load_state_dict({**weights, "embeddings.weight": torch.cat([*served.values()])})
+    batch = examples.batch(slice(0, 64))
+    with torch.no_grad():
+        torch.testing.assert_close(ranker.model(batch), plain.eval()(batch), rtol=0, atol=1e-5)
 
 
 def test_other_tables_make_another_batch(pretrained, tmp_path):
@@ -173,8 +206,7 @@ def test_tables_that_do_not_fit_are_refused(pretrained):
     state = new_state(features, recipe(pretrained), lineage(pretrained))
 
     def start(features: FeatureConfig, config: PretrainedConfig, manifest: PretrainedManifest = manifest) -> None:
-        held = HeldRows.alone(features)
-        start_from(state.model.embeddings, held, features, pretrained.store, manifest, config)
+        start_from(state.model.embeddings, state.of_model.held, features, pretrained.store, manifest, config)
 
     with pytest.raises(InputError, match="rows of 16 numbers, the arm's model.embedding_dim is 8"):
         start(features, PretrainedConfig(), manifest.model_copy(update={"embedding_dim": 16}))
@@ -197,6 +229,7 @@ def test_tables_that_do_not_fit_are_refused(pretrained):
     ("changes", "message"),
     [
         ({"optimizer": {"tables": "adam"}, "pretrained": {"mode": "frozen"}}, "set optimizer.tables: lazy_adam"),
+        ({"optimizer": {"tables": "adam"}, "pretrained": {"mode": "gated"}}, "set optimizer.tables: lazy_adam"),
         ({"epochs": 2, "optimizer": {"reinitialize": {}}, "pretrained": {}}, "leave out one of the two"),
         ({"pretrained": {"warn_after_days": 90, "refuse_after_days": 30}}, "exchange them"),
         ({"pretrained": {"tables": ["item_id", "item_id"]}}, "item_id"),
