@@ -54,6 +54,9 @@ class HitsConfig(Config):
 
     num_candidates: int = Field(100, ge=3, description="other items that a held-out one is ranked among")
     max_pairs: int = Field(20_000, ge=1, description="held-out pairs that are ranked")
+    max_edges: int = Field(
+        500, ge=0, description="new held-out edges of each relation that the graph stage ranks among all entities"
+    )
 
 
 class PretrainConfig(Config):

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 
 from components.engagement.edge_batches import Batches, EdgeBatch, engagement
-from components.engagement.edge_stream import Edges
+from components.engagement.edge_stream import Edges, EdgeStream
 from components.engagement.vocabulary import Known
+from components.features.feature_list import FeatureConfig
 from components.pretrain.config import PretrainConfig
 from components.pretrain.entity_model import EntityModel
+from components.pretrain.held_out_links import HeldOutLinks, link_figures
 from components.pretrain.link_prediction import scores
-from components.pretrain.pretrainer import CONTRASTIVE
+from components.pretrain.pretrainer import CONTRASTIVE, GRAPH
 from components.pretrain.ranks import Candidates
 from components.tables.model_state import ModelState
 from components.tables.processes import Share
@@ -33,20 +36,28 @@ class HeldOut:
         by_degree: The same among items drawn by degree: popularity does not help there.
         popularity: Hit@3 of both, of items ranked by degree; empty without pairs.
         num_pairs: How many there were, before some of them were drawn.
+        links: New edges for the graph stage.
     """
 
     uniform: Candidates
     by_degree: Candidates
     popularity: tuple[float, ...]
     num_pairs: int
+    links: list[HeldOutLinks]
 
     @classmethod
     def of(
-        cls, config: PretrainConfig, state: ModelState[EntityModel], known: dict[str, Known], edges: Edges
+        cls,
+        config: PretrainConfig,
+        features: FeatureConfig,
+        known_by_stage: dict[str, dict[str, Known]],
+        window: EdgeStream,
+        edges: Edges,
     ) -> HeldOut:
-        """Draw from the held-out day's edges."""
+        """Draw from the held-out day's edges; `window` are those of the days before."""
+        known = next(iter(known_by_stage.values()))
         numbers, items = engagement(config.relations), known.get("item_id", _NOTHING)
-        cutter = Batches(config.relations, state.features, known, numbers, Share())
+        cutter = Batches(config.relations, features, known, numbers, Share())
         parts = [cutter.admitted(edges, number) for number in numbers] + [_NO_EDGES]
         users, targets = (np.concatenate([getattr(part, end) for part in parts]) for end in ("sources", "targets"))
         pairs = np.unique(np.stack([users, targets], axis=1), axis=0)
@@ -61,10 +72,22 @@ class HeldOut:
             return items.degrees[items.places(asked)]
 
         popularity = (uniform.hit_rate(degree, _K), by_degree.hit_rate(degree, _K)) if len(pairs) else ()
-        return cls(uniform, by_degree, popularity, len(pairs))
+        links = []
+        if GRAPH in known_by_stage and config.hits.max_edges:
+            links = HeldOutLinks.of_all(config, features, known_by_stage[GRAPH], window, edges)
+        return cls(uniform, by_degree, popularity, len(pairs), links)
 
-    def hits(self, state: ModelState[EntityModel], config: PretrainConfig, stage: str) -> dict[str, float]:
-        """Hit@3 of the tables after a stage's epoch, by the stage's own score."""
+    def figures(
+        self, state: ModelState[EntityModel], config: PretrainConfig, known: dict[str, dict[str, Known]], stage: str
+    ) -> dict[str, Any]:
+        """Hit@3 of the tables after a stage's epoch, by the stage's own score; of the graph stage also link ranks."""
+        found = self._hits(state, config, stage)
+        if stage == GRAPH:
+            ranks = [link.ranks(state, config, known[GRAPH]) for link in self.links]
+            found |= link_figures(self.links, ranks, config)
+        return found
+
+    def _hits(self, state: ModelState[EntityModel], config: PretrainConfig, stage: str) -> dict[str, Any]:
 
         def score(users: np.ndarray, items: np.ndarray) -> np.ndarray:
             return _scores(state, config, stage, users, items)

@@ -65,6 +65,7 @@ def render(
         plotly_js=get_plotlyjs(),
         figures={name: _embed(figure, name) for name, figure in figures.items()},
         neighbours=_neighbours(names, vectors, counts),
+        links=next((point["by_relation"] for point in reversed(manifest.epochs) if "by_relation" in point), {}),
     )
 
 
@@ -74,11 +75,17 @@ def _embed(figure: go.Figure, name: str) -> str:
 
 
 def _curves(epochs: Sequence[dict[str, Any]], popularity: Sequence[float]) -> go.Figure:
-    titles = ("Loss", "Hit@3 among uniform items", "Hit@3 among items drawn by degree")
-    figure = make_subplots(rows=1, cols=3, subplot_titles=titles)
+    titles = {
+        "loss": "Loss",
+        "hit_at_3": "Hit@3 among uniform items",
+        "hit_at_3_by_degree": "Hit@3 among items by degree",
+        "mrr": "Filtered MRR of new edges",
+    }
+    titles = {key: title for key, title in titles.items() if any(key in point for point in epochs)}
+    figure = make_subplots(rows=1, cols=len(titles), subplot_titles=[*titles.values()])
     for stage, color in _COLORS.items():
         own = [(number, point) for number, point in enumerate(epochs, start=1) if point["stage"] == stage]
-        for column, key in enumerate(("loss", "hit_at_3", "hit_at_3_by_degree"), start=1):
+        for column, key in enumerate(titles, start=1):
             shown = [(number, point[key]) for number, point in own if key in point]
             if shown:
                 places, values = zip(*shown, strict=True)

@@ -69,7 +69,7 @@ class Pretrainer:
         self._days, self.position = days, Position()
         self._stages = [name for name in (CONTRASTIVE, GRAPH) if getattr(config, name) is not None]
 
-    def run(self, judge: Callable[[str], dict[str, float]]) -> list[dict[str, Any]]:
+    def run(self, judge: Callable[[str], dict[str, Any]]) -> list[dict[str, Any]]:
         """Train to the end, from the newest point if there is one.
 
         Args:
@@ -89,7 +89,7 @@ class Pretrainer:
             self._train_stage(self._stages[number], judge)
         return self.position.points
 
-    def _train_stage(self, stage: str, judge: Callable[[str], dict[str, float]]) -> None:
+    def _train_stage(self, stage: str, judge: Callable[[str], dict[str, Any]]) -> None:
         epochs = getattr(self._config, stage).epochs
         for epoch in range(self.position.epoch, epochs + 1):
             if epoch > self.position.epoch:
@@ -100,7 +100,9 @@ class Pretrainer:
                 point = {"stage": stage, "epoch": epoch + 1, "loss": self.position.loss / max(self.position.batch, 1)}
                 self.position.points.append(point | judge(stage))
                 shown = ", ".join(
-                    f"{key} {value:.4g}" for key, value in self.position.points[-1].items() if key != "stage"
+                    f"{key} {value:.4g}"
+                    for key, value in self.position.points[-1].items()
+                    if key not in ("stage", "by_relation")
                 )
                 log_line("pretrain", f"{stage}: {shown}")
 

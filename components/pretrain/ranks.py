@@ -12,6 +12,7 @@ from torch import Tensor
 from components.engagement.vocabulary import Known
 
 _ROWS_AT_ONCE = 1024
+_HEADS_AT_ONCE, _ENTITIES_AT_ONCE = 256, 65_536
 _ROUNDS = 8
 
 
@@ -52,9 +53,9 @@ class Candidates:
         users, own = pairs
         generator = np.random.default_rng(seed)
         others = known.draw(generator, len(users) * num_candidates, by_degree).reshape(len(users), num_candidates)
-        engaged = np.unique(_keys(users, own))
+        engaged = np.unique(pair_keys(users, own))
         for turn in range(2 * _ROUNDS):
-            wrong = np.isin(_keys(users[:, None], others), engaged)
+            wrong = np.isin(pair_keys(users[:, None], others), engaged)
             if not wrong.any():
                 break
             others[wrong] = known.draw(generator, int(wrong.sum()), by_degree and turn < _ROUNDS)
@@ -78,34 +79,44 @@ class Candidates:
 
 
 def filtered_ranks(
-    score: Callable[[np.ndarray], Tensor], heads: np.ndarray, tails: np.ndarray, known: tuple[np.ndarray, np.ndarray]
+    score: Callable[[np.ndarray, np.ndarray], Tensor],
+    heads: np.ndarray,
+    tails: np.ndarray,
+    true: tuple[np.ndarray, np.ndarray],
+    among: np.ndarray,
 ) -> np.ndarray:
     """Ranks of tails among all entities, other true tails of the same head left out; float64, shape (n,).
 
-    Some heads at a time, so that no matrix of all edges and entities is made. A tie counts as half above.
+    In blocks of heads and entities: no matrix of all edges and entities, or of some edges and all entities, is made. A
+    tie counts as half above.
 
     Args:
-        score: Of heads (b,), of every entity, shape (b, entities).
+        score: Of heads (b,), of entities (m,), shape (b, m).
         heads: int64, shape (n,).
         tails: int64, shape (n,).
-        known: Heads and tails of everything that is true of this relation, int64, shape (m,) each.
+        true: Heads and tails of everything that is true of this relation, int64, shape (m,) each.
+        among: The entities that a tail is ranked among, sorted, int64, shape (k,).
     """
-    order = np.argsort(known[0], kind="stable")
-    known_heads, known_tails = known[0][order], known[1][order]
-    starts, stops = (np.searchsorted(known_heads, heads, side=side) for side in ("left", "right"))
-    ranks = np.empty(len(heads))
-    for start in range(0, len(heads), _ROWS_AT_ONCE):
-        part = slice(start, start + _ROWS_AT_ONCE)
-        found = score(heads[part])
-        own = found.gather(1, torch.from_numpy(tails[part])[:, None]).squeeze(1).clone()
-        lengths = stops[part] - starts[part]
-        rows = np.repeat(np.arange(len(lengths)), lengths)
-        places = (
-            np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + np.repeat(starts[part], lengths)
+    order = np.argsort(true[0], kind="stable")
+    true_heads, places_by_head = true[0][order], np.searchsorted(among, true[1][order])
+    starts, stops = (np.searchsorted(true_heads, heads, side=side) for side in ("left", "right"))
+    ranks = np.ones(len(heads))
+    for start in range(0, len(heads), _HEADS_AT_ONCE):
+        part = slice(start, start + _HEADS_AT_ONCE)
+        asked, lengths = heads[part], stops[part] - starts[part]
+        own = score(asked, tails[part]).diagonal()[:, None]
+        # What does not count: of each head its own tail, and the other true ones.
+        rows = np.concatenate([np.arange(len(asked)), np.repeat(np.arange(len(asked)), lengths)])
+        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        places = np.concatenate(
+            [np.searchsorted(among, tails[part]), places_by_head[np.repeat(starts[part], lengths) + within]]
         )
-        found[torch.from_numpy(rows), torch.from_numpy(known_tails[places])] = float("-inf")
-        found[torch.arange(len(own)), torch.from_numpy(tails[part])] = float("-inf")
-        ranks[part] = _ranks(own.numpy(), found.numpy())
+        for first in range(0, len(among), _ENTITIES_AT_ONCE):
+            found = score(asked, among[first : first + _ENTITIES_AT_ONCE])
+            here = (places >= first) & (places < first + found.shape[1])
+            found[torch.from_numpy(rows[here]), torch.from_numpy(places[here] - first)] = float("-inf")
+            above = (found > own).sum(1) + 0.5 * (found == own).sum(1)
+            ranks[part] += above.cpu().numpy()
     return ranks
 
 
@@ -113,6 +124,6 @@ def _ranks(own: np.ndarray, others: np.ndarray) -> np.ndarray:
     return 1.0 + (others > own[:, None]).sum(1) + 0.5 * (others == own[:, None]).sum(1)
 
 
-def _keys(users: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """One key of each pair; ids are below 2^31."""
-    return users * np.int64(2**31) + items
+def pair_keys(sources: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """One key of each pair of ids, which are below 2^31."""
+    return sources * np.int64(2**31) + targets

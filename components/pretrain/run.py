@@ -102,9 +102,10 @@ def _train(run: _Run) -> PretrainedManifest | None:
         load_weights(state.model, before, partial(verified_bytes, before, run.parent), state.held)
         log_line(STEP.name, f"starts from the tables through {run.parent.through}")
     points = PointFolder(STEP.name, store.pretraining_points(run.through), run.origin, run.process, 1)
-    held_out = HeldOut.of(config, state, known[_judging(config)], _whole(run.streams[1]))
+    held_out = HeldOut.of(config, run.features, known, run.streams[0], _whole(run.streams[1]))
     log_line(STEP.name, f"{run.days[0]}..{run.through}: {_shown(run.streams, known, held_out)}")
-    epochs = Pretrainer(state, config, known, run.streams, points).run(partial(held_out.hits, state, config))
+    judge = partial(held_out.figures, state, config, known)
+    epochs = Pretrainer(state, config, known, run.streams, points).run(judge)
     state.check_finite(STEP.name)
     trained = united(known)
     manifest = PretrainedManifest(
@@ -180,10 +181,6 @@ def _known(stream: EdgeStream, features: FeatureConfig, config: PretrainConfig) 
             )
         known[stage] = found
     return known
-
-
-def _judging(config: PretrainConfig) -> str:
-    return CONTRASTIVE if config.contrastive is not None else GRAPH
 
 
 def _whole(stream: EdgeStream) -> Edges:

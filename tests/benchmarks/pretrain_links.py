@@ -129,13 +129,13 @@ class LinkTrainer:
             own, true = asked[asked[:, 1] == number], known[known[:, 1] == number]
             for is_reverse, (head, tail) in ((False, (0, 2)), (True, (2, 0))):
                 place = direction(self._config.relations, number, is_reverse)
-                score = self._score(place, entities)
-                found.append(filtered_ranks(score, own[:, head], own[:, tail], (true[:, head], true[:, tail])))
+                score, every = self._score(place, entities), np.arange(len(entities))
+                found.append(filtered_ranks(score, own[:, head], own[:, tail], (true[:, head], true[:, tail]), every))
         return np.concatenate(found)
 
-    def _score(self, place: int, entities: torch.Tensor) -> Callable[[np.ndarray], torch.Tensor]:
-        return lambda heads: scores(
-            self.model.net, self._graph.model, place, entities[torch.from_numpy(heads)], entities
+    def _score(self, place: int, entities: torch.Tensor) -> Callable[[np.ndarray, np.ndarray], torch.Tensor]:
+        return lambda heads, tails: scores(
+            self.model.net, self._graph.model, place, *(entities[torch.from_numpy(ids)] for ids in (heads, tails))
         )
 
 

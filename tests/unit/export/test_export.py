@@ -16,10 +16,12 @@ from components.export.config import ExportConfig
 from components.export.run import export_releases
 from components.features.examples import EVALUATION, read_examples
 from components.features.objectives import OBJECTIVE_NAMES
-from components.ranker.checkpoint import TrainedRanker
+from components.ranker.checkpoint import TrainedRanker, find_checkpoint
 from components.ranker.dataset import tensors_of
 from components.ranker.prediction import predict
-from components.train.training_state import load_state
+from components.tables.look_ups import double_of
+from components.train.config import TrainConfig
+from components.train.training_state import load_state, new_state, write_checkpoint
 from components.version.int4 import dequantize
 from components.version.manifest import ONNX_INPUTS, VersionManifest
 from components.version.packed_tables import pack_tables
@@ -49,6 +51,36 @@ def test_version_predicts_what_the_evaluator_predicts(exported):
         state.model.embeddings.tables()[spec.name].copy_(rows)
     assert np.abs(served - predict(state.model, state.lineage.negative_keep_rate, examples, 512)).max() < 1e-6
     assert manifest.lineage.negative_keep_rate == 0.5
+
+
+def test_gated_rows_are_served_mixed(unexported):
+    deployment, day = unexported.deployment, unexported.deployment.batch_days[-1]
+    store, features = deployment.store, deployment.config.features
+    plain, _ = load_state(store, "control", day)
+    optimizer = {**plain.config.optimizer.model_dump(), "tables": "lazy_adam"}
+    values = {**plain.config.model_dump(), "optimizer": optimizer, "pretrained": {"mode": "gated"}}
+    state = new_state(features, TrainConfig.parse(values, "train"), plain.lineage)
+    state.model.net.load_state_dict(plain.model.net.state_dict(), strict=False)
+    with torch.no_grad():
+        state.model.embeddings.weight.normal_(std=0.3)
+        for gate in state.model.net.gates.gates:
+            gate.weight.normal_()
+    storage.remove(store.checkpoint("control", day))
+    write_checkpoint(store, state, find_checkpoint(deployment.store, "candidate", day).origin, {}, {})
+    blessing = blessing_of(deployment)
+    write_record(store.blessing("batch", deployment.scored_day), blessing)
+    (version,) = export_releases(store.root, ExportConfig(), "batch", deployment.scored_day).versions
+    assert version.version, version.withheld
+    opened = Version.open(store.staged_version(version.checkpoint_digest))
+    assert {spec.name for spec in opened.manifest.tables} == {*features.tables}
+    table, _ = read_examples(store, EVALUATION, deployment.scored_day)
+    served, ranker = Predictor.from_version(opened).predict(table), TrainedRanker.load(store, "control", day)
+    examples = tensors_of(table, features, unsampled=True)
+    difference = np.abs(served - ranker.predict(examples, 512))
+    for name in ranker.model.embeddings.layout.doubled:
+        ranker.model.embeddings.tables()[double_of(name)].zero_()
+    without = np.abs(served - ranker.predict(examples, 512))
+    assert difference.max() < 0.02 and without.mean() > 5 * difference.mean()
 
 
 def test_other_settings_make_another_version_and_the_same_ones_nothing(exported, tmp_path, monkeypatch):

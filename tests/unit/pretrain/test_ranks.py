@@ -49,9 +49,18 @@ def test_popularity_is_no_help_among_candidates_by_degree():
     assert rates[0] > 0.15 and rates[1] == pytest.approx(3 / 51, abs=0.02)
 
 
-def test_filtered_ranks_leave_out_other_true_tails():
+@pytest.mark.parametrize("at_once", [1, 2, 100])
+def test_filtered_ranks_leave_out_other_true_tails(monkeypatch, at_once):
     found = torch.tensor([[5.0, 4.0, 3.0, 2.0, 2.0], [1.0, 2.0, 3.0, 4.0, 5.0]])
     known = (np.array([1, 0, 0, 0]), np.array([0, 0, 2, 3]))
-    ranks = filtered_ranks(lambda heads: found[heads].clone(), np.array([0, 0, 1]), np.array([2, 3, 0]), known)
+    # Entities are 10, 12, 14, ...
+    heads, tails, among = np.array([0, 0, 1]), np.array([14, 16, 10]), np.arange(10, 20, 2)
+
+    def score(heads, tails):
+        return found[heads][:, tails // 2 - 5]
+
+    monkeypatch.setattr("components.pretrain.ranks._HEADS_AT_ONCE", at_once)
+    monkeypatch.setattr("components.pretrain.ranks._ENTITIES_AT_ONCE", at_once)
+    ranks = filtered_ranks(score, heads, tails, (known[0], 2 * known[1] + 10), among)
     # Of head 0 its other true tails are left out: 2 has 4.0 above; 3 has 4.0 above and ties with one.
     assert ranks.tolist() == [2.0, 2.5, 5.0]
