@@ -82,6 +82,12 @@ class RunConfig(Config):
         if pretrain is not None:
             pretrain.edges.check_against(self.dataset)
             pretrain.check_against(self.features)
+            kept, window = self.retention.edge_days, pretrain.edges.num_days
+            if kept is not None and (window is None or kept < window):
+                raise ValueError(
+                    f"retention.edge_days = {kept} is less than the window of pretrain.edges.num_days = "
+                    f"{window or 'all days'}; change one of the two"
+                )
         for arm, recipe in (("control", self.arms.control), ("candidate", self.arms.candidate)):
             if recipe.pretrained is None:
                 continue

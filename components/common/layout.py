@@ -106,6 +106,10 @@ class Store:
         """What one day of the logs says of two ids."""
         return self._day("edges", day=day)
 
+    def edge_days(self) -> list[date]:
+        """The log days whose edges have been collected."""
+        return _days_in(join_uri(self.root, "edges"), finished_names, _DAY_PREFIX)
+
     def pretrained(self, through: date) -> str:
         """Tables that were pretrained on the log days until one."""
         return join_uri(self.root, "pretrained", f"{_THROUGH_PREFIX}{through}")

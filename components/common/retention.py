@@ -37,6 +37,10 @@ class RetentionConfig(Config):
 
     checkpoint_days: int | None = Field(14, ge=2, description="newest daily checkpoints of each arm")
     versions: int | None = Field(10, ge=1, description="newest published versions, to go back to")
+    pretrained_tables: int | None = Field(4, ge=1, description="newest pretrained tables")
+    edge_days: int | None = Field(
+        None, ge=2, description="newest log days of edges; no fewer than pretrain.edges.num_days, the window's"
+    )
     report_days: int | None = Field(
         60,
         ge=2,
@@ -68,6 +72,8 @@ def removals(store: Store, config: RetentionConfig) -> list[Removal]:
         *_checkpoints(store, config.checkpoint_days, newest, pointers),
         *_versions(store, config.versions, pointers),
         *_staged_versions(store),
+        *_pretrained(store, config.pretrained_tables),
+        *_edges(store, config.edge_days),
         *_pages(store, config.report_days, newest),
     ]
 
@@ -128,6 +134,25 @@ def _staged_versions(store: Store) -> Iterator[Removal]:
     for digest in store.staged_versions():
         if digest not in waiting:
             yield Removal(store.staged_version(digest), "its run is finished")
+
+
+def _pretrained(store: Store, keep: int | None) -> Iterator[Removal]:
+    """Pretrained tables but the newest, and the newest that an arm's batch may have started from."""
+    if keep is None:
+        return
+    days = store.pretrained_days()
+    in_use = set()
+    for arm in ARMS:
+        for batch in store.checkpoint_days(arm)[:1]:
+            in_use |= {*[day for day in days if day <= batch][-1:]}
+    for day in days[:-keep]:
+        if day not in in_use:
+            yield Removal(store.pretrained(day), f"older than the newest {keep} pretrained tables")
+
+
+def _edges(store: Store, keep: int | None) -> Iterator[Removal]:
+    for day in store.edge_days()[:-keep] if keep is not None else []:
+        yield Removal(store.edges(day), f"older than the newest {keep} days of edges")
 
 
 def _pages(store: Store, keep: int | None, newest: date) -> Iterator[Removal]:

@@ -70,6 +70,7 @@ def test_neighbours_are_items_of_the_logs(ran):
     [
         ("pretrain", {"embedding_dim": 16}, "an arm starts from rows of its own length"),
         ("pretrain", None, "there is no section pretrain"),
+        ("retention", {"edge_days": 7}, "edge_days = 7 is less than the window of pretrain.edges.num_days = 8"),
         ("pretrain", {"edges": {"relations": [BOUGHT, {**BOUGHT, "name": "x", "target": "surface"}]}}, "of actions"),
         ("features", {"categorical": "concatenate"}, "set combine: sum"),
     ],
@@ -86,7 +87,7 @@ def test_what_does_not_fit_is_named_before_anything_runs(values, tmp_path, secti
             "categorical": [{"name": first["name"], "binary_code": code}, *rest],
         }
     else:
-        values[section] = values[section] | changes
+        values[section] = values.get(section, {}) | changes
     config = write_config(tmp_path / "own.yaml", values)
     with pytest.raises(InputError, match=message):
         load_config(str(config))

@@ -103,6 +103,19 @@ def test_a_run_that_is_not_finished_keeps_its_export_and_what_it_scores_next(sto
     assert store.checkpoint_days("control") == [DAYS[0], *DAYS[-4:]], "two up to the last finished day, and later ones"
 
 
+def test_pretrained_tables_stay_while_they_are_new_or_a_batch_started_from_them(store):
+    before = [FIRST - timedelta(days=number) for number in (21, 14, 7)]
+    weekly = [*before, FIRST + timedelta(days=7)]
+    for day in weekly:
+        directory(store.pretrained(day))
+        directory(store.edges(day))
+    # The batch ended on the first day.
+    prune(store, RetentionConfig(pretrained_tables=1, edge_days=2))
+    assert store.pretrained_days() == weekly[-2:] and store.edge_days() == weekly[-2:]
+    prune(store, RetentionConfig())
+    assert store.edge_days() == weekly[-2:]
+
+
 def test_everything_is_kept_if_asked_for(store):
     prune(store, KEEP_ALL)
     assert len(store.checkpoint_days("control")) == len(store.versions()) == 12
