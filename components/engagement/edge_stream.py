@@ -74,6 +74,14 @@ class EdgeStream:
         """Edges of all days."""
         return sum(group.num_rows for group in self._groups)
 
+    def whole(self) -> Edges:
+        """All edges at once, for a day's."""
+        pools = [*self.pools()]
+        if not pools:
+            none = np.zeros(0, dtype=np.int64)
+            return Edges(none, none, none, none)
+        return Edges(*(np.concatenate([getattr(pool, name) for pool in pools]) for name in vars(pools[0])))
+
     def pools(self, seed: int | None = None) -> Iterator[Edges]:
         """All edges, a pool at a time: in the order of the days, or in one that the seed decides."""
         groups = self._groups

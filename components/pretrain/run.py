@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import date
 from functools import partial
 
-import numpy as np
 import torch
 
 from components.common import parquet_files, storage
@@ -19,7 +18,7 @@ from components.common.layout import Store
 from components.common.manifests import Origin, Step, find_current, read_manifest, verified_bytes
 from components.common.progress import log_line
 from components.engagement.edge_batches import engagement
-from components.engagement.edge_stream import Edges, EdgeStream
+from components.engagement.edge_stream import EdgeStream
 from components.engagement.vocabulary import Known, count_ids
 from components.features.events import DatasetConfig
 from components.features.feature_list import FeatureConfig
@@ -102,7 +101,7 @@ def _train(run: _Run) -> PretrainedManifest | None:
         load_weights(state.model, before, partial(verified_bytes, before, run.parent), state.held)
         log_line(STEP.name, f"starts from the tables through {run.parent.through}")
     points = PointFolder(STEP.name, store.pretraining_points(run.through), run.origin, run.process, 1)
-    held_out = HeldOut.of(config, run.features, known, run.streams[0], _whole(run.streams[1]))
+    held_out = HeldOut.of(config, run.features, known, run.streams[0], run.streams[1].whole())
     log_line(STEP.name, f"{run.days[0]}..{run.through}: {_shown(run.streams, known, held_out)}")
     judge = partial(held_out.figures, state, config, known)
     epochs = Pretrainer(state, config, known, run.streams, points).run(judge)
@@ -181,15 +180,6 @@ def _known(stream: EdgeStream, features: FeatureConfig, config: PretrainConfig) 
             )
         known[stage] = found
     return known
-
-
-def _whole(stream: EdgeStream) -> Edges:
-    """A day's edges in one."""
-    pools = [*stream.pools()]
-    if not pools:
-        none = np.zeros(0, dtype=np.int64)
-        return Edges(none, none, none, none)
-    return Edges(*(np.concatenate([getattr(pool, name) for pool in pools]) for name in vars(pools[0])))
 
 
 def _shown(streams: tuple[EdgeStream, EdgeStream], known: dict[str, dict[str, Known]], held_out: HeldOut) -> str:

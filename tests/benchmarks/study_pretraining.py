@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from components.train.config import TrainConfig
 from components.train.run import train_batch
 from data_validation.logs.validate import validate_logs
 from pipelines.config import RunConfig, load_config
+from tests.benchmarks.matrix_factorisation import als_hits
 
 SEEDS = (0, 1, 2)
 NUM_SCORED_DAYS = 3
@@ -56,6 +58,7 @@ RANKERS: dict[str, tuple[str, str, int]] = {
     "single_stage": ("", "single_stage", 0),
     "frozen": ("contrastive", "frozen", 0),
     "finetuned": ("contrastive", "finetuned", 0),
+    "gated": ("contrastive", "gated", 0),
     "finetuned_log_q": ("log_q", "finetuned", 0),
     "finetuned_bce": ("bce", "finetuned", 0),
     "finetuned_graph": ("graph", "finetuned", 0),
@@ -66,7 +69,7 @@ RANKERS: dict[str, tuple[str, str, int]] = {
 JOURNEY_RANKERS: dict[str, tuple[str, str, int]] = {
     **{
         name: RANKERS[name]
-        for name in ("none", "single_stage", "frozen", "finetuned", "finetuned_log_q", "finetuned_bce")
+        for name in ("none", "single_stage", "frozen", "finetuned", "gated", "finetuned_log_q", "finetuned_bce")
     },
     "finetuned_both": RANKERS["finetuned_both"],
     "finetuned_before_batch": ("contrastive", "finetuned", 30),
@@ -194,6 +197,10 @@ class Study:
         manifest = pretrain(store.root, config.dataset, config.features, self.section(name, seed, age), through)
         return {"epochs": manifest.epochs, "popularity": manifest.popularity}
 
+    def matrix_factorisation(self, seed: int) -> list[float]:
+        """Hit@3 of ALS, among uniform items and by degree."""
+        return als_hits(self.store, self.config, self.section("contrastive", seed), self.batch[-1])
+
     def ranker(self, name: str, seed: int) -> list[float]:
         """Train a ranker's batch; its AUC of each served objective, of all scored days together."""
         tables, mode, age = self.setting.rankers[name]
@@ -245,6 +252,13 @@ def run(name: str, folder: Path) -> None:
                 print(f"{title}.{tables}.{stage}.{key}: {mean:.4f} +- {error:.4f}", flush=True)
     uniform, by_degree = found[0]["popularity"]
     print(f"{title}.popularity.hit_at_3: {uniform:.4f}, by degree {by_degree:.4f}")
+    if find_spec("implicit"):
+        hits = [study.found(f"als-{seed}", lambda s=seed: study.matrix_factorisation(s)) for seed in SEEDS]
+        for place, key in enumerate(("hit_at_3", "hit_at_3_by_degree")):
+            mean, error = mean_and_error([rates[place] for rates in hits])
+            print(f"{title}.als.{key}: {mean:.4f} +- {error:.4f}", flush=True)
+    else:
+        print(f"{title}.als: left out, the package implicit is not installed (requirements/peers.txt)")
     plain: list[list[float]] = []
     for ranker, (tables, _, age) in study.setting.rankers.items():
         aucs = []
