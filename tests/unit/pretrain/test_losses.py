@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from components.engagement import contrastive
 from components.engagement.contrastive import bce_loss, contrastive_loss
 from components.pretrain.config import ContrastiveConfig, GraphConfig
 from components.pretrain.entity_model import EntityNet
@@ -63,6 +64,19 @@ def test_contrastive_loss_is_equation_1_without_accidental_hits(changes):
             assert found.item() == pytest.approx(expected(config, 0.3), rel=1e-5)
     else:
         assert found.item() == pytest.approx(expected(config, 0.3), rel=1e-5)
+
+
+@pytest.mark.parametrize("at_once", [1, 20, 10**6])
+@pytest.mark.parametrize("log_q", [False, True])
+def test_contrastive_gradients_are_those_of_finite_differences(monkeypatch, at_once, log_q):
+    monkeypatch.setitem(contrastive._NUMBERS_AT_ONCE, "cpu", at_once)
+    shares = torch.tensor([SHARES[item] for item in ITEMS.tolist()], dtype=torch.float64)
+
+    def loss(temperature, *parts):
+        return 3 * contrastive_loss(temperature, parts, (USERS, ITEMS, RANDOMS), (shares, 1 / 10), log_q=log_q)
+
+    given = (torch.tensor(0.3, dtype=torch.float64), *vectors())
+    assert torch.autograd.gradcheck(loss, [part.clone().requires_grad_() for part in given])
 
 
 def test_temperature_is_clamped():
