@@ -102,6 +102,10 @@ class Store:
         """Statistics and anomalies of one day of examples; of early ones beside those of final ones."""
         return self._day("early_example_statistics" if early else "example_statistics", day=day)
 
+    def log_summary(self, day: date) -> str:
+        """What one day of the logs says for the examples of later days."""
+        return self._day("log_summaries", day=day)
+
     def edges(self, day: date) -> str:
         """What one day of the logs says of two ids."""
         return self._day("edges", day=day)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from components.common.days import MICROSECONDS_PER_DAY
+from components.common.days import MICROSECONDS_PER_DAY, microseconds
 from components.features.events import IMPRESSIONS
 from components.features.feature_list import ENGAGEMENT_RATES, EngagementFeatures, engagement_name, volume_name
 from components.features.hashing import MISSING, combine_hashes
@@ -37,12 +38,6 @@ def count_engagement(log_name: str, events: Events, entities: tuple[str, ...]) -
     return merge_engagement(parts)
 
 
-def taken_back(counts: pa.Table) -> pa.Table:
-    """Counts that take others back when they are merged."""
-    columns = {name: pc.negate(counts[name]) if name in COUNTS else counts[name] for name in SCHEMA.names}
-    return pa.table(columns, schema=SCHEMA)
-
-
 def merge_engagement(parts: list[pa.Table]) -> pa.Table:
     """Add up counts of equal entity, value and day; sorted, so that any order of merging gives equal bytes."""
     if not parts:
@@ -51,6 +46,13 @@ def merge_engagement(parts: list[pa.Table]) -> pa.Table:
     sums = pa.concat_tables(parts).group_by(keys, use_threads=False).aggregate([(name, "sum") for name in COUNTS])
     merged = pa.table({name: sums[name if name in keys else f"{name}_sum"] for name in SCHEMA.names})
     return merged.sort_by([(name, "ascending") for name in keys]).cast(SCHEMA).combine_chunks()
+
+
+def on_one_day(counts: pa.Table, day: date) -> pa.Table:
+    """The counts of some days as if all were of one."""
+    ordinal = microseconds(day) // MICROSECONDS_PER_DAY
+    days = pa.array(np.full(len(counts), ordinal, dtype=np.int32))
+    return counts.set_column(SCHEMA.get_field_index("day"), "day", days).cast(SCHEMA)
 
 
 def engagement_columns(

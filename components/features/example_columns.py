@@ -14,6 +14,7 @@ from components.features.feature_list import (
     recency_name,
     sequence_column,
 )
+from components.features.hashed_actions import HashedActions
 from components.features.hashing import combine_hashes, feature_ids
 from components.features.history import EventIndex, age_of_last, count_within, latest_events
 from components.features.log_events import Events
@@ -33,16 +34,16 @@ def number_columns(rows: Events, features: FeatureConfig) -> dict[str, np.ndarra
     return {name: np.nan_to_num(rows.number(name)).astype(np.float32) for name in features.numbers}
 
 
-def count_columns(rows: Events, actions: Events, features: FeatureConfig) -> dict[str, np.ndarray]:
+def count_columns(rows: Events, actions: HashedActions, features: FeatureConfig) -> dict[str, np.ndarray]:
     """How often, and how long ago, each row's user acted on its own entities before it; float32, shape (n,) each."""
     horizon = features.history_days * MICROSECONDS_PER_DAY
     columns = {}
     for entity in features.counts.entities:
         keys = combine_hashes(rows.users, rows.hashed(entity))
         for action_type in features.counts.action_types:
-            chosen = actions.take(actions.where("action_type", action_type) & actions.known(entity))
+            chosen = actions.take(actions.of_type(action_type) & actions.known(entity))
             times = chosen.times
-            index = EventIndex(combine_hashes(chosen.users, chosen.hashed(entity)), times)
+            index = EventIndex(combine_hashes(chosen.users, chosen.entities[entity]), times)
             for days in features.counts.windows_days:
                 counted = count_within(index, keys, rows.times, days * MICROSECONDS_PER_DAY)
                 columns[count_name(entity, action_type, days)] = counted.astype(np.float32)
@@ -51,25 +52,17 @@ def count_columns(rows: Events, actions: Events, features: FeatureConfig) -> dic
     return columns
 
 
-def sequence_columns(rows: Events, actions: Events, features: FeatureConfig) -> dict[str, pa.Array]:
+def sequence_columns(rows: Events, actions: HashedActions, features: FeatureConfig) -> dict[str, pa.Array]:
     """Ids of each row's user's last actions before it, latest first; lists of int64, n of them each."""
-    chosen = np.isin(_action_codes(actions), [ACTION_TYPES.index(name) for name in features.sequence.action_types])
-    used = actions.take(chosen)
-    index = EventIndex(used.users, used.times, used.hashed("action_id"))
+    used = actions.take(np.isin(actions.codes, [ACTION_TYPES.index(name) for name in features.sequence.action_types]))
+    index = EventIndex(used.users, used.times, used.identifiers)
     horizon = features.history_days * MICROSECONDS_PER_DAY
     earlier = latest_events(index, used.times, rows.users, rows.times, features.sequence.length, horizon)
-    ids = {entity: feature_ids(used.hashed(entity))[earlier.events] for entity in features.sequence.entities}
-    ids["action_type"] = _action_codes(used)[earlier.events]
+    ids = {entity: feature_ids(used.entities[entity])[earlier.events] for entity in features.sequence.entities}
+    ids["action_type"] = used.codes[earlier.events]
     ids["gap"] = np.log2(1 + earlier.ages / 1e6).astype(np.int64).clip(max=NUM_GAP_BUCKETS - 1)
     offsets = pa.array(earlier.offsets.astype(np.int32))
     return {
         sequence_column(name): pa.ListArray.from_arrays(offsets, pa.array(ids[name].astype(np.int64)))
         for name in features.sequence_names
     }
-
-
-def _action_codes(actions: Events) -> np.ndarray:
-    codes = np.zeros(len(actions.times), dtype=np.int64)
-    for code, name in enumerate(ACTION_TYPES):
-        codes[actions.where("action_type", name)] = code
-    return codes

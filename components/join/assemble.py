@@ -19,7 +19,8 @@ from components.features.example_columns import (
 )
 from components.features.examples import EVALUATION, NEGATIVE_KEPT, TRAINING, USER_HASH, example_schema, labelled_schema
 from components.features.feature_list import FeatureConfig
-from components.features.hashing import combine_hashes, feature_ids
+from components.features.hashed_actions import HashedActions
+from components.features.hashing import combine_hashes, feature_ids, positions_in
 from components.features.log_events import Events
 from components.join.attribution import attribute, label, why_unattributed
 from components.join.config import JoinConfig
@@ -92,13 +93,28 @@ class ShardResult:
     by_day: dict[date, Seen]
 
 
-def join_shard(impressions_table: pa.Table, actions_table: pa.Table, engagement: pa.Table, job: JoinJob) -> ShardResult:
+@dataclass(frozen=True)
+class Past:
+    """What features know beside the logs that are joined.
+
+    Attributes:
+        actions: Of the shard's users, on days that were summarised.
+        days: Those days; of them the logs' own actions do not count.
+        engagement: Counts of all users by day (`engagement.SCHEMA`).
+    """
+
+    actions: HashedActions
+    days: frozenset[date]
+    engagement: pa.Table
+
+
+def join_shard(impressions_table: pa.Table, actions_table: pa.Table, past: Past | None, job: JoinJob) -> ShardResult:
     """Label one shard's impressions, sample them and compute the features of those that are left.
 
     Args:
         impressions_table: Impressions of the shard's users, also before and after the job's days.
         actions_table: Actions of the same users.
-        engagement: Daily counts of all users (`engagement.SCHEMA`).
+        past: What features need beside these; None without features.
         job: What to make.
 
     Returns:
@@ -119,7 +135,7 @@ def join_shard(impressions_table: pa.Table, actions_table: pa.Table, engagement:
     wanted = np.flatnonzero(kept | (in_days & (impressions.times >= microseconds(job.evaluate_from))))
     rows = impressions.take(wanted)
     columns: dict[str, np.ndarray | pa.Array] = {
-        **({} if job.features is None else _feature_columns(rows, actions, engagement, job.features)),
+        **({} if job.features is None or past is None else _feature_columns(rows, actions, past, job.features)),
         **{name: values[wanted] for name, values in vars(labels).items()},
         "label_mature": rows.times + job.dataset.maturity_days * MICROSECONDS_PER_DAY <= microseconds(job.as_of),
         NEGATIVE_KEPT: as_negative[wanted],
@@ -164,7 +180,7 @@ def _within(times: np.ndarray, start: int, end: int) -> int:
     return int(((times >= start) & (times < end)).sum())
 
 
-def _repeated(events: Events, log_name: str) -> np.ndarray:
+def is_repeated(events: Events, log_name: str) -> np.ndarray:
     """Events whose id their user used earlier on their day or on the day before, bool, shape (n,).
 
     Looking back further would make the verdict depend on how many days a run reads, and looking at other users' ids on
@@ -182,26 +198,26 @@ def _repeated(events: Events, log_name: str) -> np.ndarray:
     return repeats
 
 
-def repeats_of(table: pa.Table, log_name: str) -> pa.Table:
-    """The rows of a shard's log that repeat others."""
-    is_repeat = _repeated(Events.of(table.select(["timestamp", "user_id", IDENTIFIERS[log_name]])), log_name)
-    return table.filter(pa.array(is_repeat)) if is_repeat.any() else table.slice(0, 0)
-
-
 def _without_repeats(events: Events, log_name: str) -> tuple[Events, np.ndarray]:
     """The events that repeat no other, and the moments of those that do."""
-    is_repeat = _repeated(events, log_name)
+    is_repeat = is_repeated(events, log_name)
     return (events.take(~is_repeat) if is_repeat.any() else events), events.times[is_repeat]
 
 
 def _feature_columns(
-    rows: Events, actions: Events, engagement: pa.Table, features: FeatureConfig
+    rows: Events, actions: Events, past: Past, features: FeatureConfig
 ) -> dict[str, np.ndarray | pa.Array]:
+    of_days = [microseconds(day) // MICROSECONDS_PER_DAY for day in past.days]
+    recent = HashedActions.of(actions, features)
+    recent = recent.take(~np.isin(recent.times // MICROSECONDS_PER_DAY, of_days))
+    # Only the users of examples are looked at (a semi-join), which leaves fewer actions to sort.
+    users = np.unique(rows.users)
+    acted = HashedActions.together([part.take(positions_in(part.users, users) >= 0) for part in (past.actions, recent)])
     return {
         USER_HASH: feature_ids(rows.users),
         **categorical_columns(rows, features),
         **number_columns(rows, features),
-        **count_columns(rows, actions, features),
-        **engagement_columns(rows, engagement, features.engagement),
-        **sequence_columns(rows, actions, features),
+        **count_columns(rows, acted, features),
+        **engagement_columns(rows, past.engagement, features.engagement),
+        **sequence_columns(rows, acted, features),
     }

@@ -81,12 +81,15 @@ def why_unattributed(
 
     `no_rule`: conversions of a type without attribution; `no_entity`: offsite ones without the value that they are
     attributed by; `no_impression`: no impression before it that it names, or of its user and entity; `too_late`: there
-    is one, but every window is over.
+    is one, but every window is over; of impressions more than a day older than that nothing is known.
     """
     reasons = {name: np.zeros(len(actions), dtype=bool) for name in UNATTRIBUTED_REASONS}
     open_rows = np.flatnonzero(credited == UNATTRIBUTED)
     left = actions.take(open_rows)
-    views = _Touches(np.arange(len(impressions)), impressions.times, impressions)
+    views, seen = (
+        _Touches(np.arange(len(impressions)), impressions.times, impressions),
+        window_microseconds(dataset.maturity_days + 1),
+    )
     onsite = left.where("source", "onsite")
     is_any = onsite & (NamedImpressions.of(left, impressions).rows != NO_ROW)
     rules = {"click": ("item_id", True)} | {
@@ -99,8 +102,7 @@ def why_unattributed(
         chosen = np.flatnonzero(of_type & ~onsite & left.known(entity))
         has_entity[chosen] = True
         if len(impressions) and len(chosen):
-            ever = np.iinfo(np.int64).max
-            is_any[chosen] = views.last_touch(entity, left.take(chosen), ever, at_same_moment) != UNATTRIBUTED
+            is_any[chosen] = views.last_touch(entity, left.take(chosen), seen, at_same_moment) != UNATTRIBUTED
     reasons["no_rule"][open_rows] = ~has_rule
     reasons["no_entity"][open_rows] = has_rule & ~has_entity
     reasons["no_impression"][open_rows] = has_rule & has_entity & ~is_any

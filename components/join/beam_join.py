@@ -1,9 +1,9 @@
 """The join as a Beam pipeline: Arrow in file buckets by user.
 
-Splitting writes each log file's rows to shard files by user, and only their paths go through Beam's shuffle. A shard is
-joined by one vectorised call, its examples go to files again, and each file of a day's examples is gathered and sorted
-by the hash of the impression. So the bytes of a day depend neither on the number of shards nor on the runner, and
-rewriting any file after a retry changes nothing.
+Splitting writes each file's rows to shard files by user, and only their paths go through Beam's shuffle. Log days that
+have no summary get one of the same shards. A shard is joined by one vectorised call, its examples go to files again,
+and each file of a day's examples is gathered and sorted by the hash of the impression. So the bytes of a day depend
+neither on the number of shards nor on the runner, and rewriting any file after a retry changes nothing.
 """
 
 from __future__ import annotations
@@ -18,102 +18,49 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 from apache_beam.metrics import Metrics
-from apache_beam.pvalue import AsSingleton, TaggedOutput
+from apache_beam.pvalue import AsList, AsSingleton, TaggedOutput
 
 from components.common import parquet_files, storage
 from components.common.days import MICROSECONDS_PER_DAY, microseconds
 from components.common.digests import digest_json
 from components.common.errors import InputError
 from components.common.manifests import describe_file, finish_directory, verified_content
-from components.features.engagement import SCHEMA, count_engagement, merge_engagement, taken_back
-from components.features.events import ACTIONS, IMPRESSIONS, LOG_NAMES, arrow_type
+from components.features.events import ACTIONS, IMPRESSIONS
 from components.features.examples import EVALUATION, LABELS, NEGATIVE_KEPT, ExamplesManifest
 from components.features.hashing import hash_identifiers
-from components.features.log_events import Events
 from components.join import shards
-from components.join.assemble import Seen, join_shard, repeats_of
-from components.join.plan import ExamplesFile, JoinPlan, LogFile, Piece
+from components.join.assemble import Past, Seen, join_shard
+from components.join.plan import HISTORY, ExamplesFile, JoinPlan, LogFile, Piece
+from components.join.read_shard import read_history, read_shard
+from components.join.summarise import SummariseShard, WriteEngagement, WriteSummary
 
 METRICS_NAMESPACE = "afterclick.join"
-_ENGAGEMENT = "engagement"
 _RECEIVED = "received"
 
 
 class SplitFile(beam.DoFn):
-    """Splits one log file by user, a batch of rows at a time; also counts its engagement."""
+    """Splits one file by user, a batch of rows at a time."""
 
     def __init__(self, plan: JoinPlan) -> None:
         """Follow `plan`."""
         self._plan = plan
 
-    def process(self, log_file: LogFile) -> Iterator[Any]:
-        """Yield (shard, (log, path)) and, tagged, the file's engagement counts.
+    def process(self, log_file: LogFile) -> Iterator[tuple[int, tuple[str, str]]]:
+        """Yield (shard, (log, path)).
 
         The paths' order is that of the log, wherever the store lies.
         """
         uri, content = verified_content(log_file.directory, log_file.entry)
         day, name = (posixpath.basename(path) for path in (log_file.directory, log_file.entry.name))
-        job, rows_each = self._plan.job, self._plan.job.config.rows_per_shard
+        rows_each, num_shards = self._plan.job.config.rows_per_shard, self._plan.num_shards
         for part, table in enumerate(parquet_files.read_parquet_batches(uri, rows_each, content=content)):
-            if job.features is not None:
-                counted = count_engagement(log_file.log_name, Events.of(table), job.features.engagement.entities)
-                yield TaggedOutput(_ENGAGEMENT, counted)
-            for number, rows in shards.split_by_user(table, self._plan.num_shards):
+            is_hashed = log_file.log_name == HISTORY
+            users = table["user"].to_numpy() if is_hashed else hash_identifiers(table["user_id"])
+            for number, rows in shards.split_by_user(table, users, num_shards):
                 file = f"{log_file.log_name}-{day}-{name}-{part:06d}.arrow"
                 shard_uri = self._plan.scratch(f"shard-{number:04d}", file)
                 shards.write_groups(shard_uri, rows, np.zeros(len(rows), dtype=np.int64))
                 yield number, (log_file.log_name, shard_uri)
-
-
-class TakeBackRepeats(beam.DoFn):
-    """Takes one shard's repeats out of the engagement that its files were counted with."""
-
-    def __init__(self, plan: JoinPlan) -> None:
-        """Follow `plan`."""
-        self._plan = plan
-
-    def process(self, element: tuple[int, Iterable[tuple[str, str]]]) -> Iterator[pa.Table]:
-        """Yield counts to be added, if the shard has any repeats."""
-        features = self._plan.job.features
-        assert features is not None
-        for name, table in _read_shard(self._plan, element[1]).items():
-            repeats = repeats_of(table, name)
-            if repeats.num_rows:
-                yield taken_back(count_engagement(name, Events.of(repeats), features.engagement.entities))
-
-
-class MergeEngagement(beam.CombineFn):
-    """Adds up engagement counts."""
-
-    def create_accumulator(self) -> pa.Table:
-        """No counts."""
-        return merge_engagement([])
-
-    def add_input(self, total: pa.Table, part: pa.Table) -> pa.Table:
-        """Add one file's counts."""
-        return merge_engagement([total, part])
-
-    def merge_accumulators(self, parts: Iterable[pa.Table]) -> pa.Table:
-        """Add up partial sums."""
-        return merge_engagement(list(parts))
-
-    def extract_output(self, total: pa.Table) -> pa.Table:
-        """The sums."""
-        return total
-
-
-class WriteEngagement(beam.DoFn):
-    """Writes the sums to a file that every shard reads, so that they are not copied to every worker."""
-
-    def __init__(self, plan: JoinPlan) -> None:
-        """Follow `plan`."""
-        self._plan = plan
-
-    def process(self, total: pa.Table) -> Iterator[str]:
-        """Yield the file."""
-        uri = self._plan.scratch("engagement.arrow")
-        shards.write_groups(uri, total, np.zeros(len(total), dtype=np.int64))
-        yield uri
 
 
 class JoinShard(beam.DoFn):
@@ -125,12 +72,17 @@ class JoinShard(beam.DoFn):
 
     def process(self, element: tuple[int, Iterable[tuple[str, str]]], engagement_uri: str | None) -> Iterator[Any]:
         """Yield ((day, file), Piece) for the job's days, and, tagged, how many rows were received."""
-        number, job, logs = element[0], self._plan.job, _read_shard(self._plan, element[1])
-        engagement = shards.read_arrow(engagement_uri) if engagement_uri else SCHEMA.empty_table()
-        result = join_shard(logs[IMPRESSIONS], logs[ACTIONS], engagement, job)
+        number, job, files = element[0], self._plan.job, list(element[1])
+        logs, past = read_shard(self._plan, files), None
+        if job.features is not None:
+            assert engagement_uri is not None
+            history = read_history(job.features, files)
+            past = Past(history, frozenset(self._plan.reading.history), shards.read_arrow(engagement_uri))
+        result = join_shard(logs[IMPRESSIONS], logs[ACTIONS], past, job)
         for name, value in result.counts.items():
             Metrics.counter(METRICS_NAMESPACE, name).inc(value)
-        yield TaggedOutput(_RECEIVED, (logs[IMPRESSIONS].num_rows, logs[ACTIONS].num_rows))
+        received = (logs[IMPRESSIONS].num_rows, logs[ACTIONS].num_rows, 0 if past is None else len(past.actions))
+        yield TaggedOutput(_RECEIVED, received)
         yield from self._write(number, result.examples, result.by_day)
 
     def _write(
@@ -149,19 +101,6 @@ class JoinShard(beam.DoFn):
         for place, (day, file) in enumerate(places):
             if place in batches or file == 0:
                 yield (str(day), file), Piece(uri, batches.get(place), by_day[day] if file == 0 else Seen())
-
-
-def _read_shard(plan: JoinPlan, files: Iterable[tuple[str, str]]) -> dict[str, pa.Table]:
-    """Each log of a shard in the log's order, in the same types whether the shard has any rows or values."""
-    paths = sorted(files)
-    logs = {}
-    for log_name in LOG_NAMES:
-        types = plan.identifiers[log_name]
-        columns = plan.job.dataset.columns(log_name)
-        schema = pa.schema([(c.name, types.get(c.name) or arrow_type(c, pa.int64())) for c in columns])
-        parts = [shards.read_arrow(path).cast(schema) for name, path in paths if name == log_name]
-        logs[log_name] = pa.concat_tables(parts) if parts else schema.empty_table()
-    return logs
 
 
 class WriteExamples(beam.DoFn):
@@ -204,7 +143,7 @@ class FinishDay(beam.DoFn):
         """Follow `plan`."""
         self._plan = plan
 
-    def process(self, element: tuple[str, Iterable[ExamplesFile]], received: tuple[int, int]) -> Iterator[str]:
+    def process(self, element: tuple[str, Iterable[ExamplesFile]], received: tuple[int, ...]) -> Iterator[str]:
         """Yield the day when its examples are there for readers.
 
         Raises:
@@ -214,8 +153,8 @@ class FinishDay(beam.DoFn):
         day, files = date.fromisoformat(element[0]), sorted(element[1], key=lambda file: (file.split, file.entry.name))
         if received != self._plan.expected:
             raise RuntimeError(
-                f"join: {received} impressions and actions reached the join, {self._plan.expected} were read; use "
-                "another Beam runner"
+                f"join: {received} impressions, actions and earlier actions reached the join, {self._plan.expected} "
+                "were read; use another Beam runner"
             )
         splits = self._plan.job.splits(day)
         self._check_seen(day, sum((file.seen for file in files if file.split == splits[-1]), Seen()))
@@ -258,17 +197,15 @@ class JoinExamples(beam.PTransform):
     plan: JoinPlan
 
     def expand(self, files: beam.PCollection[LogFile]) -> beam.PCollection[str]:
-        """Split, join, gather, finish."""
-        split = files | beam.Reshuffle() | beam.ParDo(SplitFile(self.plan)).with_outputs(_ENGAGEMENT, main="shards")
-        by_shard = split["shards"] | "ByShard" >> beam.GroupByKey()
-        if self.plan.job.features is None:
-            engagement = None
-        else:
-            counted = (split[_ENGAGEMENT], by_shard | beam.ParDo(TakeBackRepeats(self.plan))) | beam.Flatten()
-            merged = counted | beam.CombineGlobally(MergeEngagement())
-            engagement = AsSingleton(merged | beam.ParDo(WriteEngagement(self.plan)))
+        """Split, summarise what is missing, join, gather, finish."""
+        by_shard = files | beam.Reshuffle() | beam.ParDo(SplitFile(self.plan)) | "ByShard" >> beam.GroupByKey()
+        engagement = None
+        if self.plan.job.features is not None:
+            made = AsList(self._summaries(by_shard))
+            start = files.pipeline | "Window" >> beam.Create([None])
+            engagement = AsSingleton(start | beam.ParDo(WriteEngagement(self.plan), made))
         joined = by_shard | beam.ParDo(JoinShard(self.plan), engagement).with_outputs(_RECEIVED, main="pieces")
-        received = joined[_RECEIVED] | beam.CombineGlobally(_add_pairs)
+        received = joined[_RECEIVED] | beam.CombineGlobally(_add_up)
         return (
             joined["pieces"]
             | "ByFile" >> beam.GroupByKey()
@@ -277,7 +214,15 @@ class JoinExamples(beam.PTransform):
             | beam.ParDo(FinishDay(self.plan), AsSingleton(received))
         )
 
+    def _summaries(self, by_shard: beam.PCollection[Any]) -> beam.PCollection[str]:
+        """The days whose summaries were made."""
+        missing = [(str(day), None) for day in self.plan.reading.missing]
+        days = by_shard.pipeline | "Missing" >> beam.Create(missing, reshuffle=False)
+        if not missing:
+            return days | beam.Map(lambda pair: pair[0])
+        pieces = by_shard | beam.ParDo(SummariseShard(self.plan))
+        return (days, pieces) | beam.Flatten() | "ByMissing" >> beam.GroupByKey() | beam.ParDo(WriteSummary(self.plan))
 
-def _add_pairs(pairs: Iterable[tuple[int, int]]) -> tuple[int, int]:
-    listed = list(pairs)
-    return sum(first for first, _ in listed), sum(second for _, second in listed)
+
+def _add_up(counts: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
+    return tuple(map(sum, zip((0, 0, 0), *counts, strict=True)))

@@ -11,11 +11,14 @@ from components.common import storage
 from components.common.layout import Store
 from components.common.manifests import FileEntry, Origin
 from components.join.assemble import JoinJob, Seen
+from components.join.summaries import Reading
+
+HISTORY = "history"
 
 
 @dataclass(frozen=True)
 class LogFile:
-    """One clean Parquet file."""
+    """One Parquet file: of a clean log, or, as `HISTORY`, the hashed actions of a day's summary."""
 
     log_name: str
     directory: str
@@ -48,18 +51,20 @@ class JoinPlan:
         store_root: The store.
         scratch_uri: Where files between the stages go.
         outputs: What every day is made from, by day.
-        expected: Impressions and actions that are read, all of which must reach the join.
+        expected: Impressions, actions and actions of summaries that are read, all of which must reach the join.
         num_shards: Groups of users.
         identifiers: Types of the identifiers in each log, by column; shards may hold none of them.
+        reading: Which log days are read in which form.
     """
 
     job: JoinJob
     store_root: str
     scratch_uri: str
     outputs: dict[date, DayOutput]
-    expected: tuple[int, int]
+    expected: tuple[int, ...]
     num_shards: int
     identifiers: dict[str, dict[str, pa.DataType]]
+    reading: Reading
 
     def examples(self, split: str, day: date) -> str:
         """The directory of a day's examples."""

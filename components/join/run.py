@@ -30,7 +30,8 @@ from components.join.assemble import JoinJob
 from components.join.attribution import UNATTRIBUTED_REASONS
 from components.join.beam_join import METRICS_NAMESPACE, JoinExamples
 from components.join.config import JoinConfig
-from components.join.plan import DayOutput, JoinPlan, LogFile
+from components.join.plan import HISTORY, DayOutput, JoinPlan, LogFile
+from components.join.summaries import ACTIONS_FILE, Reading
 
 STEP = Step("join", 2)
 
@@ -156,22 +157,30 @@ def _run_pipeline(
     outputs: dict[date, DayOutput],
     scratch_uri: str,
 ) -> dict[str, int]:
-    read = job.dataset.days_read(job.first_day, job.last_day, job.history_days)
-    manifests = {(name, day): clean[day][name] for day in read if day in clean for name in clean[day]}
-    rows = {name: sum(m.rows for (log_name, _), m in manifests.items() if log_name == name) for name in LOG_NAMES}
+    manifests = {(name, day): manifest for day, of_day in clean.items() for name, manifest in of_day.items()}
+    types = _identifiers(manifests)
+    labelled = job.dataset.days_read(job.first_day, job.last_day, 0)
+    reading = Reading.of(store, job.features, labelled, job.first_day, job.last_day, clean, types)
+    read = {(name, day): manifest for (name, day), manifest in manifests.items() if day in reading.logs}
+    rows = {name: sum(m.rows for (log_name, _), m in read.items() if log_name == name) for name in LOG_NAMES}
+    rows[HISTORY] = sum(manifest.actions for manifest in reading.history.values())
     plan = JoinPlan(
         job=job,
         store_root=store.root,
         scratch_uri=scratch_uri,
         outputs={day: outputs[day] for day in job.dataset.open_days(job.first_day, job.last_day)},
-        expected=(rows[IMPRESSIONS], rows[ACTIONS]),
+        expected=(rows[IMPRESSIONS], rows[ACTIONS], rows[HISTORY]),
         num_shards=max(1, math.ceil(sum(rows.values()) / job.config.rows_per_shard)),
-        identifiers=_identifiers(manifests),
+        identifiers=types,
+        reading=reading,
     )
     files = [
         LogFile(name, store.clean_logs(name, day), entry)
-        for (name, day), manifest in manifests.items()
+        for (name, day), manifest in read.items()
         for entry in manifest.files
+    ] + [
+        LogFile(HISTORY, store.log_summary(day), manifest.entry(ACTIONS_FILE))
+        for day, manifest in reading.history.items()
     ]
     for day in plan.outputs:
         for split in job.splits(day):

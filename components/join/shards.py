@@ -9,7 +9,6 @@ import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from components.common import filesystems, storage
-from components.features.hashing import hash_identifiers
 
 
 def write_groups(uri: str, table: pa.Table, groups: np.ndarray) -> list[tuple[int, int]]:
@@ -62,9 +61,9 @@ def _open(uri: str) -> pa.ipc.RecordBatchFileReader:
     return pa.ipc.open_file(source)
 
 
-def split_by_user(table: pa.Table, num_shards: int) -> Iterator[tuple[int, pa.Table]]:
-    """The rows of each shard that has any; a user's rows are all in one shard."""
-    shards = (hash_identifiers(table["user_id"]) % np.uint64(num_shards)).astype(np.int64)
+def split_by_user(table: pa.Table, users: np.ndarray, num_shards: int) -> Iterator[tuple[int, pa.Table]]:
+    """The rows of each shard that has any, by their hashed users, uint64; a user's rows are all in one shard."""
+    shards = (users % np.uint64(num_shards)).astype(np.int64)
     ordered, spans = grouped(table, shards)
     for number, start, stop in spans:
         yield number, ordered.slice(start, stop - start).combine_chunks()

@@ -22,6 +22,7 @@ from components.features.example_columns import (
     sequence_columns,
 )
 from components.features.feature_list import CLOCK_FEATURES, FeatureConfig
+from components.features.hashed_actions import HashedActions
 from components.features.log_events import Events
 from components.features.wall_clock import to_wall_clock
 from components.version.request_field import VALID_SUFFIX, Field, Part, column_of
@@ -42,7 +43,7 @@ class RawRequest:
 
     candidates: Events
     user: Events
-    actions: Events
+    actions: HashedActions
     given: dict[str, np.ndarray]
 
 
@@ -135,7 +136,7 @@ class RequestContract:
         candidates = Events.of(pa.table({**columns["candidates"], **own}))
         actions = pa.table(columns["actions"])
         users = np.full(len(actions), candidates.users[0])
-        acted = Events(actions, actions["timestamp"].to_numpy(), users)
+        acted = HashedActions.of(Events(actions, actions["timestamp"].to_numpy(), users), self.features)
         return RawRequest(candidates, candidates.take(first[:1]), acted, given)
 
     def ids(self, request: RawRequest) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

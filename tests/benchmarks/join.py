@@ -28,12 +28,10 @@ class Measured:
     peak_mb: float
 
 
-def measure(*arguments: str) -> Measured:
-    """Run this module as a process of its own."""
+def measure(*arguments: str, module: str = __spec__.name) -> Measured:
+    """Run this module, or another, as a process of its own."""
     start = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", __spec__.name, *arguments], stdout=subprocess.DEVNULL
-    )
+    process = subprocess.Popen([sys.executable, "-W", "ignore", "-m", module, *arguments], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise RuntimeError(f"{arguments}: ended with {status}")

@@ -43,14 +43,14 @@ _IDENTIFIERS = dict.fromkeys(("impression_id", "action_id", "user_id", "item_id"
 FIRST, LAST = DATASET.first_day, DATASET.first_day + timedelta(days=NUM_DAYS - 1)
 
 
-def write_logs(store: Store, num_impressions: int) -> None:
+def write_logs(store: Store, num_impressions: int, num_days: int = NUM_DAYS) -> None:
     """Write clean logs: 3% of the impressions lead to a conversion, 5% to a click; a store that has them is kept."""
     marker = storage.join_uri(store.root, f"made-{num_impressions}")
     if storage.exists(marker):
         return
     generator = np.random.default_rng(7)
     num_users, num_items = num_impressions // 10, 100_000
-    moment = np.sort(generator.integers(0, NUM_DAYS * MICROSECONDS_PER_DAY, num_impressions)) + microseconds(FIRST)
+    moment = np.sort(generator.integers(0, num_days * MICROSECONDS_PER_DAY, num_impressions)) + microseconds(FIRST)
     item = zipf_ranks(generator, num_impressions, num_items, 0.8)
     shown = {
         "impression_id": np.arange(num_impressions),
@@ -59,8 +59,9 @@ def write_logs(store: Store, num_impressions: int) -> None:
         "item_id": item,
         "campaign_id": item % 2000,
     }
-    _write_days(store, IMPRESSIONS, shown)
-    _write_days(store, ACTIONS, _actions(shown, generator))
+    last = FIRST + timedelta(days=num_days - 1)
+    _write_days(store, IMPRESSIONS, shown, last)
+    _write_days(store, ACTIONS, _actions(shown, generator), last)
     storage.write_bytes(marker, b"")
 
 
@@ -92,9 +93,9 @@ def _actions(shown: dict[str, np.ndarray], generator: np.random.Generator) -> di
     return {name: values[order] for name, values in actions.items()}
 
 
-def _write_days(store: Store, log_name: str, columns: dict[str, np.ndarray]) -> None:
+def _write_days(store: Store, log_name: str, columns: dict[str, np.ndarray], last: date) -> None:
     days = columns["timestamp"] // MICROSECONDS_PER_DAY
-    for day in DATASET.days_read(FIRST, LAST, FEATURES.history_days):
+    for day in DATASET.days_read(FIRST, last, FEATURES.history_days):
         start, stop = np.searchsorted(days, [ordinal(day), ordinal(day) + 1])
         arrays = {}
         for name, values in columns.items():

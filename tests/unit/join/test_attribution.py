@@ -98,8 +98,12 @@ def test_id_that_is_used_again_names_the_impression_shown_before():
 def test_reason_is_known_of_every_action_that_is_credited_to_none():
     shown = [row(1, 0), row(2, 30)]
     acted = {
-        "too_late": [click(1, 25), checkout(24.5) | {"timestamp": 200 * HOUR}],
-        "no_impression": [click(9, 1), click(1, 5) | {"user_id": 2}, checkout(1, item_id=5), checkout(1, user_id=2)],
+        "too_late": [click(1, 25), checkout(24.5) | {"timestamp": 115 * HOUR}],
+        "no_impression": [
+            *(click(9, 1), click(1, 5) | {"user_id": 2}, checkout(1, item_id=5), checkout(1, user_id=2)),
+            # A day and more after all windows nothing is known of the impression any more.
+            checkout(24.5) | {"timestamp": 200 * HOUR},
+        ],
         "no_entity": [checkout(1, item_id=None)],
         "no_rule": [checkout(1, action_type="add_to_cart")],
         "": [click(1, 3), checkout(4)],

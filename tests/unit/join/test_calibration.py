@@ -10,7 +10,6 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from components.features.engagement import SCHEMA
 from components.features.events import DatasetConfig
 from components.features.objectives import OBJECTIVES
 from components.join.assemble import JoinJob, join_shard
@@ -56,7 +55,7 @@ def sampled(request, simulated):
     last = dataset.first_day + timedelta(days=NUM_DAYS)
     as_of = dataset.mature_on(last) + timedelta(days=1)
     job = JoinJob(dataset, None, config, dataset.first_day, last, as_of, as_of)
-    examples = join_shard(impressions, actions, SCHEMA.empty_table(), job).examples
+    examples = join_shard(impressions, actions, None, job).examples
     assert truth["impression_id"].to_pylist()[:10] == list(range(10))
     return request.param, examples, truth, len(impressions)
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from components.features.engagement import count_engagement, merge_engagement
 from components.features.feature_list import FeatureConfig
+from components.features.hashed_actions import HashedActions, schema_of
 from components.features.log_events import Events
-from components.join.assemble import JoinJob, join_shard
+from components.join.assemble import JoinJob, Past, join_shard
 from components.join.attribution import attribute
 from components.join.config import JoinConfig
 from tests.unit.join import oracle
@@ -81,7 +82,8 @@ def joined_rows(shown, acted, first=0, last=9, rate=1.0):
     )
     config = JoinConfig(negative_keep_rate=rate)
     job = JoinJob(DATASET, FEATURES, config, first_day, last_day, as_of, last_day + timedelta(days=1))
-    return join_shard(shown_table, acted_table, engagement, job)
+    nothing = HashedActions.from_table(schema_of(FEATURES).empty_table(), FEATURES)
+    return join_shard(shown_table, acted_table, Past(nothing, frozenset(), engagement), job)
 
 
 @given(logs)

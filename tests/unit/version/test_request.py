@@ -14,6 +14,7 @@ from components.common.errors import InputError
 from components.features.encoding import encode
 from components.features.example_columns import categorical_columns, count_columns, sequence_columns
 from components.features.feature_list import FeatureConfig
+from components.features.hashed_actions import HashedActions
 from components.features.log_events import Events
 from components.serve.tensors import arrays_of, infer_request, request_tensors
 from components.version.request import Limits, RequestContract
@@ -105,7 +106,7 @@ def test_features_are_those_of_the_join():
     rows = Events.of(
         pa.table({"timestamp": moments, "user_id": ["ann"] * 2, "item_id": [7, 8], "brand": ["acme", None]})
     )
-    acted = Events.of(
+    events = Events.of(
         pa.table(
             {
                 "timestamp": pa.array([1767614400000000] * 2 + [1767618000000000], pa.timestamp("us", "UTC")),
@@ -116,6 +117,7 @@ def test_features_are_those_of_the_join():
             }
         )
     )
+    acted = HashedActions.of(events, FEATURES)
     counts = count_columns(rows, acted, FEATURES)
     columns = {
         **categorical_columns(rows, FEATURES),
