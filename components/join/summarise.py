@@ -24,7 +24,7 @@ from components.join.plan import JoinPlan
 from components.join.read_shard import read_shard
 from components.join.summaries import ACTIONS_FILE, ENGAGEMENT_FILE, SummaryManifest
 
-_ROWS_MERGED_AT_ONCE = 4_000_000
+_ROWS_MERGED_AT_ONCE = 1_000_000
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def compare(store: str, rounds: int) -> None:
     module = ["--store", store]
     for _ in range(rounds):
         for history in HISTORIES:
-            for name in ("examples", "log_days"):
+            for name in ("examples", "log_summaries"):
                 shutil.rmtree(Path(store, name), ignore_errors=True)
             measure(*module, "--history", str(history), "--before", module=__spec__.name)
             found[history].append(measure(*module, "--history", str(history), module=__spec__.name))
@@ -61,14 +61,19 @@ def main() -> None:
     parser.add_argument("--store", default=str(FOLDER / "daily"))
     parser.add_argument("--history", type=int)
     parser.add_argument("--before", action="store_true")
+    parser.add_argument("--logs", action="store_true")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     options = parser.parse_args()
     if options.history is not None:
         run_day(options.store, options.history, options.before)
         return
-    from tests.benchmarks.join_logs import write_logs
+    if options.logs:
+        from tests.benchmarks.join_logs import write_logs
 
-    write_logs(Store(options.store), PER_DAY * NUM_DAYS, NUM_DAYS)
+        write_logs(Store(options.store), PER_DAY * NUM_DAYS, NUM_DAYS)
+        return
+    # Not in this process: a child's peak memory begins with that of its parent.
+    measure("--store", options.store, "--logs", module=__spec__.name)
     compare(options.store, options.rounds)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from datetime import date, timedelta
 
+import numpy as np
 import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -66,8 +67,11 @@ logs = st.tuples(shown_rows, acted_rows).map(
 )
 
 
-def joined_rows(shown, acted, first=0, last=9, rate=1.0):
-    """Examples of some days from the events that are visible once the last of them is mature."""
+def joined_rows(shown, acted, first=0, last=9, rate=1.0, summarised=()):
+    """Examples of some days from the events that are visible once the last of them is mature.
+
+    The actions of `summarised` days come as a summary has them, beside those of the log.
+    """
     first_day, last_day = EPOCH + timedelta(days=first), EPOCH + timedelta(days=last)
     as_of = DATASET.mature_on(last_day) + timedelta(days=1)
     cut = (as_of - EPOCH).days * DAY
@@ -82,8 +86,12 @@ def joined_rows(shown, acted, first=0, last=9, rate=1.0):
     )
     config = JoinConfig(negative_keep_rate=rate)
     job = JoinJob(DATASET, FEATURES, config, first_day, last_day, as_of, last_day + timedelta(days=1))
-    nothing = HashedActions.from_table(schema_of(FEATURES).empty_table(), FEATURES)
-    return join_shard(shown_table, acted_table, Past(nothing, frozenset(), engagement), job)
+    days = frozenset(EPOCH + timedelta(days=day) for day in summarised)
+    events = Events.of(acted_table)
+    of_days = np.isin(events.times // DAY, list(summarised))
+    summary = HashedActions.of(events.take(of_days), FEATURES).to_table().cast(schema_of(FEATURES))
+    history = HashedActions.from_table(summary.combine_chunks(), FEATURES)
+    return join_shard(shown_table, acted_table, Past(history, days, engagement), job)
 
 
 @given(logs)
@@ -115,6 +123,13 @@ def test_examples_agree_with_brute_force(both):
     counts = result.counts
     assert counts["impressions"] == counts["impressions_kept"] == len(shown)
     assert counts["actions"] == counts["actions_attributed"] + counts["actions_unattributed"] == len(acted)
+
+
+@given(logs, st.sets(st.integers(0, 9)))
+@settings(max_examples=NUM_LOGS, deadline=None)
+def test_summaries_of_days_stand_for_their_actions(both, summarised):
+    shown, acted = both
+    assert joined_rows(shown, acted, summarised=summarised).examples.equals(joined_rows(shown, acted).examples)
 
 
 @given(logs, st.integers(2, 4))
