@@ -66,6 +66,11 @@ class RunConfig(Config):
     def _check_sections(self) -> RunConfig:
         self.features.check_against(self.dataset)
         self._check_pretrained()
+        kept, needed = self.retention.summary_days, self.features.history_days + self.dataset.maturity_days + 1
+        if kept is not None and kept < needed:
+            raise ValueError(
+                f"retention.summary_days = {kept}: features and windows reach over {needed} days; keep that many"
+            )
         if isinstance(self.source, FilesSource | SqlSource):
             for table, source in ((IMPRESSIONS, self.source.impressions), (ACTIONS, self.source.actions)):
                 unknown = sorted(set(source.columns) - {column.name for column in self.dataset.columns(table)})

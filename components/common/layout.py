@@ -106,6 +106,10 @@ class Store:
         """What one day of the logs says for the examples of later days."""
         return self._day("log_summaries", day=day)
 
+    def log_summary_days(self) -> list[date]:
+        """The log days that have been summarised."""
+        return _days_in(join_uri(self.root, "log_summaries"), finished_names, _DAY_PREFIX)
+
     def edges(self, day: date) -> str:
         """What one day of the logs says of two ids."""
         return self._day("edges", day=day)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -41,6 +41,9 @@ class RetentionConfig(Config):
     edge_days: int | None = Field(
         None, ge=2, description="newest log days of edges; no fewer than pretrain.edges.num_days, the window's"
     )
+    summary_days: int | None = Field(
+        None, ge=2, description="newest summaries of log days; no fewer than the features of a day reach back to"
+    )
     report_days: int | None = Field(
         60,
         ge=2,
@@ -73,7 +76,8 @@ def removals(store: Store, config: RetentionConfig) -> list[Removal]:
         *_versions(store, config.versions, pointers),
         *_staged_versions(store),
         *_pretrained(store, config.pretrained_tables),
-        *_edges(store, config.edge_days),
+        *_log_days(store.edge_days(), store.edges, config.edge_days, "days of edges"),
+        *_log_days(store.log_summary_days(), store.log_summary, config.summary_days, "summaries of log days"),
         *_pages(store, config.report_days, newest),
     ]
 
@@ -150,9 +154,9 @@ def _pretrained(store: Store, keep: int | None) -> Iterator[Removal]:
             yield Removal(store.pretrained(day), f"older than the newest {keep} pretrained tables")
 
 
-def _edges(store: Store, keep: int | None) -> Iterator[Removal]:
-    for day in store.edge_days()[:-keep] if keep is not None else []:
-        yield Removal(store.edges(day), f"older than the newest {keep} days of edges")
+def _log_days(days: list[date], uri_of: Callable[[date], str], keep: int | None, named: str) -> Iterator[Removal]:
+    for day in days[:-keep] if keep is not None else []:
+        yield Removal(uri_of(day), f"older than the newest {keep} {named}")
 
 
 def _pages(store: Store, keep: int | None, newest: date) -> Iterator[Removal]:

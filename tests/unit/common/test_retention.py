@@ -109,9 +109,11 @@ def test_pretrained_tables_stay_while_they_are_new_or_a_batch_started_from_them(
     for day in weekly:
         directory(store.pretrained(day))
         directory(store.edges(day))
+        directory(store.log_summary(day))
     # The batch ended on the first day.
-    prune(store, RetentionConfig(pretrained_tables=1, edge_days=2))
+    prune(store, RetentionConfig(pretrained_tables=1, edge_days=2, summary_days=3))
     assert store.pretrained_days() == weekly[-2:] and store.edge_days() == weekly[-2:]
+    assert store.log_summary_days() == weekly[-3:]
     prune(store, RetentionConfig())
     assert store.edge_days() == weekly[-2:]
 
