@@ -188,6 +188,10 @@ class Store:
         """An exported version that has not been published."""
         return join_uri(self.root, "exports", "versions", digest)
 
+    def onnx_graph(self, key: str) -> str:
+        """The ONNX graph of an architecture, for every checkpoint's weights."""
+        return join_uri(self.root, "exports", "graphs", key)
+
     def staged_versions(self) -> list[str]:
         """Digests of the checkpoints that have an exported version here."""
         return finished_names(join_uri(self.root, "exports", "versions"))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import onnxruntime
 import pyarrow as pa
 import torch
+from torch import nn
 
 from components.common.errors import InputError
 from components.export.config import ExportConfig
@@ -15,10 +15,9 @@ from components.features.objectives import OBJECTIVES
 from components.ranker.auc import RankedRows, UserReplicates, weighted_auc
 from components.ranker.checkpoint import TrainedRanker
 from components.ranker.dataset import ExampleSet, tensors_of
-from components.version.manifest import ONNX_OUTPUT
 from components.version.parity import ObjectiveParity, TableBytes, TableParity
+from components.version.predictor import Predictor
 
-VECTOR_INPUTS = ("categorical", "dense", "sequence", "lengths", "users")
 _ROWS_AT_ONCE = 4096
 _REPLICATES = 100
 # With few conversions an AUC by labels moves by chance alone: there, only what is beyond it counts.
@@ -37,28 +36,23 @@ class Reference:
         table: The rows.
         examples: The rows as the model takes them.
         probabilities: By torch, shape (n, objectives).
-        max_difference: From these, of the ONNX export on the same float32 vectors.
     """
 
     table: pa.Table
     examples: ExampleSet
     probabilities: np.ndarray
-    max_difference: float
 
     @classmethod
-    def of(cls, ranker: TrainedRanker, table: pa.Table, onnx_of_vectors: bytes, config: ExportConfig) -> Reference:
-        """Predict the rows by torch, and by the ranker's export that takes float32 vectors.
+    def of(cls, ranker: TrainedRanker, table: pa.Table) -> Reference:
+        """Predict the rows by torch.
 
         Raises:
-            Withheld: If there are fewer than two rows, or ONNX differs from torch by more than the limit.
+            Withheld: If there are fewer than two rows.
         """
         if len(table) < 2:
             raise Withheld(f"parity takes two evaluation rows at least, there are {len(table)}; export a later day")
         examples = tensors_of(table, ranker.features, unsampled=True)
-        expected = ranker.predict(examples, _ROWS_AT_ONCE)
-        difference = np.abs(_predict_vectors(ranker, examples, onnx_of_vectors) - expected)
-        _check_exported(difference, config)
-        return cls(table, examples, expected, float(difference.max(initial=0)))
+        return cls(table, examples, ranker.predict(examples, _ROWS_AT_ONCE))
 
     def compare(self, served: np.ndarray, table_bytes: TableBytes) -> TableParity:
         """How what is served from packed tables, shape (n, objectives), differs."""
@@ -78,17 +72,22 @@ def beyond_limits(objectives: dict[str, ObjectiveParity], config: ExportConfig) 
 
 
 @torch.no_grad()
-def _predict_vectors(ranker: TrainedRanker, examples: ExampleSet, onnx: bytes) -> np.ndarray:
-    session, parts = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"]), []
-    for batch in examples.in_order(_ROWS_AT_ONCE):
-        categorical, sequence, lengths = ranker.model.vectors(batch)
-        tensors = (categorical.contiguous(), batch.dense, sequence, lengths, torch.arange(len(lengths)))
-        values = (tensor.numpy() for tensor in tensors)
-        parts.append(session.run([ONNX_OUTPUT], dict(zip(VECTOR_INPUTS, values, strict=True)))[0])
-    return np.concatenate(parts)
+def predict_both(ranker: nn.Module, predictor: Predictor, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities by torch and by ONNX of the same packed rows, shape (n, objectives) each."""
+    by_torch, by_onnx = [], []
+    for start in range(0, len(table), _ROWS_AT_ONCE):
+        inputs = predictor.inputs(table.slice(start, _ROWS_AT_ONCE))
+        by_torch.append(ranker.eval()(*map(torch.from_numpy, inputs)).numpy())
+        by_onnx.append(predictor.run(inputs))
+    return np.concatenate(by_torch), np.concatenate(by_onnx)
 
 
-def _check_exported(difference: np.ndarray, config: ExportConfig) -> None:
+def check_exported(difference: np.ndarray, config: ExportConfig) -> None:
+    """Check how ONNX differs from torch, shape (n, objectives).
+
+    Raises:
+        Withheld: If it is by more than the limit.
+    """
     if not difference.max(initial=0) <= config.max_parity_difference:
         worst = OBJECTIVES[int(difference.max(axis=0).argmax())].name
         raise Withheld(

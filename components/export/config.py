@@ -23,7 +23,7 @@ class ExportConfig(Config):
     parity_days: int = Field(5, ge=1, description="newest scored days on which the version is compared with torch")
     parity_rows: int = Field(100_000, ge=2, description="evaluation rows of these days, the newest at most")
     max_parity_difference: float = Field(
-        1e-5, gt=0, description="of a probability, between torch and ONNX on the same float32 vectors"
+        1e-5, gt=0, description="of a probability, between torch and ONNX on the same packed rows"
     )
     max_auc_change_percent: float = Field(0.10, gt=0, description="by INT4 tables, of every served objective")
     max_mean_change: float = Field(0.01, gt=0, description="of the mean prediction by INT4 tables, relative")

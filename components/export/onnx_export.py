@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from components.export.config import ExportConfig
+from components.export.onnx_graphs import serialized
 from components.features.feature_list import FeatureConfig
-from components.tables.embeddings import Embeddings
 from components.version.int4 import finest
 from components.version.manifest import ONNX_OUTPUT
 from components.version.packed_tables import PackedTable, look_up_rows
@@ -29,13 +29,6 @@ def packed_inputs(features: FeatureConfig, specs: list[PackedTable]) -> tuple[to
     )
     dense = torch.zeros(_ROWS, len(features.dense_names))
     return categorical, dense, sequence, torch.tensor([0, length]), torch.tensor([0, 1, 1])
-
-
-def vector_inputs(embeddings: Embeddings, num_dense: int) -> tuple[torch.Tensor, ...]:
-    """Inputs of a `ServedRanker`, all zeros."""
-    (categorical, _), (_, sequence) = embeddings.zeros(_ROWS), embeddings.zeros(_USERS)
-    lengths = torch.tensor([0, sequence.shape[1]])
-    return categorical, torch.zeros(_ROWS, num_dense), sequence, lengths, torch.tensor([0, 1, 1])
 
 
 def export_onnx(
@@ -76,4 +69,4 @@ def export_onnx(
     for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
-    return bytes(model.SerializeToString(deterministic=True))
+    return serialized(model)

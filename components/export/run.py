@@ -16,15 +16,15 @@ from components.common.manifests import Step, find_current, read_manifest, write
 from components.common.progress import log_line
 from components.common.records import write_record
 from components.common.releases import Blessing, Export, ExportedVersion, Release, read_blessing
-from components.export.comparison import VECTOR_INPUTS, Reference, Withheld, beyond_limits
+from components.export.comparison import Reference, Withheld, beyond_limits, check_exported, predict_both
 from components.export.config import ExportConfig
 from components.export.look_up_counts import count_look_ups, most_frequent
-from components.export.onnx_export import export_onnx, packed_inputs, vector_inputs
+from components.export.onnx_export import export_onnx, packed_inputs
+from components.export.onnx_graphs import GraphCache
 from components.export.served_ranker import PackedRanker, ServedRanker
 from components.export.single_file import check_size, compare_single_file, export_single_file
 from components.features.events import LOG_NAMES
 from components.features.examples import EVALUATION, read_examples
-from components.features.feature_list import FeatureConfig
 from components.features.log_manifests import CleanLogManifest
 from components.features.objectives import OBJECTIVE_NAMES
 from components.ranker.checkpoint import TrainedRanker
@@ -86,15 +86,14 @@ def _export(store: Store, config: ExportConfig, blessing: Blessing, release: Rel
             f"{release.checkpoint_digest[:12]}; restore it, or run the day again"
         )
     table, days = _parity_examples(store, config, blessing.event_date)
-    reference = _reference(ranker, table, config)
-    hot = _hot_rows(store, ranker, config)
-    files, parity, plain = _make_files_within_limits(ranker, config, hot, reference)
+    reference, hot = Reference.of(ranker, table), _hot_rows(store, ranker, config)
+    files, parity, plain = _make_files_within_limits(store, ranker, config, hot, reference)
     contents = {RANKER_FILE: files.onnx, TABLES_FILE: files.tables}
     single_file_difference = None
     if config.single_file:
-        packed, served = _packed_ranker(ranker, files.specs), files.predict(table)
+        packed = _packed_ranker(ranker, files.specs)
         single = export_single_file(packed, files.tables, files.specs, ranker.features, config)
-        single_file_difference = compare_single_file(single, table, ranker.features, served, config)
+        single_file_difference = compare_single_file(single, table, ranker.features, files.predictions, config)
         contents[PREDICTOR_FILE] = single
     wanted = VersionManifest(
         origin=origin,
@@ -109,7 +108,7 @@ def _export(store: Store, config: ExportConfig, blessing: Blessing, release: Rel
             **parity.model_dump(),
             rows=table.num_rows,
             days=tuple(days),
-            max_difference=reference.max_difference,
+            max_difference=files.max_difference,
             single_file_max_difference=single_file_difference,
             plain_int4=plain,
         ),
@@ -128,55 +127,84 @@ def _export(store: Store, config: ExportConfig, blessing: Blessing, release: Rel
 
 @dataclass(frozen=True)
 class _Files:
-    """The ranker, the file of the tables, and what lies where in it."""
+    """The ranker, the file of the tables, what lies where in it, and what they predict of the reference's rows."""
 
     onnx: bytes
     tables: bytes
     specs: list[PackedTable]
-    features: FeatureConfig
+    predictions: np.ndarray
+    max_difference: float
 
-    def predict(self, table: pa.Table) -> np.ndarray:
-        return Predictor.from_files(self.onnx, self.tables, self.specs, self.features).predict(table)
+    def compare(self, reference: Reference) -> TableParity:
+        return reference.compare(self.predictions, bytes_of(self.specs))
 
 
 def _make_files_within_limits(
-    ranker: TrainedRanker, config: ExportConfig, hot: dict[str, np.ndarray], reference: Reference
+    store: Store, ranker: TrainedRanker, config: ExportConfig, hot: dict[str, np.ndarray], reference: Reference
 ) -> tuple[_Files, TableParity, TableParity | None]:
     """Files that change no served objective too much, and how they compare; with the finest tables, if need be.
 
     With hot rows, also how files without any would compare.
     """
     for max_error in (config.max_table_error, 0.0):
-        files = _make_files(ranker, config, max_error, hot)
-        parity = _compare(files, reference)
+        files = _make_files(store, ranker, config, max_error, hot, reference.table)
+        parity = files.compare(reference)
         beyond = "; ".join(beyond_limits(parity.objectives, config))
         if not beyond or all(spec.layout == finest_layout(spec.dim) for spec in files.specs):
             break
         log_line("export", f"{beyond}: once more, with the finest tables")
     if beyond:
         raise Withheld(beyond)
-    return files, parity, _compare(_make_files(ranker, config, max_error, {}), reference) if hot else None
+    plain = _make_files(store, ranker, config, max_error, {}, reference.table).compare(reference) if hot else None
+    return files, parity, plain
 
 
-def _compare(files: _Files, reference: Reference) -> TableParity:
-    return reference.compare(files.predict(reference.table), bytes_of(files.specs))
+def _make_files(
+    store: Store,
+    ranker: TrainedRanker,
+    config: ExportConfig,
+    max_error: float,
+    hot: dict[str, np.ndarray],
+    rows: pa.Table,
+) -> _Files:
+    """Pack the tables, and make a graph that predicts of some rows what torch does.
 
-
-def _make_files(ranker: TrainedRanker, config: ExportConfig, max_error: float, hot: dict[str, np.ndarray]) -> _Files:
+    Raises:
+        Withheld: If even a new export of the graph does not.
+    """
     weights = {name: table.numpy() for name, table in ranker.model.served_tables().items()}
     tables, specs = pack_tables(weights, max_error, hot)
-    onnx = export_onnx(_packed_ranker(ranker, specs), packed_inputs(ranker.features, specs), ONNX_INPUTS, config)
+    packed, graphs = _packed_ranker(ranker, specs), GraphCache(store)
+    arguments = packed_inputs(ranker.features, specs)
+    architecture = {
+        "features": ranker.features.digest(),
+        "model": ranker.checkpoint.model.model_dump(mode="json"),
+        "inputs": [[str(argument.dtype), list(argument.shape)] for argument in arguments],
+        "opset": config.opset,
+    }
+
+    def exported() -> bytes:
+        return graphs.exported(packed, architecture, lambda: export_onnx(packed, arguments, ONNX_INPUTS, config))
+
+    for make in (lambda: graphs.filled(packed, architecture), exported):
+        onnx = make()
+        if onnx is None:
+            continue
+        predictor = Predictor.from_files(onnx, tables, specs, ranker.features)
+        by_torch, predictions = predict_both(packed, predictor, rows)
+        difference = np.abs(predictions - by_torch)
+        if difference.max(initial=0) <= config.max_parity_difference:
+            break
+    check_exported(difference, config)
+    assert onnx is not None
     if config.single_file:
         check_size(specs, len(onnx))
-    return _Files(onnx, tables, specs, ranker.features)
+    return _Files(onnx, tables, specs, predictions, float(difference.max(initial=0)))
 
 
 def _packed_ranker(ranker: TrainedRanker, specs: list[PackedTable]) -> PackedRanker:
-    return PackedRanker(_served_ranker(ranker), ranker.features, specs)
-
-
-def _served_ranker(ranker: TrainedRanker) -> ServedRanker:
-    return ServedRanker(ranker.model.net, ranker.lineage.negative_keep_rate)
+    served = ServedRanker(ranker.model.net, ranker.lineage.negative_keep_rate)
+    return PackedRanker(served, ranker.features, specs)
 
 
 def _hot_rows(store: Store, ranker: TrainedRanker, config: ExportConfig) -> dict[str, np.ndarray]:
@@ -204,13 +232,6 @@ def _parity_examples(store: Store, config: ExportConfig, event_date: date) -> tu
     days = sorted({*known, event_date})[-config.parity_days :]
     table = pa.concat_tables([read_examples(store, EVALUATION, day)[0] for day in days])
     return table.slice(max(table.num_rows - config.parity_rows, 0)), days
-
-
-def _reference(ranker: TrainedRanker, table: pa.Table, config: ExportConfig) -> Reference:
-    """What torch predicts, after a check of the export on float32 vectors against it."""
-    arguments = vector_inputs(ranker.model.embeddings, len(ranker.features.dense_names))
-    of_vectors = export_onnx(_served_ranker(ranker), arguments, VECTOR_INPUTS, config)
-    return Reference.of(ranker, table, of_vectors, config)
 
 
 def _say(manifest: VersionManifest) -> None:

@@ -62,7 +62,7 @@ class Parity(TableParity):
     Attributes:
         rows: Evaluation rows that were compared.
         days: Their days.
-        max_difference: Of a probability, between torch and ONNX on the same float32 vectors.
+        max_difference: Of a probability, between torch and ONNX on the same packed rows.
         single_file_max_difference: The same, between the single file and the two; None where there is none.
         plain_int4: What tables without 8-bit rows would change; None where there are no 8-bit rows.
     """

@@ -74,17 +74,24 @@ class Predictor:
         parts = [self._predict(table.slice(start, _ROWS_AT_ONCE)) for start in range(0, len(table), _ROWS_AT_ONCE)]
         return np.concatenate(parts) if parts else self._predict(table)
 
-    def _predict(self, table: pa.Table) -> np.ndarray:
+    def inputs(self, table: pa.Table) -> tuple[np.ndarray, ...]:
+        """What the ranker takes of n examples that have all columns, in the order of `ONNX_INPUTS`."""
         encoded = encode(table, self.features)
-        inputs = (
+        return (
             self.tables.look_up(self.features.categorical_tables, encoded.categorical),
             encoded.dense,
             self.tables.look_up(self.features.sequence_tables, encoded.sequence),
             encoded.lengths,
             np.arange(table.num_rows),
         )
+
+    def run(self, inputs: tuple[np.ndarray, ...]) -> np.ndarray:
+        """The ranker's probabilities of what `inputs` gives, float32, shape (n, objectives)."""
         outputs = self.session.run([ONNX_OUTPUT], dict(zip(ONNX_INPUTS, inputs, strict=True)))
         return np.asarray(outputs[0])
+
+    def _predict(self, table: pa.Table) -> np.ndarray:
+        return self.run(self.inputs(table))
 
 
 def load_served(store: Store, channel: str = PRODUCTION_CHANNEL) -> tuple[Predictor, Pointer]:

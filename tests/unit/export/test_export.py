@@ -179,7 +179,7 @@ def test_parity_takes_two_rows(exported, rows):
     ranker = TrainedRanker.load(deployment.store, "control", deployment.batch_days[-1])
     table, _ = read_examples(deployment.store, EVALUATION, deployment.scored_day)
     with pytest.raises(InputError, match=f"takes two evaluation rows at least, there are {rows}"):
-        Reference.of(ranker, table.slice(0, rows), b"", ExportConfig())
+        Reference.of(ranker, table.slice(0, rows))
 
 
 def test_expected_auc_has_no_label_in_it():
