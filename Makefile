@@ -44,7 +44,7 @@ study-training: $(VENV)/.dev  ## Sparse Optimizer, FAL and MEDA on simulated ids
 study-training-journey: $(VENV)/.dev  ## the same on the demo's examples, seven minutes
 	@AFTERCLICK_PROGRESS_SECONDS=0 $(BIN)/python -W ignore -m tests.benchmarks.study_journey $(DEMO_STORE)
 
-study-pretraining: build/peers/.installed  ## pretrained tables against drawn ones; SIZE=small two minutes, else ten; a second call goes on
+study-pretraining: build/peers/.installed  ## pretrained tables against drawn ones; SIZE=small two minutes, else seven; a second call goes on
 	@PYTHONPATH=build/peers OMP_NUM_THREADS=1 AFTERCLICK_PROGRESS_SECONDS=100000 $(BIN)/python -W ignore -m tests.benchmarks.study_pretraining $(if $(filter small,$(SIZE)),simulated_small) 2>/dev/null | grep --line-buffered '^study'
 
 study-join: $(VENV)/.dev  ## the join on ten thousand random small logs against two slower ways of writing it

@@ -58,7 +58,8 @@ def describe_tables(store: Store, arm: str) -> list[TableFacts]:
     seen = _ids_seen(features, [uri for day in days for uri in example_files(store, split_of[day], day)])
     dim = checkpoint.model.embedding_dim
     kept = _bytes_kept(TrainConfig.parse(checkpoint.recipe, "recipe").optimizer, dim)
-    return [_facts(features, table, ids, dim, kept) for table, ids in seen.items()]
+    gated = checkpoint.gated_tables
+    return [_facts(features, table, ids, dim, kept, 2 if table in gated else 1) for table, ids in seen.items()]
 
 
 def _bytes_kept(config: OptimizerConfig, dim: int) -> int:
@@ -68,14 +69,15 @@ def _bytes_kept(config: OptimizerConfig, dim: int) -> int:
     return by_number * dim + by_row
 
 
-def _facts(features: FeatureConfig, table: str, ids: np.ndarray, dim: int, bytes_kept: int) -> TableFacts:
+def _facts(
+    features: FeatureConfig, table: str, ids: np.ndarray, dim: int, bytes_kept: int, num_weights: int
+) -> TableFacts:
     code, rows = features.binary_codes.get(table), features.tables[table]
     known, counts = np.unique(ids % features.num_ids[table], return_counts=True)
     used = np.unique(np.concatenate(code.rows(known))) if code else known
     megabytes = rows * dim * 4 / 1e6
-    return TableFacts(
-        table, rows, megabytes, megabytes + rows * bytes_kept / 1e6, len(ids), int(counts[counts > 1].sum()), len(used)
-    )
+    training = num_weights * (megabytes + rows * bytes_kept / 1e6)
+    return TableFacts(table, rows, megabytes, training, len(ids), int(counts[counts > 1].sum()), len(used))
 
 
 def _ids_seen(features: FeatureConfig, uris: list[str]) -> dict[str, np.ndarray]:

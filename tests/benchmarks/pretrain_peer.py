@@ -14,7 +14,6 @@ import sys
 import time
 from typing import Any
 
-import numpy as np
 import torch
 from pykeen.datasets import get_dataset
 from pykeen.evaluation import RankBasedEvaluator
@@ -24,19 +23,14 @@ from pykeen.training import SLCWATrainingLoop
 from pykeen.triples import CoreTriplesFactory
 from pykeen.utils import set_random_seed
 
-
-def drawn(num_edges: int, num_entities: int, num_relations: int, seed: int) -> np.ndarray:
-    """Triples of a large graph, whose entities are met by Zipf's law; int64, shape (n, 3)."""
-    generator = np.random.default_rng(seed)
-    ends = (generator.zipf(1.3, (num_edges, 2)) * 7919) % num_entities
-    return np.stack([ends[:, 0], generator.integers(0, num_relations, num_edges), ends[:, 1]], axis=1)
+from tests.benchmarks.random_graph import drawn
 
 
 def time_epoch(
     num_edges: int, num_entities: int, num_relations: int, dim: int, batch_size: int, negatives: int
 ) -> None:
     """Print the seconds of one epoch of DistMult on such a graph."""
-    triples = torch.from_numpy(drawn(num_edges, num_entities, num_relations, 0))
+    triples = torch.from_numpy(drawn(num_edges, num_entities, num_relations))
     factory = CoreTriplesFactory(triples, num_entities=num_entities, num_relations=num_relations)
     options: dict[str, Any] = {"embedding_dim": dim, "regularizer": "no", "entity_constrainer": None}
     loss = NSSALoss(margin=0.0, adversarial_temperature=1.0)
