@@ -44,7 +44,8 @@ def encode(table: pa.Table, features: FeatureConfig) -> EncodedFeatures:
 def encode_categorical(columns: Mapping[str, np.ndarray], features: FeatureConfig) -> np.ndarray:
     """Ids, int64, shape (n, C), of hashes."""
     # Column by column in memory, as they come and as a batch wants them.
-    return np.stack([columns[feature.name] % feature.num_ids for feature in features.categorical]).T
+    num_ids = np.array([feature.num_ids for feature in features.categorical])
+    return (np.stack([columns[name] for name in features.categorical_names]) % num_ids[:, None]).T
 
 
 def encode_dense(columns: Mapping[str, np.ndarray], features: FeatureConfig) -> np.ndarray:

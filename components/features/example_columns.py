@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import pyarrow as pa
 
@@ -17,10 +19,27 @@ from components.features.feature_list import (
 from components.features.hashed_actions import HashedActions
 from components.features.hashing import combine_hashes, feature_ids
 from components.features.history import EventIndex, age_of_last, count_within, latest_events
-from components.features.log_events import Events
 
 
-def categorical_columns(rows: Events, features: FeatureConfig) -> dict[str, np.ndarray]:
+class ImpressionRows(Protocol):
+    """What features read of n impressions: `Events`, or what a request carries."""
+
+    @property
+    def times(self) -> np.ndarray:
+        """Microseconds since the epoch, int64, shape (n,)."""
+
+    @property
+    def users(self) -> np.ndarray:
+        """Hashed users, uint64, shape (n,)."""
+
+    def hashed(self, column: str) -> np.ndarray:
+        """A hashed identifier column, uint64, shape (n,)."""
+
+    def number(self, column: str) -> np.ndarray:
+        """A numeric column with nulls as NaN, float64, shape (n,)."""
+
+
+def categorical_columns(rows: ImpressionRows, features: FeatureConfig) -> dict[str, np.ndarray]:
     """Hashed identifiers, and what the clock says, int64, shape (n,) each."""
     seconds = rows.times // 1_000_000
     clock = {"hour_of_day": seconds // 3600 % 24, "day_of_week": (seconds // 86_400 + 3) % 7}
@@ -29,12 +48,12 @@ def categorical_columns(rows: Events, features: FeatureConfig) -> dict[str, np.n
     }
 
 
-def number_columns(rows: Events, features: FeatureConfig) -> dict[str, np.ndarray]:
+def number_columns(rows: ImpressionRows, features: FeatureConfig) -> dict[str, np.ndarray]:
     """Numbers of the context as they are, 0 where one is absent; float32, shape (n,) each."""
     return {name: np.nan_to_num(rows.number(name)).astype(np.float32) for name in features.numbers}
 
 
-def count_columns(rows: Events, actions: HashedActions, features: FeatureConfig) -> dict[str, np.ndarray]:
+def count_columns(rows: ImpressionRows, actions: HashedActions, features: FeatureConfig) -> dict[str, np.ndarray]:
     """How often, and how long ago, each row's user acted on its own entities before it; float32, shape (n,) each."""
     horizon = features.history_days * MICROSECONDS_PER_DAY
     columns = {}
@@ -52,7 +71,7 @@ def count_columns(rows: Events, actions: HashedActions, features: FeatureConfig)
     return columns
 
 
-def sequence_columns(rows: Events, actions: HashedActions, features: FeatureConfig) -> dict[str, pa.Array]:
+def sequence_columns(rows: ImpressionRows, actions: HashedActions, features: FeatureConfig) -> dict[str, pa.Array]:
     """Ids of each row's user's last actions before it, latest first; lists of int64, n of them each."""
     used = actions.take(np.isin(actions.codes, [ACTION_TYPES.index(name) for name in features.sequence.action_types]))
     index = EventIndex(used.users, used.times, used.identifiers)

@@ -19,12 +19,14 @@ def splitmix64(values: np.ndarray) -> np.ndarray:
     return mixed ^ (mixed >> _U64(31))
 
 
-def hash_identifiers(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """Hash integer or string identifiers to uint64, shape (n,); nulls become `MISSING`.
+def hash_identifiers(column: pa.Array | pa.ChunkedArray | np.ndarray) -> np.ndarray:
+    """Hash integer or string identifiers to uint64, shape (n,); nulls become `MISSING`, NumPy's int64 have none.
 
     Integers go through SplitMix64, strings through the keyed SipHash of `pandas.util.hash_array`, each distinct value
     once.
     """
+    if isinstance(column, np.ndarray):
+        return splitmix64(column)
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)

@@ -31,6 +31,7 @@ class EventIndex:
         self._times, time_codes = np.unique(times, return_inverse=True)
         assert len(self.keys) * (len(self._times) + 1) < 2**62
         self._codes = (key_codes * (len(self._times) + 1) + time_codes)[self.order]
+        self._asked: tuple[np.ndarray, np.ndarray] | None = None
 
     def spans(self, keys: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Half-open ranges of `order` that hold the events of each key before each time.
@@ -42,7 +43,10 @@ class EventIndex:
         Returns:
             First and past-the-end positions, int64, shape (n,); equal when there are none.
         """
-        key_codes = positions_in(keys, self.keys)
+        # The same keys are often asked for at other times.
+        if self._asked is None or self._asked[0] is not keys:
+            self._asked = (keys, positions_in(keys, self.keys))
+        key_codes = self._asked[1]
         rows = np.flatnonzero(key_codes >= 0)
         base = key_codes[rows] * (len(self._times) + 1)
         start, stop = np.zeros(len(keys), dtype=np.int64), np.zeros(len(keys), dtype=np.int64)

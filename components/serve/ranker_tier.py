@@ -28,7 +28,7 @@ from components.serve.observability import (
 )
 from components.serve.ranker_version import RankerVersion
 from components.serve.table_source import LocalTables, RemoteTables, TableSource
-from components.version.request import Ranking
+from components.version.request import Ranking, RawRequest
 from components.version.request_field import Field
 from components.version.version import Version
 
@@ -166,8 +166,7 @@ class RankerTier:
     async def answer(self, chosen: RankerVersion, tensors: Mapping[str, np.ndarray]) -> Ranking:
         """Answer as `rank` does, by a version that was chosen."""
         with chosen.answering():
-            request = await self.run(lambda: chosen.contract.read(tensors, self.config.limits))
-            categorical, sequence, lengths = await self.run(lambda: chosen.contract.ids(request))
+            request, (categorical, sequence, lengths) = await self.run(lambda: self._read(chosen, tensors))
             # The look-up is on its way while the other features are made.
             looked_up = asyncio.create_task(self._look_up(chosen.digest, categorical, sequence))
             try:
@@ -180,6 +179,12 @@ class RankerTier:
                 probabilities = await self.run(lambda: chosen.run((rows, dense, positions, lengths, users)))
             CANDIDATES.labels(chosen.digest).inc(len(probabilities))
         return Ranking(chosen.digest, {name: probabilities[:, column] for name, column in chosen.columns.items()})
+
+    def _read(
+        self, chosen: RankerVersion, tensors: Mapping[str, np.ndarray]
+    ) -> tuple[RawRequest, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        request = chosen.contract.read(tensors, self.config.limits)
+        return request, chosen.contract.ids(request)
 
     async def run(self, work: Callable[[], _Found]) -> _Found:
         """Do work in a thread."""

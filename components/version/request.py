@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from components.common.errors import InputError
 from components.features.encoding import encode_categorical, encode_dense, encode_sequences
-from components.features.events import ACTIONS, IMPRESSIONS
+from components.features.events import ACTION_TYPES, ACTIONS, IMPRESSIONS
 from components.features.example_columns import (
     categorical_columns,
     count_columns,
@@ -23,11 +24,46 @@ from components.features.example_columns import (
 )
 from components.features.feature_list import CLOCK_FEATURES, FeatureConfig
 from components.features.hashed_actions import HashedActions
-from components.features.log_events import Events
+from components.features.hashing import hash_identifiers, splitmix64
 from components.features.wall_clock import to_wall_clock
 from components.version.request_field import VALID_SUFFIX, Field, Part, column_of
 
+_ACTION_TYPES = pa.array(ACTION_TYPES)
 _KINDS = {"int64": "INT64", "string": "BYTES"}
+
+
+@dataclass(frozen=True)
+class HashedRows:
+    """What features read of n rows of impressions, as `Events` has it.
+
+    Attributes:
+        times: Microseconds since the epoch on the log's clock, int64, shape (n,).
+        users: Hashed users, uint64, shape (n,).
+        hashes: Of identifiers by column, uint64, shape (n,).
+        numbers: By column, float64, NaN where absent, shape (n,).
+    """
+
+    times: np.ndarray
+    users: np.ndarray
+    hashes: dict[str, np.ndarray]
+    numbers: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.times)
+
+    def hashed(self, column: str) -> np.ndarray:
+        """A hashed identifier column."""
+        return self.users if column == "user_id" else self.hashes[column]
+
+    def number(self, column: str) -> np.ndarray:
+        """A numeric column."""
+        return self.numbers[column]
+
+    def first(self) -> HashedRows:
+        """The first row."""
+        hashes, numbers = ({name: values[:1] for name, values in own.items()} for own in (self.hashes, self.numbers))
+        return HashedRows(self.times[:1], self.users[:1], hashes, numbers)
 
 
 @dataclass(frozen=True)
@@ -41,8 +77,8 @@ class RawRequest:
         given: Dense columns that came as numbers, by name.
     """
 
-    candidates: Events
-    user: Events
+    candidates: HashedRows
+    user: HashedRows
     actions: HashedActions
     given: dict[str, np.ndarray]
 
@@ -123,21 +159,24 @@ class RequestContract:
             "candidates": self._count(tensors, "candidates", 1, limits.candidates),
             "actions": self._count(tensors, "actions", 0, limits.actions),
         }
-        columns: dict[Part, dict[str, pa.Array]] = {"user": {}, "candidates": {}, "actions": {}}
+        columns: dict[Part, dict[str, pa.Array | np.ndarray]] = {"user": {}, "candidates": {}, "actions": {}}
         for field in self.fields.values():
             column = column_of(field, tensors, num_rows[field.part])
             if field.kind == "timestamp":
-                wall = to_wall_clock(column.cast(pa.int64()).to_numpy(), self.features.timezone)
-                column = pa.array(wall).cast(column.type)
+                column = to_wall_clock(column, self.features.timezone)
             columns[field.part][field.column] = column
-        given = {name: columns["candidates"].pop(name).to_numpy() for name in self._given}
-        first = np.zeros(num_rows["candidates"], dtype=np.int64)
-        own = {name: values.take(pa.array(first)) for name, values in columns["user"].items()}
-        candidates = Events.of(pa.table({**columns["candidates"], **own}))
-        actions = pa.table(columns["actions"])
-        users = np.full(len(actions), candidates.users[0])
-        acted = HashedActions.of(Events(actions, actions["timestamp"].to_numpy(), users), self.features)
-        return RawRequest(candidates, candidates.take(first[:1]), acted, given)
+        user, candidates, acted = columns["user"], columns["candidates"], columns["actions"]
+        given = {name: candidates.pop(name) for name in self._given}
+        numbers = {name: candidates.pop(name) for name in self.features.numbers}
+        size = num_rows["candidates"]
+        users = np.repeat(hash_identifiers(user["user_id"]), size)
+        rows = HashedRows(np.repeat(user["timestamp"], size), users, _hashed(candidates), numbers)
+        kinds = pc.index_in(acted.pop("action_type"), value_set=_ACTION_TYPES).to_numpy(zero_copy_only=False)
+        times, hashes = acted.pop("timestamp"), _hashed(acted)
+        identifiers, entities = hashes.pop("action_id"), hashes
+        acting = np.full(len(times), users[0])
+        actions = HashedActions(acting, times, kinds.astype(np.int8), identifiers, entities)
+        return RawRequest(rows, rows.first(), actions, given)
 
     def ids(self, request: RawRequest) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What is looked up: ids (n, C), the user's sequence (1, L, S), and its used positions (1,), int64."""
@@ -182,3 +221,11 @@ class RequestContract:
 def _first_gap(valid: np.ndarray) -> str:
     rows = np.flatnonzero(valid == 0)
     return f"none in row {rows[0]}" if len(rows) else "a tensor that says which are there; leave that out"
+
+
+def _hashed(columns: Mapping[str, pa.Array | np.ndarray]) -> dict[str, np.ndarray]:
+    """Identifier columns of equal length hashed, uint64; those of plain integers all at once."""
+    integers = {name: values for name, values in columns.items() if isinstance(values, np.ndarray)}
+    together = splitmix64(np.stack([*integers.values()])) if integers else ()
+    hashes = dict(zip(integers, together, strict=True))
+    return {name: hashes[name] if name in hashes else hash_identifiers(values) for name, values in columns.items()}

@@ -48,15 +48,19 @@ class Field:
         return f"{ACTION_PREFIX}{self.column}" if self.part == "actions" else self.column
 
 
-def column_of(field: Field, tensors: Mapping[str, np.ndarray], num_rows: int) -> pa.Array:
-    """A tensor as a checked Arrow column of `num_rows` values."""
+def column_of(field: Field, tensors: Mapping[str, np.ndarray], num_rows: int) -> pa.Array | np.ndarray:
+    """A tensor as a checked column of `num_rows` values: Arrow's for text and where values may be absent, else NumPy's.
+
+    Numbers are float64, NaN where they are absent.
+    """
     values = tensors.get(field.name)
     if values is None:
         if field.required and num_rows:
             raise InputError(
                 f"input {field.name!r} is missing: {field.datatype}, one value for each of the {field.part}"
             )
-        return pa.nulls(num_rows, _ARROW[field.datatype])
+        absent = {"number": np.full(num_rows, np.nan), "timestamp": np.zeros(num_rows, dtype=np.int64)}
+        return absent.get(field.kind, pa.nulls(num_rows, _ARROW[field.datatype]))
     valid = tensors.get(field.name + VALID_SUFFIX)
     if valid is not None:
         valid = _sized(field.name + VALID_SUFFIX, field.part, valid, num_rows)
@@ -75,7 +79,7 @@ def _sized(name: str, part: Part, values: np.ndarray, num_rows: int) -> np.ndarr
     return values
 
 
-def _timestamps(field: Field, values: np.ndarray, valid: np.ndarray | None) -> pa.Array:
+def _timestamps(field: Field, values: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
     if values.dtype != np.int64:
         raise InputError(f"input {field.name!r} is {values.dtype}; it must be INT64, microseconds since 1970 in UTC")
     wrong = (values < _EARLIEST) | (values >= _LATEST)
@@ -83,15 +87,16 @@ def _timestamps(field: Field, values: np.ndarray, valid: np.ndarray | None) -> p
         raise InputError(
             f"input {field.name!r} has {values[wrong][0]}; it must be microseconds since 1970 in UTC, from 2000 to 2100"
         )
-    return pa.array(values)
+    return values
 
 
-def _identifiers(field: Field, values: np.ndarray, valid: np.ndarray | None) -> pa.Array:
+def _identifiers(field: Field, values: np.ndarray, valid: np.ndarray | None) -> pa.Array | np.ndarray:
     mask = None if valid is None else ~valid
     if field.datatype == "INT64":
         if values.dtype.kind not in "iu" or values.dtype == np.uint64:
             raise InputError(f"input {field.name!r} is {_kind_of(values)}; it must be INT64, as in the logs")
-        return pa.array(values.astype(np.int64), mask=mask)
+        integers = values.astype(np.int64, copy=False)
+        return integers if mask is None else pa.array(integers, mask=mask)
     texts = _strings(field, values, mask)
     if field.required:
         row = pc.index(texts, "").as_py()
@@ -117,7 +122,7 @@ def _action_types(field: Field, values: np.ndarray, valid: np.ndarray | None) ->
     return texts
 
 
-def _numbers(field: Field, values: np.ndarray, valid: np.ndarray | None) -> pa.Array:
+def _numbers(field: Field, values: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
     if values.dtype.kind not in "iuf":
         raise InputError(f"input {field.name!r} is {_kind_of(values)}; it must be FP32")
     numbers = values.astype(np.float64) if valid is None else np.where(valid, values, np.nan)
@@ -125,7 +130,7 @@ def _numbers(field: Field, values: np.ndarray, valid: np.ndarray | None) -> pa.A
     if wrong.any():
         row = int(np.argmax(wrong))
         raise InputError(f"input {field.name!r} has {numbers[row]} in row {row}; it must be a finite number of 32 bits")
-    return pa.array(numbers)
+    return numbers
 
 
 def _kind_of(values: np.ndarray) -> str:
