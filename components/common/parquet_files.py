@@ -10,6 +10,7 @@ from itertools import groupby
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 
 from components.common.errors import InputError
 from components.common.filesystems import filesystem, is_local, naming_errors
@@ -111,7 +112,9 @@ def _open_parquet(uri: str, content: bytes | None = None) -> Iterator[pq.Parquet
             yield pq.ParquetFile(io.BytesIO(content))
             return
         fs, path = filesystem(uri)
-        with naming_errors(uri, "read"), fs.open(path, "rb") as stream:
+        # Arrow reads a file of its own several times as fast as one of Python's.
+        own = isinstance(fs, LocalFileSystem)
+        with naming_errors(uri, "read"), pa.OSFile(path) if own else fs.open(path, "rb") as stream:
             yield pq.ParquetFile(stream)
     except FileNotFoundError as error:
         raise InputError(f"{uri}: no such file") from error
