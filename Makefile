@@ -53,9 +53,10 @@ study-join: $(VENV)/.dev  ## the join on ten thousand random small logs against 
 bench-check: $(VENV)/.dev  ## looking at ten million impressions before a first run: time and peak memory
 	@$(BIN)/python -W ignore -m tests.benchmarks.check
 
-bench-join: $(VENV)/.dev  ## the join against DuckDB on 10 million impressions, statistics and expectations, ten minutes
+bench-join: $(VENV)/.dev  ## the join against DuckDB on 10 million impressions, a day beside its history, statistics and expectations, fifteen minutes
 	@mkdir -p build/bench
 	@$(BIN)/python -W ignore -m tests.benchmarks.join 2>build/bench/join.log || { tail -20 build/bench/join.log >&2; exit 1; }
+	@$(BIN)/python -W ignore -m tests.benchmarks.join_daily 2>>build/bench/join.log
 	@$(BIN)/python -W ignore -m tests.benchmarks.statistics
 
 bench-evaluate: $(VENV)/.dev  ## judging five million rows: time and peak memory; and what comparing digests adds to reading

@@ -53,6 +53,7 @@ class RunDisplay:
         self._bar: TaskID | None = None
         self._bar_name = ""
         self._started = 0.0
+        self.daily_seconds: list[float] = []
         self.events = RunEvents(on_step=self._step, on_line=self._line, on_progress=self._advance)
 
     def __enter__(self) -> Self:
@@ -75,10 +76,13 @@ class RunDisplay:
         self._drop_bar()
         if outcome is None:
             return
+        seconds = time.monotonic() - self._started
+        if pipeline == DAILY:
+            self.daily_seconds.append(seconds)
         published = outcome.published[:12] or "nothing"
         self._console.print(
             f"  {pipeline} {outcome.event_date}: blessed={outcome.blessed} published={published} "
-            f"promoted={outcome.promoted} ({time.monotonic() - self._started:.0f} s)",
+            f"promoted={outcome.promoted} ({seconds:.0f} s)",
             highlight=False,
         )
 

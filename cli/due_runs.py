@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from pipelines.config import RunConfig
 
 
-def run_due(config_name: str, store: str, as_of: str | None, max_days: int | None) -> None:
-    """Run what is due, and say why nothing more is.
+def run_due(config_name: str, store: str, as_of: str | None, max_days: int | None) -> float | None:
+    """Run what is due, say why nothing more is, and give the median seconds of the daily runs that there were.
 
     Raises:
         InputError: If something in the configuration or the logs stops it, or a step fails.
@@ -35,6 +36,7 @@ def run_due(config_name: str, store: str, as_of: str | None, max_days: int | Non
             count += 1
             display.end_run(pipeline, outcome)
     console.print(_rest(config, store, known_on, max_days, bool(count)), highlight=False)
+    return statistics.median(display.daily_seconds) if display.daily_seconds else None
 
 
 def pretrain_due(config_name: str, store: str, as_of: str | None) -> None:

@@ -71,10 +71,12 @@ def demo(
     if pretrained:
         config = "complete_journey_pretrained"
         store = f"{DEMO_STORE}-pretrained" if store == DEMO_STORE else store
-    run_due(config, store, None, days)
+    of_a_day = run_due(config, store, None, days)
     _show_summary(store)
     say(*summary_lines(store, "demo"))
-    console.print(f"demo.seconds: {time.monotonic() - started:.0f}", highlight=False)
+    if of_a_day is not None:
+        say(f"demo.daily_seconds: {of_a_day:.0f}")
+    say(f"demo.seconds: {time.monotonic() - started:.0f}")
 
 
 @app.command()
