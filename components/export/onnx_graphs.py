@@ -6,6 +6,7 @@ on real rows at every export; where it does not, the graph is exported anew.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any, ClassVar
@@ -16,6 +17,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from components.common import storage
+from components.common.config import Config
 from components.common.layout import Store
 from components.common.manifests import Manifest, Step, find_current, verified_bytes, write_artifact
 
@@ -24,16 +26,39 @@ _GRAPH_FILE = "graph.onnx"
 _EXPORTERS = ("torch", "onnx", "onnxscript")
 
 
+class Source(Config):
+    """Where an initializer's numbers come from; exporters fold transposes of weights, and single numbers out of them.
+
+    Attributes:
+        name: The weight or buffer.
+        is_transposed: Whether it is its transpose.
+        place: Which of its numbers it is, if it is one only.
+    """
+
+    name: str
+    is_transposed: bool = False
+    place: int | None = None
+
+    def numbers(self, state: dict[str, Tensor]) -> np.ndarray | None:
+        """The numbers in a state; None if that has another form."""
+        if self.name not in state:
+            return None
+        numbers = state[self.name].detach().cpu().numpy()
+        if self.place is not None:
+            return numbers.reshape(-1)[self.place : self.place + 1]
+        return np.ascontiguousarray(numbers.T if self.is_transposed else numbers)
+
+
 class GraphManifest(Manifest):
     """A graph of one architecture.
 
     Attributes:
-        sources: By initializer, the weight or buffer that it is, and whether it is its transpose.
+        sources: By initializer; those that are none are constants of the graph.
     """
 
     kind: ClassVar[str] = "onnx_graph"
 
-    sources: dict[str, tuple[str, bool]]
+    sources: dict[str, Source]
 
 
 class GraphCache:
@@ -58,9 +83,8 @@ class GraphCache:
         state = module.state_dict()
         for initializer in model.graph.initializer:
             if initializer.name in manifest.sources:
-                name, is_transposed = manifest.sources[initializer.name]
-                value = _numbers(state[name], is_transposed)
-                if list(value.shape) != list(initializer.dims):
+                value = manifest.sources[initializer.name].numbers(state)
+                if value is None or value.size != math.prod(initializer.dims):
                     return None
                 initializer.raw_data = value.tobytes()
         return serialized(model)
@@ -87,8 +111,7 @@ def _settings(architecture: dict[str, Any]) -> dict[str, Any]:
     return {**architecture, "exporters": {name: version(name) for name in _EXPORTERS}}
 
 
-def _sources(model: onnx.ModelProto, state: dict[str, Tensor]) -> dict[str, tuple[str, bool]]:
-    """Where each initializer's numbers come from; constants of the graph come from nowhere."""
+def _sources(model: onnx.ModelProto, state: dict[str, Tensor]) -> dict[str, Source]:
     found = {}
     for initializer in model.graph.initializer:
         value = numpy_helper.to_array(initializer)
@@ -97,18 +120,22 @@ def _sources(model: onnx.ModelProto, state: dict[str, Tensor]) -> dict[str, tupl
     return found
 
 
-def _source(name: str, value: np.ndarray, state: dict[str, Tensor]) -> tuple[str, bool] | None:
-    if name in state and np.array_equal(value, _numbers(state[name])):
-        return name, False
-    # Exporters fold the transposes of weights. What is all one number may be anything.
-    for weight in state if value.size > 1 and (value != value.flat[0]).any() else ():
-        for is_transposed in (False, True):
-            numbers = _numbers(state[weight], is_transposed)
-            if numbers.shape == value.shape and np.array_equal(value, numbers):
-                return weight, is_transposed
+def _source(name: str, value: np.ndarray, state: dict[str, Tensor]) -> Source | None:
+    """The one source that has these numbers, if it is certain."""
+    if name in state:
+        return Source(name=name)
+    if value.size == 1:
+        places = [
+            Source(name=weight, place=int(place))
+            for weight, numbers in state.items()
+            for place in np.flatnonzero(numbers.detach().cpu().numpy().reshape(-1) == value.reshape(-1)[0])
+        ]
+        return places[0] if len(places) == 1 else None
+    if (value == value.flat[0]).all():
+        return None
+    for weight in state:
+        for source in (Source(name=weight), Source(name=weight, is_transposed=True)):
+            numbers = source.numbers(state)
+            if numbers is not None and numbers.shape == value.shape and np.array_equal(value, numbers):
+                return source
     return None
-
-
-def _numbers(weight: Tensor, is_transposed: bool = False) -> np.ndarray:
-    numbers = weight.detach().cpu().numpy()
-    return np.ascontiguousarray(numbers.T) if is_transposed else np.ascontiguousarray(numbers)
