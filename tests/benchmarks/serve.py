@@ -30,11 +30,13 @@ from components.common.releases import read_pointer
 from components.features.examples import EVALUATION, read_examples
 from components.features.objectives import DEFAULT_SERVED, OBJECTIVE_NAMES
 from components.serve.protocol import channel_options
+from components.serve.ranker_version import RankerVersion
 from components.serve.rollout import Rollout, RolloutPlan, begin
 from components.serve.tensors import infer_request, request_tensors
 from components.version.manifest import RANKER_FILE
 from components.version.packed_tables import bytes_of
 from components.version.predictor import Predictor
+from components.version.request import Limits
 from components.version.version import Version
 from tests.benchmarks.serve_look_ups import look_ups, median_ms, say
 from tests.benchmarks.serve_version import FEATURES, NUM_ROWS, Requests, num_parameters, write_version
@@ -89,7 +91,22 @@ def _stub(address: str) -> pb_grpc.GRPCInferenceServiceStub:
     return pb_grpc.GRPCInferenceServiceStub(grpc.insecure_channel(address, channel_options(2**28)))
 
 
-def one_client(systems: dict[str, Server]) -> dict[int, dict[str, float]]:
+def bare_run(version: Version, tensors: dict[str, np.ndarray]) -> Callable[[], object]:
+    """ONNX Runtime alone, in this process, on what a request becomes."""
+    ranker, tables, features = RankerVersion.load(version, 1), version.tables(), version.manifest.features
+    request = ranker.contract.read(tensors, Limits())
+    categorical, sequence, lengths = ranker.contract.ids(request)
+    inputs = (
+        tables.look_up(features.categorical_tables, categorical),
+        ranker.contract.dense(request),
+        tables.look_up(features.sequence_tables, sequence),
+        lengths,
+        np.zeros(len(categorical), dtype=np.int64),
+    )
+    return lambda: ranker.run(inputs)
+
+
+def one_client(systems: dict[str, Server], version: Version) -> dict[int, dict[str, float]]:
     """One client that waits for each answer; median seconds by batch and system."""
     stubs, found = {name: _stub(server.address) for name, server in systems.items()}, {}
     for batch in BATCHES:
@@ -99,10 +116,11 @@ def one_client(systems: dict[str, Server]) -> dict[int, dict[str, float]]:
             name: lambda stub=stub, requests=requests: stub.ModelInfer(random.choice(requests), timeout=30)
             for name, stub in stubs.items()
         }
-        times = interleaved(variants, 20.0)
+        times = interleaved({**variants, "bare": bare_run(version, source.tensors())}, 20.0)
         found[batch] = {name: statistics.median(values) for name, values in times.items()}
         for name in systems:
             say(f"serve.{name}.p50_ms_b{batch}", median_ms(times[name]), 2)
+        say(f"serve.overhead_b{batch}", found[batch]["hybrid"] / found[batch]["bare"], 2)
         for other in ("monolith", "float16"):
             say(f"serve.hybrid.p50_ratio_to_{other}_b{batch}", found[batch]["hybrid"] / found[batch][other])
     say("serve.hybrid.p50_ratio", found[100]["hybrid"] / found[100]["monolith"])
@@ -254,7 +272,7 @@ def main(demo_uri: str) -> None:
         for server in systems.values():
             stack.enter_context(server)
             server.wait_ready()
-        open_loop(systems, one_client(systems))
+        open_loop(systems, one_client(systems, version))
         for server in systems.values():
             server.kill()
         rollouts(demo, f"{folder}/rollouts")
