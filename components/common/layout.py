@@ -51,9 +51,9 @@ class Store:
         """The days whose impressions have been validated."""
         return _days_in(join_uri(self.root, "clean_logs", "impressions"), finished_names, _DAY_PREFIX)
 
-    def log_folders(self) -> tuple[str, str]:
-        """The folders of all delivered and of all clean logs."""
-        return join_uri(self.root, "logs"), join_uri(self.root, "clean_logs")
+    def log_folders(self) -> tuple[str, ...]:
+        """The folders of what there is a directory of for each log day: delivered and clean logs, and summaries."""
+        return tuple(join_uri(self.root, name) for name in ("logs", "clean_logs", "log_summaries"))
 
     def log_index(self) -> str:
         """What their manifests say, in one file."""

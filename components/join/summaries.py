@@ -34,6 +34,7 @@ class SummaryManifest(Manifest):
     """
 
     kind: ClassVar[str] = "log_summary"
+    is_remembered: ClassVar[bool] = True
 
     actions: int
 
