@@ -112,7 +112,7 @@ def _open_parquet(uri: str, content: bytes | None = None) -> Iterator[pq.Parquet
             yield pq.ParquetFile(io.BytesIO(content))
             return
         fs, path = filesystem(uri)
-        # Arrow reads a file of its own several times as fast as one of Python's.
+        # A local file is read by Arrow itself, without Python for every piece of it.
         own = isinstance(fs, LocalFileSystem)
         with naming_errors(uri, "read"), pa.OSFile(path) if own else fs.open(path, "rb") as stream:
             yield pq.ParquetFile(stream)

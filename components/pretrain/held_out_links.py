@@ -48,13 +48,16 @@ class HeldOutLinks:
             number: _some(edges, _DRAWN_FOR_ONE * config.hits.max_edges, config.seed)
             for number, edges in on_day.items()
         }
-        before: dict[int, list[EdgeBatch]] = {number: [] for number in numbers}
+        before = {
+            number: EdgeBatch(number, on_day[number].sources[:0], on_day[number].targets[:0]) for number in numbers
+        }
         for pool in window.pools():
             for number in numbers:
-                before[number].append(_sharing_an_end(cutter.admitted(pool, number), drawn[number]))
+                near = _sharing_an_end(cutter.admitted(pool, number), drawn[number])
+                before[number] = _distinct([before[number], near])
         links = []
         for number in numbers:
-            earlier = _distinct(before[number])
+            earlier = before[number]
             is_new = ~np.isin(_keys(drawn[number]), _keys(earlier))
             asked = _rows(drawn[number], np.flatnonzero(is_new)[: config.hits.max_edges])
             if len(asked.sources):

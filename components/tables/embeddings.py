@@ -119,14 +119,6 @@ class Embeddings(nn.Module):
         """Draw some rows anew; bool, shape (all rows,)."""
         redraw_rows(self.weight, rows, 0, self.deviation, seed)
 
-    def zeros(self, rows: int) -> tuple[Tensor, Tensor]:
-        """Categorical and sequence vectors of the shapes that `forward` gives for some number of rows."""
-        dim, layout = self.weight.shape[1], self.layout
-        return (
-            torch.zeros(rows, layout.categorical.num_vectors, dim),
-            torch.zeros(rows, layout.length, layout.sequence.num_vectors * dim),
-        )
-
 
 @torch.no_grad()
 def redraw_rows(weight: Tensor, chosen: Tensor, first_row: int, std: float, seed: tuple[int, ...]) -> None:

@@ -48,10 +48,6 @@ class HashedRows:
     hashes: dict[str, np.ndarray]
     numbers: dict[str, np.ndarray]
 
-    def __len__(self) -> int:
-        """Number of rows."""
-        return len(self.times)
-
     def hashed(self, column: str) -> np.ndarray:
         """A hashed identifier column."""
         return self.users if column == "user_id" else self.hashes[column]
