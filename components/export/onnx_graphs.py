@@ -1,11 +1,14 @@
-"""ONNX graphs by architecture: exported once, and filled with the weights of every later checkpoint.
+"""ONNX graphs by architecture: exported once, and filled with the weights of every checkpoint.
 
-An exporter's run takes seconds, whatever the weights are. Whether the filled graph predicts what torch does is compared
-on real rows at every export; where it does not, the graph is exported anew.
+An exporter's run takes seconds, whatever the weights are. What is exported once is a copy of the module whose numbers
+are all drawn, so that each number of the graph shows which weight it was; with a checkpoint's own, a constant may equal
+one by chance, and equal weights become one. Whether the filled graph predicts what torch does is compared on real rows
+at every export.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from importlib.metadata import version
@@ -13,6 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import onnx
+import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
@@ -21,7 +25,7 @@ from components.common.config import Config
 from components.common.layout import Store
 from components.common.manifests import Manifest, Step, find_current, verified_bytes, write_artifact
 
-STEP = Step("export-graph")
+STEP = Step("export-graph", 2)
 _GRAPH_FILE = "graph.onnx"
 _EXPORTERS = ("torch", "onnx", "onnxscript")
 
@@ -79,27 +83,22 @@ class GraphCache:
         manifest = find_current(uri, GraphManifest, origin)
         if manifest is None:
             return None
-        model = onnx.load_from_string(verified_bytes(uri, manifest, _GRAPH_FILE))
-        state = module.state_dict()
-        for initializer in model.graph.initializer:
-            if initializer.name in manifest.sources:
-                value = manifest.sources[initializer.name].numbers(state)
-                if value is None or value.size != math.prod(initializer.dims):
-                    return None
-                initializer.raw_data = value.tobytes()
-        return serialized(model)
+        return _filled(verified_bytes(uri, manifest, _GRAPH_FILE), manifest.sources, module)
 
-    def exported(self, module: nn.Module, architecture: dict[str, Any], export: Callable[[], bytes]) -> bytes:
-        """Export a module, and keep its graph."""
-        content = export()
+    def made(
+        self, module: nn.Module, architecture: dict[str, Any], export: Callable[[nn.Module], bytes]
+    ) -> bytes | None:
+        """Export the graph of an architecture, keep it, and fill it; None if it does not fit the module."""
+        drawn = _with_drawn_numbers(module)
+        content = export(drawn)
+        sources = _sources(onnx.load_from_string(content), drawn.state_dict())
         origin = STEP.origin({}, _settings(architecture))
-        manifest = GraphManifest(origin=origin, sources=_sources(onnx.load_from_string(content), module.state_dict()))
 
         def write(folder: str) -> None:
             storage.write_bytes(storage.join_uri(folder, _GRAPH_FILE), content)
 
-        write_artifact(self._store.onnx_graph(origin.key), manifest, write)
-        return content
+        write_artifact(self._store.onnx_graph(origin.key), GraphManifest(origin=origin, sources=sources), write)
+        return _filled(content, sources, module)
 
 
 def serialized(model: onnx.ModelProto) -> bytes:
@@ -109,6 +108,28 @@ def serialized(model: onnx.ModelProto) -> bytes:
 
 def _settings(architecture: dict[str, Any]) -> dict[str, Any]:
     return {**architecture, "exporters": {name: version(name) for name in _EXPORTERS}}
+
+
+def _filled(content: bytes, sources: dict[str, Source], module: nn.Module) -> bytes | None:
+    """A graph with a module's weights; None if a weight is missing, or has another form."""
+    model = onnx.load_from_string(content)
+    state = module.state_dict()
+    for initializer in model.graph.initializer:
+        if initializer.name in sources:
+            value = sources[initializer.name].numbers(state)
+            if value is None or value.size != math.prod(initializer.dims):
+                return None
+            initializer.raw_data = value.tobytes()
+    return serialized(model)
+
+
+def _with_drawn_numbers(module: nn.Module) -> nn.Module:
+    """A copy whose float32 numbers are drawn from 1 to 2, all odd in their last bit, as no round constant is."""
+    drawn, generator = copy.deepcopy(module), torch.Generator().manual_seed(0)
+    for values in drawn.state_dict().values():
+        if values.dtype == torch.float32:
+            values.uniform_(1, 2, generator=generator).view(torch.int32).bitwise_or_(1)
+    return drawn
 
 
 def _sources(model: onnx.ModelProto, state: dict[str, Tensor]) -> dict[str, Source]:
@@ -131,8 +152,6 @@ def _source(name: str, value: np.ndarray, state: dict[str, Tensor]) -> Source | 
             for place in np.flatnonzero(numbers.detach().cpu().numpy().reshape(-1) == value.reshape(-1)[0])
         ]
         return places[0] if len(places) == 1 else None
-    if (value == value.flat[0]).all():
-        return None
     for weight in state:
         for source in (Source(name=weight), Source(name=weight, is_transposed=True)):
             numbers = source.numbers(state)

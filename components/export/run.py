@@ -7,6 +7,7 @@ from datetime import date
 
 import numpy as np
 import pyarrow as pa
+from torch import nn
 
 from components.common import storage
 from components.common.config import ResolvedConfig
@@ -183,10 +184,14 @@ def _make_files(
         "opset": config.opset,
     }
 
-    def exported() -> bytes:
-        return graphs.exported(packed, architecture, lambda: export_onnx(packed, arguments, ONNX_INPUTS, config))
+    def export(module: nn.Module) -> bytes:
+        return export_onnx(module, arguments, ONNX_INPUTS, config)
 
-    for make in (lambda: graphs.filled(packed, architecture), exported):
+    for make in (
+        lambda: graphs.filled(packed, architecture),
+        lambda: graphs.made(packed, architecture, export),
+        lambda: export(packed),
+    ):
         onnx = make()
         if onnx is None:
             continue

@@ -78,9 +78,9 @@ class RowsToVectors(nn.Module):
         is_plain = vectors == list(range(len(vectors)))
         # (vectors, rows), 1 where a row is part of a vector.
         sums = None if is_plain else torch.nn.functional.one_hot(torch.tensor(vectors)).t().to(torch.float32)
-        self.register_buffer("sums", sums)
+        self.register_buffer("sums", sums, persistent=False)
         # By a float16's five bits of exponent: the value of its lowest bit. The lowest exponent has no hidden bit.
-        self.register_buffer("powers", 2.0 ** (torch.arange(32).clamp(min=1) - 25).to(torch.float32))
+        self.register_buffer("powers", 2.0 ** (torch.arange(32).clamp(min=1) - 25).to(torch.float32), persistent=False)
 
     def forward(self, rows: Tensor) -> Tensor:
         """(..., rows, row bytes) to (..., vectors, dim)."""
