@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from components.features.objectives import OBJECTIVES
+from components.ranker.joint_linear import joint_linear
 
 
 class Heads(nn.Module):
@@ -30,4 +33,10 @@ class Heads(nn.Module):
 
     def forward(self, shared: Tensor) -> Tensor:
         """(n, input_dim) to logits (n, objectives)."""
-        return torch.cat([head(shared) for head in self.heads.values()], dim=1)
+        if not self.training:
+            return torch.cat([head(shared) for head in self.heads.values()], dim=1)
+        layers = [cast("list[nn.Linear]", [*head.children()]) for head in self.heads.values()]
+        firsts, lasts = [layer[0] for layer in layers], [layer[-1] for layer in layers]
+        hidden = torch.relu(torch.cat(joint_linear(shared, firsts), dim=1)).unflatten(1, (len(lasts), -1))
+        weight = torch.cat([last.weight for last in lasts])
+        return (hidden * weight).sum(2) + torch.cat([last.bias for last in lasts])

@@ -10,9 +10,9 @@ from torch import Tensor, distributed, nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from components.features.feature_list import FeatureConfig
-from components.tables import memory
+from components.tables import cpu_rows, memory
 from components.tables.look_ups import KeyLayout, RowMix, double_of
-from components.tables.rows import DistinctRows, RowGradients, merge
+from components.tables.rows import DistinctRows, RowGradients
 from components.tables.shard_layout import HeldRows
 
 _BLOCK_ROWS = 65_536
@@ -23,11 +23,11 @@ class LookUp:
     """What one batch took from the tables.
 
     Attributes:
-        distinct: The rows of the weight.
-        vectors: Copies of the different rows that gather the loss's gradient, shape (u, dim).
+        rows: The rows of the weight, which may repeat, int64, shape (m,).
+        vectors: Copies of them that gather the loss's gradient, shape (m, dim).
     """
 
-    distinct: DistinctRows
+    rows: Tensor
     vectors: Tensor
 
 
@@ -84,31 +84,31 @@ class Embeddings(nn.Module):
 
     def forward(self, sparse: KeyedJaggedTensor, mix: RowMix | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Look up a batch; gives what `KeyLayout.arrange` gives."""
-        return self.layout.arrange(self.look_up(self.layout.rows(sparse)), sparse, mix)
+        # In parts: one look-up's gradient would have to be put together from theirs.
+        return self.layout.arrange([self.look_up(rows) for rows in self.layout.rows(sparse)], sparse, mix)
 
     def look_up(self, rows: Tensor) -> Tensor:
         """Vectors of rows of the weight, (m,) to (m, dim); in training their gradient is kept for the optimizer."""
         if not (self.training and self.trains_rows and torch.is_grad_enabled()):
             return self.weight.index_select(0, rows)
         # The gradient stays with the copies: one of the whole weight's shape is never made.
-        distinct = DistinctRows.of(rows)
-        vectors = self.weight.detach().index_select(0, distinct.rows).requires_grad_()
-        self.look_ups.append(LookUp(distinct, vectors))
-        return distinct.expand(vectors)
+        vectors = look_up_rows(self.weight.detach(), rows).requires_grad_()
+        self.look_ups.append(LookUp(rows, vectors))
+        return vectors
 
-    def gradients(self) -> RowGradients:
-        """What the look-ups since the last call have gathered."""
+    def gradients(self) -> list[RowGradients]:
+        """What each of the look-ups since the last call has gathered."""
         parts = []
         for look_up in self.look_ups:
             gradient = look_up.vectors.grad
             assert gradient is not None, "a look-up in training went without a backward pass"
-            parts.append(RowGradients(look_up.distinct.rows, look_up.distinct.counts, gradient))
+            parts.append(RowGradients(look_up.rows, torch.ones_like(look_up.rows), gradient))
         self.look_ups.clear()
-        return merge(parts)
+        return parts
 
     def row_counts(self, sparse: KeyedJaggedTensor) -> tuple[Tensor, Tensor]:
         """The different rows that a batch looks up, and how often; int64, shape (u,) each."""
-        distinct = DistinctRows.of(self.layout.rows(sparse))
+        distinct = DistinctRows.of(torch.cat(self.layout.rows(sparse)))
         return distinct.rows, distinct.counts
 
     def tables(self) -> dict[str, Tensor]:
@@ -118,6 +118,11 @@ class Embeddings(nn.Module):
     def redraw(self, rows: Tensor, seed: tuple[int, ...]) -> None:
         """Draw some rows anew; bool, shape (all rows,)."""
         redraw_rows(self.weight, rows, 0, self.deviation, seed)
+
+
+def look_up_rows(weight: Tensor, rows: Tensor) -> Tensor:
+    """Copies of some rows of a weight, (m,) to (m, dim)."""
+    return cpu_rows.look_up(weight, rows) if rows.device.type == "cpu" else weight.index_select(0, rows)
 
 
 @torch.no_grad()

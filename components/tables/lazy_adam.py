@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from components.tables import memory
+from components.tables.cpu_rows import CpuRows
 from components.tables.row_optimizer import RowOptimizer
+from components.tables.rows import RowGradients
 
 
 class LazyAdam(RowOptimizer):
@@ -26,12 +28,24 @@ class LazyAdam(RowOptimizer):
         self._corrects_rows = self._config.bias_correction == "row"
         num_counted = len(weight) if self._corrects_rows else 0
         self._kernel: Callable[..., None] | None = None
+        self.row_steps = torch.zeros(num_counted, dtype=torch.int32, device=weight.device)
+        self._cpu_rows: CpuRows | None = None
         if weight.is_cuda:
             # Triton comes with torch's CUDA builds only.
             from components.tables.lazy_adam_kernel import update_rows
 
             self._kernel = update_rows
-        self.row_steps = torch.zeros(num_counted, dtype=torch.int32, device=weight.device)
+        elif weight.device.type == "cpu":
+            self._cpu_rows = CpuRows(weight, (self.exp_avg, self.exp_avg_sq, self.row_steps), self._config)
+
+    @torch.no_grad()
+    def step(self, *parts: RowGradients) -> None:
+        """Update from what one batch asks; at least one part."""
+        if self._cpu_rows is None:
+            super().step(*parts)
+            return
+        self.step_count += 1
+        self._cpu_rows.step(parts, int(self.step_count), self.frequencies)
 
     def _update(self, rows: Tensor, gradients: Tensor, factors: Tensor | None) -> None:
         config, adaptive = self._config, self._config.frequency_adaptive

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TypeAlias
@@ -67,14 +67,13 @@ class ColumnLookUps(nn.Module):
         self._order = None if order == sorted(order) else order
 
     def rows(self, ids: Tensor) -> Tensor:
-        """Rows of the weight for ids of shape (c, n); int64, shape (m,)."""
-        if len(self._groups) == 1 and self._groups[0].code is None:
-            return (ids + self._first_rows[:, None]).reshape(-1)
+        """Rows of the weight for ids of shape (c, n); int64, shape (m,): those of the first of the n, then the next."""
         by_group = []
         for group in self._groups:
             own, first = ids[group.columns], self._first_rows[group.columns][:, None]
-            by_group += [block + first for block in (group.code.rows(own) if group.code else [own])]
-        return torch.cat([rows.reshape(-1) for rows in by_group])
+            blocks = [block + first for block in (group.code.rows(own) if group.code else [own])]
+            by_group.append(torch.stack(blocks, dim=1).flatten(0, 1) if group.code else blocks[0])
+        return (torch.cat(by_group) if len(by_group) > 1 else by_group[0]).t().reshape(-1)
 
     def num_look_ups(self, num_ids: int) -> int:
         """M for n ids a column."""
@@ -88,21 +87,18 @@ class ColumnLookUps(nn.Module):
             num_ids: n.
 
         Returns:
-            Shape (`num_vectors`, n, dim), in the order of the columns.
+            Shape (n, `num_vectors`, dim), in the order of the columns.
         """
-        dim = looked_up.shape[1]
-        if len(self._groups) == 1 and self._groups[0].code is None:
-            return looked_up.view(len(self._first_rows), num_ids, dim)
-        sizes = [group.rows_per_id * len(group.columns) * num_ids for group in self._groups]
-        by_group = []
-        for group, part in zip(self._groups, looked_up.split(sizes), strict=True):
-            by_block = part.view(group.rows_per_id, len(group.columns), num_ids, dim)
-            if group.code is not None and group.code.combine == "sum":
-                by_group.append(by_block.sum(0))
-            else:
-                by_group.append(by_block.transpose(0, 1).flatten(0, 1))
-        together = torch.cat(by_group)
-        return together if self._order is None else together[self._order]
+        together = looked_up.view(num_ids, self.num_look_ups(1), looked_up.shape[1])
+        if any(group.code for group in self._groups):
+            by_group = []
+            parts = together.split([group.rows_per_id * len(group.columns) for group in self._groups], dim=1)
+            for group, part in zip(self._groups, parts, strict=True):
+                if group.code is not None and group.code.combine == "sum":
+                    part = part.unflatten(1, (len(group.columns), group.rows_per_id)).sum(2)
+                by_group.append(part)
+            together = torch.cat(by_group, dim=1)
+        return together if self._order is None else together[:, self._order]
 
 
 class KeyLayout(nn.Module):
@@ -123,14 +119,11 @@ class KeyLayout(nn.Module):
         self.sequence = ColumnLookUps(features.sequence_tables, self.first_rows, features)
         assert len(sparse_keys(features)) == len(features.categorical_tables) + len(features.sequence_tables)
 
-    def rows(self, sparse: KeyedJaggedTensor) -> Tensor:
-        """Rows of the weight that a batch looks up, int64, shape (m,): those of its keys, then their doubles."""
-        own = self._own_rows(sparse)
-        return torch.cat([own, *(doubles for _, _, doubles in self._doubles(own))]) if self.doubled else own
-
-    def _own_rows(self, sparse: KeyedJaggedTensor) -> Tensor:
+    def rows(self, sparse: KeyedJaggedTensor) -> list[Tensor]:
+        """Rows of the weight that a batch looks up, int64: of its categorical columns, its sequences, and doubles."""
         categorical, sequence = self._ids(sparse)
-        return torch.cat([self.categorical.rows(categorical), self.sequence.rows(sequence)])
+        own = [self.categorical.rows(categorical), self.sequence.rows(sequence)]
+        return [*own, torch.cat([doubles for *_, doubles in self._doubles(torch.cat(own))])] if self.doubled else own
 
     def _doubles(self, own: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
         """For each doubled table its name, which of the rows are its own, and the rows of their doubles."""
@@ -147,12 +140,12 @@ class KeyLayout(nn.Module):
         return of_categorical.view(self._num_keys, num_examples), of_sequence.view(num_sequences, num_positions)
 
     def arrange(
-        self, looked_up: Tensor, sparse: KeyedJaggedTensor, mix: RowMix | None = None
+        self, looked_up: Sequence[Tensor], sparse: KeyedJaggedTensor, mix: RowMix | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Turn the vectors of `rows`, shape (m, dim), into the net's inputs for a batch of n examples.
+        """Turn the vectors of `rows` into the net's inputs for a batch of n examples.
 
         Args:
-            looked_up: The vectors.
+            looked_up: The vectors of each part of `rows`, shape (m_i, dim).
             sparse: The batch.
             mix: Makes one of a row and its double; asked for if tables are doubled.
 
@@ -162,24 +155,22 @@ class KeyLayout(nn.Module):
         """
         if self.doubled:
             assert mix is not None
-            looked_up = self._mixed(looked_up, self._own_rows(sparse), mix)
+            looked_up = self._mixed(looked_up, sparse, mix)
+        of_categorical, of_sequence = looked_up
         num_examples, num_positions = sparse.stride(), self._ids(sparse)[1].shape[1]
-        # One split: each slice of its own would make a gradient of the whole shape.
-        of_categorical, of_sequence = looked_up.split(
-            [self.categorical.num_look_ups(num_examples), self.sequence.num_look_ups(num_positions)]
-        )
-        categorical = self.categorical.vectors(of_categorical, num_examples).transpose(0, 1)
-        positions = self.sequence.vectors(of_sequence, num_positions).transpose(0, 1).flatten(1)
+        categorical = self.categorical.vectors(of_categorical, num_examples)
+        positions = self.sequence.vectors(of_sequence, num_positions).flatten(1)
         split = self._num_keys * num_examples
         lengths = sparse.lengths()[split : split + num_examples].to(torch.int64)
         used = torch.arange(self.length, device=lengths.device) < lengths[:, None]
-        sequence = looked_up.new_zeros(num_examples, self.length, positions.shape[1])
+        sequence = positions.new_zeros(num_examples, self.length, positions.shape[1])
         sequence[used] = positions
         return categorical, sequence, lengths
 
-    def _mixed(self, looked_up: Tensor, own: Tensor, mix: RowMix) -> Tensor:
-        vectors, doubles = looked_up.tensor_split([len(own)])
-        for table, places, _ in self._doubles(own):
+    def _mixed(self, looked_up: Sequence[Tensor], sparse: KeyedJaggedTensor, mix: RowMix) -> Sequence[Tensor]:
+        *own, doubles = looked_up
+        rows, vectors = torch.cat(self.rows(sparse)[: len(own)]), torch.cat(own)
+        for table, places, _ in self._doubles(rows):
             beside, doubles = doubles.tensor_split([len(places)])
             vectors = vectors.index_copy(0, places, mix(table, vectors[places], beside))
-        return vectors
+        return vectors.split([len(part) for part in own])

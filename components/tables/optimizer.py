@@ -75,11 +75,13 @@ class ModelOptimizer:
         """Update from the gradients of one batch."""
         self.dense.step()
         if self.tables is not None:
-            found = self._model.embeddings.gradients()
-            for start, stop in self._frozen:
-                free = (found.rows < start) | (found.rows >= stop)
-                found = RowGradients(*(values[free] for values in found))
-            self.tables.step(found)
+            self.tables.step(*map(self._without_frozen, self._model.embeddings.gradients()))
+
+    def _without_frozen(self, found: RowGradients) -> RowGradients:
+        for start, stop in self._frozen:
+            free = (found.rows < start) | (found.rows >= stop)
+            found = found if free.all() else RowGradients(*(values[free] for values in found))
+        return found
 
     def start_epoch(self, epoch: int, seed: int) -> None:
         """Redraw tables before every epoch but the first, if the recipe says so (MEDA, Fan et al. 2024).

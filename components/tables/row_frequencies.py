@@ -21,9 +21,9 @@ class RowFrequencies:
         device: torch.device | str = "cpu",
         group: distributed.ProcessGroup | None = None,
     ) -> None:
-        """Start at zero; `table_rows` are the tables' sizes here, in their order."""
+        """Start at zero; `table_rows` are the tables' sizes here, in their order, and `ends` where they end."""
         ends = torch.tensor(table_rows, device=device).cumsum(0)
-        self._last_rows, self._group = ends - 1, group
+        self._last_rows, self._group, self.ends = ends - 1, group, ends.cpu().numpy()
         # torch has few operations on uint32: the same bits are kept as int32.
         self._bits = torch.zeros(int(ends[-1]), dtype=torch.int32, device=device)
         self.largest = torch.zeros(len(table_rows), dtype=torch.int64, device=device)
@@ -45,10 +45,19 @@ class RowFrequencies:
         total = self.of(rows).add_(counts).clamp_(max=_UINT32 - 1)
         # The conversion keeps the low 32 bits.
         self._bits.index_copy_(0, rows, total.to(torch.int32))
-        self.largest.scatter_reduce_(0, tables, total, "amax")
+        self.raise_largest(self.largest.scatter_reduce(0, tables, total, "amax"))
+        return total
+
+    def raise_largest(self, counts: Tensor) -> None:
+        """Take in each table's largest count of those added; int64, shape (tables,). All processes at once."""
+        torch.maximum(self.largest, counts, out=self.largest)
         if self._group is not None:
             distributed.all_reduce(self.largest, distributed.ReduceOp.MAX, group=self._group)
-        return total
+
+    def scale(self, scaling: str) -> Tensor:
+        """By table what (the logarithms of) its rows' counts are multiplied with; see `frequency_factors`."""
+        most = self.largest.clamp(min=1).to(torch.float32)
+        return (most.log1p_() if scaling == "log" else most).reciprocal_()
 
     @property
     def all(self) -> Tensor:
@@ -56,19 +65,17 @@ class RowFrequencies:
         return self._bits.view(torch.uint32)
 
 
-def frequency_factors(counts: Tensor, tables: Tensor, largest: Tensor, scaling: str) -> Tensor:
+def frequency_factors(counts: Tensor, tables: Tensor, frequencies: RowFrequencies, scaling: str) -> Tensor:
     """Alpha = log(1 + F) / max_j log(1 + F_j), or F / max_j F_j (Qiu et al. 2025, equation 1 and table 1).
 
     Args:
         counts: F of m rows, int64.
         tables: The table of each, int64, shape (m,).
-        largest: The largest F of every table, int64, shape (tables,).
+        frequencies: Knows the largest F of every table.
         scaling: `log` or `linear`.
 
     Returns:
         float32, shape (m,), in [0, 1].
     """
-    some, most = counts.to(torch.float32), largest.clamp(min=1).to(torch.float32)
-    if scaling == "log":
-        some, most = some.log1p_(), most.log1p_()
-    return some.mul_(most.reciprocal_().index_select(0, tables))
+    some = counts.to(torch.float32)
+    return (some.log1p_() if scaling == "log" else some).mul_(frequencies.scale(scaling).index_select(0, tables))

@@ -41,8 +41,9 @@ class RowOptimizer(ABC):
         """Make the state of a new optimizer."""
 
     @torch.no_grad()
-    def step(self, found: RowGradients) -> None:
-        """Update from what one batch asks."""
+    def step(self, *parts: RowGradients) -> None:
+        """Update from what one batch asks; at least one part."""
+        found = RowGradients.together(parts).distinct()
         self._update(found.rows, found.sums, self._factors(found.rows, found.counts))
 
     @abstractmethod
@@ -57,7 +58,7 @@ class RowOptimizer(ABC):
         frequencies = self.frequencies.of(rows) if counted_ahead else self.frequencies.add(rows, counts, tables)
         if adaptive is None:
             return None
-        return frequency_factors(frequencies, tables, self.frequencies.largest, adaptive.scaling)[:, None]
+        return frequency_factors(frequencies, tables, self.frequencies, adaptive.scaling)[:, None]
 
     @torch.no_grad()
     def count(self, rows: Tensor, counts: Tensor) -> None:

@@ -1,7 +1,8 @@
-"""The different rows that a batch looks up: sorted once, used by look-up, gradient sum and optimizer."""
+"""The rows that a batch looks up, and what it asks of them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -55,27 +56,28 @@ class DistinctRows:
 
 
 class RowGradients(NamedTuple):
-    """What a batch, or several, ask of some rows.
+    """What a batch, or a part of it, asks of some rows.
 
     Attributes:
-        rows: Different rows, ascending, int64, shape (u,).
-        counts: How often each is looked up, int64, shape (u,).
-        sums: Sum of the gradients of each, shape (u, dim).
+        rows: Some rows, which may repeat, int64, shape (m,).
+        counts: How many look-ups each stands for, int64, shape (m,).
+        sums: The gradients of these look-ups, summed; shape (m, dim).
     """
 
     rows: Tensor
     counts: Tensor
     sums: Tensor
 
+    @classmethod
+    def together(cls, parts: Sequence[RowGradients]) -> RowGradients:
+        """Put parts that may share rows behind each other; at least one."""
+        return parts[0] if len(parts) == 1 else cls(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
-def merge(parts: list[RowGradients]) -> RowGradients:
-    """Add up parts that may share rows; at least one."""
-    if len(parts) == 1:
-        return parts[0]
-    rows, counts, sums = (torch.cat(column) for column in zip(*parts, strict=True))
-    distinct = DistinctRows.of(rows)
-    total = torch.zeros_like(distinct.rows).index_add_(0, distinct.inverse, counts)
-    return RowGradients(distinct.rows, total, distinct.sum(sums))
+    def distinct(self) -> RowGradients:
+        """The same with each row once, ascending."""
+        distinct = DistinctRows.of(self.rows)
+        total = torch.zeros_like(distinct.rows).index_add_(0, distinct.inverse, self.counts)
+        return RowGradients(distinct.rows, total, distinct.sum(self.sums))
 
 
 class _Expand(torch.autograd.Function):

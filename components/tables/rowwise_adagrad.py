@@ -23,12 +23,12 @@ class RowwiseAdagrad(RowOptimizer):
 
     def _start(self) -> None:
         weight, config = self._weight, self._config
-        self._fbgemm: SplitTableBatchedEmbeddingBagsCodegen | None = None
+        self.fbgemm: SplitTableBatchedEmbeddingBagsCodegen | None = None
         if len(weight) == 0:
             return
         on_gpu = weight.device.type == "cuda"
         place = EmbeddingLocation.DEVICE if on_gpu else EmbeddingLocation.HOST
-        self._fbgemm = SplitTableBatchedEmbeddingBagsCodegen(
+        self.fbgemm = SplitTableBatchedEmbeddingBagsCodegen(
             [(*weight.shape, place, ComputeDevice.CUDA if on_gpu else ComputeDevice.CPU)],
             optimizer=OptimType.EXACT_ROWWISE_ADAGRAD,
             learning_rate=config.learning_rate * config.table_multiplier,
@@ -36,22 +36,22 @@ class RowwiseAdagrad(RowOptimizer):
             pooling_mode=PoolingMode.SUM,
             device=weight.device,
         )
-        shared = self._fbgemm.weights_dev if on_gpu else self._fbgemm.weights_host
+        shared = self.fbgemm.weights_dev if on_gpu else self.fbgemm.weights_host
         shared.data = weight.detach().view(-1)
 
     @property
     def sum_of_squares(self) -> Tensor:
         """Adagrad's state, shape (rows,)."""
-        if self._fbgemm is None:
+        if self.fbgemm is None:
             return self._weight.new_zeros(0)
-        return self._fbgemm.split_optimizer_states()[0][0]
+        return self.fbgemm.split_optimizer_states()[0][0]
 
     def _update(self, rows: Tensor, gradients: Tensor, factors: Tensor | None) -> None:
-        if self._fbgemm is None:
+        if self.fbgemm is None:
             return
         before = None if factors is None else self._weight.index_select(0, rows)
         with torch.enable_grad():
-            looked_up = self._fbgemm(rows, torch.arange(len(rows) + 1, device=rows.device))
+            looked_up = self.fbgemm(rows, torch.arange(len(rows) + 1, device=rows.device))
         looked_up.backward(gradients)
         if before is not None and factors is not None:
             after = self._weight.index_select(0, rows)

@@ -40,7 +40,7 @@ from components.tables.config import ShardingConfig
 from components.tables.embeddings import Embeddings, redraw_rows
 from components.tables.look_ups import RowMix, double_of
 from components.tables.row_exchange import RowExchange
-from components.tables.rows import DistinctRows, RowGradients, merge
+from components.tables.rows import DistinctRows, RowGradients
 from components.tables.shard_layout import HeldRows, Shard, ShardLayout
 from components.tables.table_model import TableModel
 
@@ -54,12 +54,14 @@ class ShardedLookUp(Multistreamable):
     Attributes:
         sparse: The batch.
         mix: Makes one of a row and its double.
+        part_sizes: How many rows are of each part of `KeyLayout.rows`.
         exchange: Its rows' way to their owners.
         vectors: Copies of the different rows that gather the loss's gradient, shape (u, dim).
     """
 
     sparse: KeyedJaggedTensor | None = field(default=None)
     mix: RowMix | None = field(default=None)
+    part_sizes: list[int] = field(default_factory=list)
     exchange: RowExchange | None = field(default=None)
     vectors: Tensor | None = field(default=None)
 
@@ -105,7 +107,9 @@ class ShardedEmbeddings(ShardedModule[Tensor, Tensor, _Inputs, ShardedLookUp]):
         """Ask the owners for the batch's rows; gives the local rows that are asked for, int64, shape (r,)."""
         # Only a batch that does not count has weights: `Batch.uncounted`.
         ctx.sparse, ctx.mix, counts = sparse, mix, sparse.weights_or_none() is None
-        ctx.exchange = RowExchange(self.layout.rows(sparse), counts, self.held.shards, self.group)
+        parts = self.layout.rows(sparse)
+        ctx.part_sizes = [len(rows) for rows in parts]
+        ctx.exchange = RowExchange(torch.cat(parts), counts, self.held.shards, self.group)
         return NoWait(NoWait(ctx.exchange.rows))
 
     def compute(self, ctx: ShardedLookUp, dist_input: Tensor) -> Tensor:
@@ -115,7 +119,8 @@ class ShardedEmbeddings(ShardedModule[Tensor, Tensor, _Inputs, ShardedLookUp]):
     def output_dist(self, ctx: ShardedLookUp, output: Tensor) -> LazyAwaitable[_Inputs]:
         """Answer with the local rows, and make the model's inputs of the answers of all."""
         assert ctx.sparse is not None
-        return LazyNoWait(self.layout.arrange(self._answered(ctx, output), ctx.sparse, ctx.mix))
+        vectors = self._answered(ctx, output)
+        return LazyNoWait(self.layout.arrange(vectors.split(ctx.part_sizes), ctx.sparse, ctx.mix))
 
     def _answered(self, ctx: ShardedLookUp, local: Tensor) -> Tensor:
         """Vectors of all look-ups here, shape (m, dim), once each owner has answered with its local rows."""
@@ -136,7 +141,7 @@ class ShardedEmbeddings(ShardedModule[Tensor, Tensor, _Inputs, ShardedLookUp]):
         """Look up this process's part of a batch, as `Embeddings.forward` does; all processes at once."""
         return super().forward(sparse, mix).wait()
 
-    def gradients(self) -> RowGradients:
+    def gradients(self) -> list[RowGradients]:
         """Exchange the gradients of the look-ups since the last call; all processes at once.
 
         Gives local rows, how often all processes looked them up, and gradients averaged over the processes as the net's
@@ -149,11 +154,11 @@ class ShardedEmbeddings(ShardedModule[Tensor, Tensor, _Inputs, ShardedLookUp]):
             assert vectors.grad is not None, "a look-up in training went without a backward pass"
             parts += exchange.by_sender(exchange.to_owners(vectors.grad).div_(self.group.size()))
         self.look_ups.clear()
-        return merge(parts)
+        return parts
 
     def row_counts(self, sparse: KeyedJaggedTensor) -> tuple[Tensor, Tensor]:
         """Local rows that a batch looks up which all processes have whole, and how often; int64, shape (u,) each."""
-        ranks, places = self.held.shards.owners(self.layout.rows(sparse))
+        ranks, places = self.held.shards.owners(torch.cat(self.layout.rows(sparse)))
         distinct = DistinctRows.of(places[ranks == self.held.rank])
         return distinct.rows, distinct.counts
 

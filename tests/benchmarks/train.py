@@ -23,10 +23,11 @@ from components.ranker.batch import Batch
 from components.ranker.ranker import Ranker
 from components.tables import memory
 from components.tables.config import OptimizerConfig
+from components.tables.embeddings import look_up_rows
 from components.tables.lazy_adam import LazyAdam
 from components.tables.optimizer import ModelOptimizer
 from components.tables.row_optimizer import RowOptimizer
-from components.tables.rows import DistinctRows, RowGradients
+from components.tables.rows import RowGradients
 from components.tables.rowwise_adagrad import RowwiseAdagrad
 from components.tables.sparse_ids import make_sparse
 from components.train.config import TrainConfig
@@ -84,11 +85,8 @@ def step_of(weight: Tensor, optimizer: RowOptimizer) -> Step:
         (state.view(torch.int32) if state.dtype == torch.uint32 else state).zero_()
 
     def step(rows: Tensor) -> None:
-        distinct = DistinctRows.of(rows)
-        vectors = weight.index_select(0, distinct.rows).requires_grad_()
-        distinct.expand(vectors).backward(gradient_of(rows))
-        assert vectors.grad is not None
-        optimizer.step(RowGradients(distinct.rows, distinct.counts, vectors.grad))
+        look_up_rows(weight, rows)
+        optimizer.step(RowGradients(rows, torch.ones_like(rows), gradient_of(rows)))
 
     return step
 
@@ -97,7 +95,14 @@ def rowwise_adagrad(table_rows: list[int]) -> Step:
     """FBGEMM's, on a copy of what `lazy` has."""
     weight = memory.zeros(sum(table_rows), DIM).normal_(std=0.01)
     optimizer = RowwiseAdagrad(weight, table_rows, OptimizerConfig.parse({"tables": "rowwise_adagrad"}, "optimizer"))
-    return step_of(weight, optimizer)
+    optimizer.sum_of_squares.zero_()
+    fbgemm = optimizer.fbgemm
+    assert fbgemm is not None
+
+    def step(rows: Tensor) -> None:
+        fbgemm(rows, torch.arange(len(rows) + 1)).backward(gradient_of(rows))
+
+    return step
 
 
 def whole_step(adaptive: bool) -> Step:

@@ -131,4 +131,4 @@ def test_all_blocks_learn(tables):
     total.backward()
     optimizer.step()
     moved = (ranker.embeddings.weight != before).any(dim=1).nonzero().view(-1)
-    assert torch.equal(moved, ranker.embeddings.layout.rows(batch.sparse).unique())
+    assert torch.equal(moved, torch.cat(ranker.embeddings.layout.rows(batch.sparse)).unique())

@@ -166,6 +166,6 @@ def test_every_look_up_of_a_step_is_trained(joined):
     state.model(parts[0])
     before = state.model.embeddings.weight.detach().clone()
     state.optimizer.step()
-    rows = torch.cat([state.model.embeddings.layout.rows(part.sparse) for part in parts]).unique()
+    rows = torch.cat([rows for part in parts for rows in state.model.embeddings.layout.rows(part.sparse)]).unique()
     moved = (state.model.embeddings.weight != before).any(dim=1).nonzero().view(-1)
     assert torch.equal(moved, rows)
