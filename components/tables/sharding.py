@@ -106,9 +106,8 @@ class ShardedEmbeddings(ShardedModule[Tensor, Tensor, _Inputs, ShardedLookUp]):
     ) -> Awaitable[Awaitable[Tensor]]:
         """Ask the owners for the batch's rows; gives the local rows that are asked for, int64, shape (r,)."""
         # Only a batch that does not count has weights: `Batch.uncounted`.
-        ctx.sparse, ctx.mix, counts = sparse, mix, sparse.weights_or_none() is None
-        parts = self.layout.rows(sparse)
-        ctx.part_sizes = [len(rows) for rows in parts]
+        parts, counts = self.layout.rows(sparse), sparse.weights_or_none() is None
+        ctx.sparse, ctx.mix, ctx.part_sizes = sparse, mix, [len(rows) for rows in parts]
         ctx.exchange = RowExchange(torch.cat(parts), counts, self.held.shards, self.group)
         return NoWait(NoWait(ctx.exchange.rows))
 
