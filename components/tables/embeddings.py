@@ -97,12 +97,13 @@ class Embeddings(nn.Module):
         return vectors
 
     def gradients(self) -> list[RowGradients]:
-        """What each of the look-ups since the last call has gathered."""
-        parts = []
-        for look_up in self.look_ups:
-            gradient = look_up.vectors.grad
-            assert gradient is not None, "a look-up in training went without a backward pass"
-            parts.append(RowGradients(look_up.rows, torch.ones_like(look_up.rows), gradient))
+        """What the look-ups since the last call have gathered; those that the loss does not depend on are left out."""
+        parts = [
+            RowGradients(look_up.rows, torch.ones_like(look_up.rows), look_up.vectors.grad)
+            for look_up in self.look_ups
+            if look_up.vectors.grad is not None
+        ]
+        assert parts, "look-ups in training went without a backward pass"
         self.look_ups.clear()
         return parts
 

@@ -73,7 +73,8 @@ def main() -> None:
 
         write_logs(Store(options.store), options.impressions)
     elif options.engine == "afterclick":
-        shutil.rmtree(f"{options.store}/examples", ignore_errors=True)
+        for made in ("examples", "log_summaries"):
+            shutil.rmtree(f"{options.store}/{made}", ignore_errors=True)
         run_afterclick(options.store, options.full, options.workers)
     elif options.engine == "duckdb":
         from tests.benchmarks.join_duckdb import run

@@ -64,7 +64,11 @@ class Afterclick:
     """This package: `Trainer.train_step` with lazy Adam on the tables, or dense Adam as the peers have it."""
 
     def __init__(
-        self, size: Size, tables: Literal["adam", "lazy_adam"] = "lazy_adam", table_multiplier: float = 1.0
+        self,
+        size: Size,
+        tables: Literal["adam", "lazy_adam"] = "lazy_adam",
+        table_multiplier: float = 1.0,
+        precision: Literal["float32", "bfloat16"] = "float32",
     ) -> None:
         """Make the model; `table_multiplier` is the tables' multiple of the learning rate."""
         categorical = [CategoricalFeature(name=n, num_rows=r) for n, r in zip(size.names, size.table_rows, strict=True)]
@@ -80,6 +84,7 @@ class Afterclick:
             # The one logit is the first objective's.
             "objective_weights": {name: 0.0 for name in OBJECTIVE_NAMES[1:]},
             "batch_size": BATCH,
+            "precision": precision,
         }
         config = TrainConfig.parse(values, "benchmark")
         self.model = DcnRanker(self._features, size.dim)

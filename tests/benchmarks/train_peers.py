@@ -5,7 +5,7 @@ Equal DCNv2 nets on the same generated examples: 20 features, batch 2000, tables
 pinned threads, in turns of ten steps; a speed is that of the median turn. Batches are made before the clock starts,
 for all alike, and nothing is evaluated or logged while it runs. The semantics differ: the peers' Adam moves all rows
 at every step, lazy Adam those of the batch; so AUC on rows held out stands beside each speed, and `afterclick_dense`
-is this package with dense Adam, too.
+is this package with dense Adam, too, and `afterclick_bfloat16` with the net's matrix products in that precision.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from components.tables import memory
-from tests.benchmarks.train_dcn import Afterclick
+from tests.benchmarks.train_dcn import Afterclick, DcnNet
 from tests.benchmarks.train_peers_models import DeepCtrTorch, FuxiCtr, TorchRechub
 from tests.benchmarks.train_rows import BATCH, LARGE, SMALL, Rows, Size, draw_rows
 
@@ -51,10 +51,26 @@ def variants_of(size: Size) -> dict[str, Variant]:
     return {
         "afterclick": Afterclick(size),
         "afterclick_dense": Afterclick(size, tables="adam"),
+        "afterclick_bfloat16": Afterclick(size, precision="bfloat16"),
         "fuxictr": FuxiCtr(size),
         "deepctr_torch": DeepCtrTorch(size),
         "torch_rechub": TorchRechub(size),
     }
+
+
+def net_alone(size: Size) -> float:
+    """Examples per second of the net on vectors that are there: no library is faster with it."""
+    net, vectors = DcnNet(size.dim * len(size.names)), torch.randn(BATCH, size.dim * len(size.names))
+    vectors.requires_grad_()
+    optimizer, labels = torch.optim.Adam(net.parameters(), fused=True), torch.zeros(BATCH, 1)
+    seconds = []
+    for _ in range(STEPS // 4):
+        start = time.perf_counter()
+        optimizer.zero_grad()
+        torch.nn.functional.binary_cross_entropy_with_logits(net(vectors), labels).backward()
+        optimizer.step()
+        seconds.append(time.perf_counter() - start)
+    return BATCH / statistics.median(seconds[STEPS_PER_TURN:])
 
 
 def train_in_turns(variants: dict[str, Variant], rows: Rows) -> dict[str, float]:
@@ -80,7 +96,9 @@ def compare(size: Size) -> dict[str, float]:
         print(f"{name}: {sum(p.numel() for p in variant.model.parameters()):,} parameters")
     speeds = train_in_turns(variants, training)
     figures = {f"speedup_vs_{peer}": speeds["afterclick"] / speeds[peer] for peer in PEERS}
+    figures |= {f"speedup_of_bfloat16_vs_{peer}": speeds["afterclick_bfloat16"] / speeds[peer] for peer in PEERS}
     figures |= {f"examples_per_second.{name}": speed for name, speed in speeds.items()}
+    figures["examples_per_second.net_alone"] = net_alone(size)
     for name, variant in variants.items():
         figures[f"auc.{name}"] = float(roc_auc_score(held_out.labels, variant.predict(held_out)))
     return {f"train.step.{name}{size.suffix}": value for name, value in figures.items()}
