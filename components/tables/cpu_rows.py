@@ -21,9 +21,14 @@ _STRIDE = 2654435769
 
 
 def look_up(weight: Tensor, rows: Tensor) -> Tensor:
-    """Rows of a weight, (m,) to (m, dim): `index_select`, but memory is asked for them ahead."""
+    """Rows of a weight, (m,) to (m, dim): `index_select`, but memory is asked for them ahead.
+
+    Raises:
+        IndexError: If the weight does not have them.
+    """
     vectors = torch.empty(len(rows), weight.shape[1])
-    copy_rows(weight.detach().numpy(), rows.numpy(), vectors.numpy(), _use_threads())
+    if copy_rows(weight.detach().numpy(), rows.numpy(), vectors.numpy(), _use_threads()):
+        raise IndexError(f"rows {int(rows.min())} to {int(rows.max())} are asked of a weight of {len(weight)} rows")
     return vectors
 
 

@@ -59,16 +59,24 @@ def copy_rows(weight, rows, vectors, num_parts):  # type: ignore[no-untyped-def]
         rows: int64, shape (m,).
         vectors: Filled with them, float32, shape (m, dim).
         num_parts: How many threads share the work.
+
+    Returns:
+        How many of the rows the weight does not have.
     """
     num_rows, dim = vectors.shape
+    absent = 0
     for part in prange(num_parts):
         end = num_rows * (part + 1) // num_parts
         for place in range(num_rows * part // num_parts, end):
             if place + _AHEAD < end:
                 _ask_for(weight, rows[place + _AHEAD])
             row = rows[place]
+            if row < 0 or row >= len(weight):
+                absent += 1
+                continue
             for d in range(dim):
                 vectors[place, d] = weight[row, d]
+    return absent
 
 
 @_compiled
@@ -76,7 +84,7 @@ def sum_rows(rows, counts, gradients, bounds, places, found, distinct, totals, s
     """Add up counts and gradients of equal rows, in P ranges of rows at once.
 
     Args:
-        rows: Looked-up rows, int64, shape (m,).
+        rows: Looked-up rows, of the weight, int64, shape (m,).
         counts: How many look-ups each stands for, int64, shape (m,).
         gradients: float32, shape (m, dim).
         bounds: Where the ranges begin and end, int64, shape (P + 1,).

@@ -103,3 +103,9 @@ def test_rows_are_looked_up_as_torch_does():
     for count in (0, 1, 3, 700):
         rows = torch.randint(0, 1000, (count,))
         assert torch.equal(look_up(weight, rows), weight[rows])
+
+
+@pytest.mark.parametrize("row", [-1, 4])
+def test_a_row_that_is_not_there_is_an_error(row):
+    with pytest.raises(IndexError, match="of a weight of 4 rows"):
+        look_up(torch.zeros(4, 2), torch.tensor([0, row, 3]))
