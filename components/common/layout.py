@@ -232,6 +232,10 @@ class Store:
         """A report page."""
         return join_uri(self.root, "reports", f"{name}.html")
 
+    def page_script(self, version: str) -> str:
+        """What draws the figures of the pages beside it."""
+        return join_uri(self.root, "reports", f"plotly-{version}.min.js")
+
     def report_facts(self) -> str:
         """What pages show of days whose files have not changed since."""
         return join_uri(self.root, "reports", "facts.json")

@@ -9,13 +9,13 @@ from typing import Any
 import jinja2
 import numpy as np
 import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 from sklearn.decomposition import PCA
 
 from components.common import parquet_files, storage
 from components.common.layout import Store
 from components.common.manifests import verified_bytes
+from components.common.page_script import script_beside
 from components.ranker.pretrained import KNOWN_FILE, NAMES_FILE, PretrainedManifest, rows_of
 
 _ENVIRONMENT = jinja2.Environment(
@@ -37,7 +37,7 @@ def write_page(store: Store, manifest: PretrainedManifest) -> str:
         names, counts = named["name"].to_pylist(), named["degree"].to_numpy()
         vectors = rows_of(read, manifest, "item_id", named["id"].to_numpy())
     page_uri = store.report(f"pretraining-{manifest.through}")
-    storage.write_bytes(page_uri, render(manifest, by_table, names, vectors, counts).encode())
+    storage.write_bytes(page_uri, render(manifest, by_table, names, vectors, counts, script_beside(store)).encode())
     return page_uri
 
 
@@ -47,8 +47,9 @@ def render(
     names: Sequence[str],
     vectors: np.ndarray,
     counts: np.ndarray,
+    script: str,
 ) -> str:
-    """The page as HTML, with everything that it needs inside.
+    """The page as HTML.
 
     Args:
         manifest: Of the tables.
@@ -56,13 +57,14 @@ def render(
         names: Of the most engaged items, the most engaged first.
         vectors: Theirs, float32, shape (n, dim).
         counts: Their degrees, int64, shape (n,).
+        script: The element with what draws the figures.
     """
     figures = {"curves": _curves(manifest.epochs, manifest.popularity), "coverage": _coverage(degrees)}
     if len(names) > 2:
         figures["picture"] = _picture(names, vectors, counts)
     return _ENVIRONMENT.get_template("pretrained.html.jinja").render(
         manifest=manifest,
-        plotly_js=get_plotlyjs(),
+        script=script,
         figures={name: _embed(figure, name) for name, figure in figures.items()},
         neighbours=_neighbours(names, vectors, counts),
         links=next((point["by_relation"] for point in reversed(manifest.epochs) if "by_relation" in point), {}),

@@ -6,7 +6,6 @@ from collections import Counter
 
 import jinja2
 import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
 from components.common.ledger import ARMS, LOGISTIC_REGRESSION, SERVED, LedgerRow
 from components.common.releases import ALARM_DAYS
@@ -21,8 +20,8 @@ _ENVIRONMENT = jinja2.Environment(
 )
 
 
-def render(facts: ReportFacts) -> str:
-    """The whole page as HTML, with everything that it needs inside."""
+def render(facts: ReportFacts, script: str) -> str:
+    """The page as HTML; `script` is the element with what draws the figures."""
     figures = {
         "volumes": volumes_figure(facts.volumes),
         "losses": loss_figure(facts.curves, facts.tests),
@@ -35,7 +34,7 @@ def render(facts: ReportFacts) -> str:
     return _ENVIRONMENT.get_template("report.html.jinja").render(
         facts=facts,
         threshold=facts.blessing.min_gain_percent,
-        plotly_js=get_plotlyjs(),
+        script=script,
         figures={name: _embed(figure, name) for name, figure in figures.items()},
         served_objectives=facts.blessing.served,
         objectives=OBJECTIVE_NAMES,

@@ -8,6 +8,7 @@ from datetime import date
 from components.common import storage
 from components.common.config import ResolvedConfig
 from components.common.layout import Store
+from components.common.page_script import script_beside, script_inside
 from components.common.progress import log_line
 from components.common.retention import RetentionConfig, prune
 from components.common.runs import RunOutcome, close_run
@@ -19,14 +20,18 @@ from components.report.page import render
 def write_report(
     store_uri: str, dataset: DatasetConfig, pipeline: str, event_date: date, num_days: int | None = None
 ) -> str:
-    """Render the page of a run, and write it as the run's and as the newest report; returns it.
+    """Render the page of a run, and write it as the run's and as the newest report; returns the latter.
+
+    The newest stands alone and can be sent to anybody; those of the runs share one script, and stay small.
 
     With `num_days` it shows as many days, so that it costs the same however old the store is.
     """
     store = Store(store_uri)
-    page = render(collect(store, dataset, pipeline, event_date, num_days))
-    for uri in (store.report(f"{pipeline}-{event_date}"), store.newest_report()):
-        storage.write_bytes(uri, page.encode())
+    beside = script_beside(store)
+    page = render(collect(store, dataset, pipeline, event_date, num_days), beside)
+    storage.write_bytes(store.report(f"{pipeline}-{event_date}"), page.encode())
+    page = page.replace(beside, script_inside(), 1)
+    storage.write_bytes(store.newest_report(), page.encode())
     log_line("report", f"{event_date}: {store.newest_report()}")
     return page
 

@@ -132,7 +132,7 @@ def test_report_page_shows_plain_int4_beside_what_is_published(unexported):
         manifest = unexported.export(**config)
         publish_releases(deployment.store, blessing, export_of(blessing, [manifest.version_digest]))
         facts = collect(deployment.store, deployment.config.dataset, "batch", deployment.scored_day)
-        pages.append(render(facts))
+        pages.append(render(facts, ""))
     assert "plain INT4" not in pages[0] and "frequent rows INT8" not in pages[0]
     assert "<th>INT4 tables, frequent rows INT8</th><th>plain INT4, not published</th>" in pages[1]
     for column in (manifest.parity, manifest.parity.plain_int4):

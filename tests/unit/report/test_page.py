@@ -6,12 +6,14 @@ import re
 import shutil
 import subprocess
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from components.common import storage
 from components.common.layout import Store
 from components.common.ledger import write_row
+from components.common.page_script import script_inside
 from components.common.records import write_record
 from components.common.releases import Blessing, Gain, read_blessing
 from components.features.objectives import DEFAULT_SERVED
@@ -39,7 +41,7 @@ FLAGS = [
 @pytest.fixture(scope="module")
 def page(trained):
     judge_day(trained.store.root, GateConfig(), "batch", trained.scored_day)
-    return render(collect(trained.store, trained.config.dataset, "batch", trained.scored_day))
+    return render(collect(trained.store, trained.config.dataset, "batch", trained.scored_day), script_inside())
 
 
 def test_page_needs_nothing_from_elsewhere(page):
@@ -57,7 +59,7 @@ def test_page_says_what_happened(page):
 def test_text_from_data_is_escaped(trained):
     facts = collect(trained.store, trained.config.dataset, "batch", trained.scored_day)
     hostile = facts.blessing.model_copy(update={"reasons": ("<script>alert(1)</script>",)})
-    page = render(type(facts)(**{**vars(facts), "blessing": hostile}))
+    page = render(type(facts)(**{**vars(facts), "blessing": hostile}), "")
     assert "<script>alert(1)" not in page and "&lt;script&gt;alert(1)" in page
 
 
@@ -98,11 +100,24 @@ def test_drawing_a_page_finishes_no_run(judged, trained):
     assert read_blessing(store, "daily", trained.scored_day) == blessing
 
 
+def test_pages_of_runs_share_one_script_and_the_newest_stands_alone(judged, trained):
+    store, *_ = judged
+    returned = write_report(store.root, trained.config.dataset, "daily", trained.scored_day)
+    of_run, newest = (Path(uri) for uri in (store.report(f"daily-{trained.scored_day}"), store.newest_report()))
+    (asked,) = re.findall(r'<script src="([^"]+)"></script>', of_run.read_text())
+    assert (of_run.parent / asked).stat().st_size > 1_000_000 > 3 * of_run.stat().st_size
+    assert (
+        returned
+        == newest.read_text()
+        == of_run.read_text().replace(f'<script src="{asked}"></script>', script_inside())
+    )
+
+
 @pytest.mark.parametrize("drawn", [True, False])
 def test_run_is_finished_with_a_page_or_without(judged, trained, monkeypatch, capsys, drawn):
     store, _, config_uri = judged
     if not drawn:
-        monkeypatch.setattr("components.report.run.render", lambda facts: 1 / 0)
+        monkeypatch.setattr("components.report.run.render", lambda facts, script: 1 / 0)
     page, outcome = main(store.root, config_uri, "daily", str(trained.scored_day))
     assert store.finished_days("daily") == [trained.scored_day]
     assert outcome.blessed and outcome.reasons == ("good",)
