@@ -92,7 +92,7 @@ sbom: images  ## what is in each image, as CycloneDX, in build/images
 k8s-check: $(VENV)/.dev  ## render and check every overlay; with KUBECONFIG, ask that cluster, too
 	$(BIN)/python -m pytest -q tests/k8s/test_manifests.py
 
-soak: $(VENV)/.dev  ## sixty daily runs with kills, late deliveries, a full disk and a diverging arm; 30 minutes
+soak: $(VENV)/.dev  ## sixty daily runs with kills, late deliveries, a full disk and a diverging arm; ten minutes
 	@mkdir -p build
 	@AFTERCLICK_PROGRESS_SECONDS=1000 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -W ignore -m tests.benchmarks.soak build/soak
 
