@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _thread
 import os
+import signal
 import socket
 import threading
 import time
@@ -135,11 +136,10 @@ def held(store: Store, holder: str, valid_seconds: float = LOCAL_SECONDS, is_las
         return
     lease, stop, lost = Lease(store, holder, valid_seconds), threading.Event(), threading.Event()
     lease.take()
-    thread = threading.Thread(target=_keep, args=(lease, stop, lost, valid_seconds / 4), daemon=True)
-    thread.start()
     is_over = True
     try:
-        yield
+        with _kept(lease, stop, lost, valid_seconds / 4):
+            yield
         is_over = is_last
     except KeyboardInterrupt:
         if lost.is_set():
@@ -149,21 +149,40 @@ def held(store: Store, holder: str, valid_seconds: float = LOCAL_SECONDS, is_las
             ) from None
         raise
     finally:
-        stop.set()
-        thread.join()
         if is_over and not lost.is_set():
             # It runs out by itself, should the store not answer any more.
             with suppress(OSError, InputError):
                 lease.renew(released=True)
 
 
-def _keep(lease: Lease, stop: threading.Event, lost: threading.Event, every_seconds: float) -> None:
+@contextmanager
+def _kept(lease: Lease, stop: threading.Event, lost: threading.Event, every_seconds: float) -> Iterator[None]:
+    """Renew a lease in the background; once it is lost, the main thread gets a KeyboardInterrupt."""
+    # Not by SIGINT, if that can be helped: what a script starts in its background ignores that.
+    is_main, before = threading.current_thread() is threading.main_thread(), None
+    if is_main:
+        before = signal.signal(signal.SIGUSR1, signal.default_int_handler)
+    number = signal.SIGUSR1 if is_main else signal.SIGINT
+    thread = threading.Thread(target=_keep, args=(lease, stop, lost, every_seconds, number), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        if is_main:
+            signal.signal(signal.SIGUSR1, before or signal.SIG_DFL)
+
+
+def _keep(
+    lease: Lease, stop: threading.Event, lost: threading.Event, every_seconds: float, number: signal.Signals
+) -> None:
     """Renew a lease until it is lost; a store that does not answer is asked again."""
     while not stop.wait(every_seconds):
         with suppress(OSError, InputError):
             if lease.is_lost():
                 lost.set()
-                _thread.interrupt_main()
+                _thread.interrupt_main(number)
                 return
             lease.renew()
 

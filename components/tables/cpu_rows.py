@@ -53,7 +53,7 @@ class CpuRows:
         self._make_buffers(sum(len(part.rows) for part in parts))
         bounds = self._bounds(max((part.rows for part in parts), key=len).numpy())
         for part in parts:
-            asked = (part.rows.numpy(), part.counts.numpy(), part.sums.contiguous().numpy())
+            asked = (values.contiguous().numpy() for values in part)
             sum_rows(*asked, bounds, self._places, self._found, self._distinct, self._totals, self._sums)
         adaptive, scale = self._config.frequency_adaptive, np.zeros(0, dtype=np.float32)
         if frequencies is not None:

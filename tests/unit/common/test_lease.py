@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -93,7 +94,17 @@ def test_run_that_fails_lets_go(store):
     assert newest(store).released
 
 
-def test_run_that_was_taken_over_ends(store, monkeypatch):
+@pytest.mark.parametrize("interrupts", [signal.default_int_handler, signal.SIG_IGN])
+def test_run_that_was_taken_over_ends(store, interrupts):
+    """Also one that a script has started in its background, where interrupts are ignored."""
+    before = signal.signal(signal.SIGINT, interrupts)
+    try:
+        _be_taken_over(store)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _be_taken_over(store):
     with pytest.raises(InputError, match="another run took over"), held(store, "slow", valid_seconds=0.4):
         write_foreign(store, silent_seconds=0)
         deadline = time.monotonic() + 30
