@@ -94,23 +94,22 @@ def test_run_that_fails_lets_go(store):
     assert newest(store).released
 
 
-@pytest.mark.parametrize("interrupts", [signal.default_int_handler, signal.SIG_IGN])
+@pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["in front", "in the background"])
+def interrupts(request) -> Iterator[None]:
+    """As a terminal starts a run, and as a script starts one in its background, where interrupts are ignored."""
+    before = signal.signal(signal.SIGINT, request.param)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_run_that_was_taken_over_ends(store, interrupts):
-    """Also one that a script has started in its background, where interrupts are ignored."""
-    before = signal.signal(signal.SIGINT, interrupts)
-    try:
-        _be_taken_over(store)
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _be_taken_over(store):
     with pytest.raises(InputError, match="another run took over"), held(store, "slow", valid_seconds=0.4):
         write_foreign(store, silent_seconds=0)
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             time.sleep(0.02)
     assert newest(store).holder == "nightly" and not newest(store).released
+    assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL, "as it was before"
 
 
 def test_steps_of_a_run_that_holds_it_do_not_ask(store, monkeypatch):
