@@ -39,9 +39,14 @@ FLAGS = [
 
 
 @pytest.fixture(scope="module")
-def page(trained):
+def facts(trained):
     judge_day(trained.store.root, GateConfig(), "batch", trained.scored_day)
-    return render(collect(trained.store, trained.config.dataset, "batch", trained.scored_day), script_inside())
+    return collect(trained.store, trained.config.dataset, "batch", trained.scored_day)
+
+
+@pytest.fixture(scope="module")
+def page(facts):
+    return render(facts, script_inside())
 
 
 def test_page_needs_nothing_from_elsewhere(page):
@@ -56,8 +61,7 @@ def test_page_says_what_happened(page):
         assert text in page
 
 
-def test_text_from_data_is_escaped(trained):
-    facts = collect(trained.store, trained.config.dataset, "batch", trained.scored_day)
+def test_text_from_data_is_escaped(facts):
     hostile = facts.blessing.model_copy(update={"reasons": ("<script>alert(1)</script>",)})
     page = render(type(facts)(**{**vars(facts), "blessing": hostile}), "")
     assert "<script>alert(1)" not in page and "&lt;script&gt;alert(1)" in page
