@@ -12,9 +12,9 @@ from rich.table import Table
 
 from cli.inspection import newest_blessing
 from components.common import storage
-from components.common.arms import find_failure
+from components.common.arms import find_failure, ordered
 from components.common.layout import Store
-from components.common.ledger import ARMS, LOGISTIC_REGRESSION, SERVED, ObjectiveScore, read_ledger
+from components.common.ledger import ObjectiveScore, read_ledger
 from components.common.manifests import read_manifest
 from components.common.releases import (
     ALARM_DAYS,
@@ -26,6 +26,7 @@ from components.common.releases import (
     read_publication,
 )
 from components.common.runs import RunOutcome
+from components.common.trials import Trial, read_trials
 from components.features.objectives import DEFAULT_SERVED
 from components.version.manifest import VersionManifest
 from pipelines.local import RunEvents
@@ -121,8 +122,8 @@ def ledger_table(store_uri: str) -> Table:
         table.add_column("cali-\nbration", justify="right")
     for name in others:
         table.add_column(name, justify="right")
-    order = {arm: number for number, arm in enumerate((*ARMS, SERVED, LOGISTIC_REGRESSION))}
-    rows = sorted(ledger, key=lambda row: (row.event_date, order.get(row.arm, len(order))))
+    names = ordered([row.arm for row in ledger], store.arms())
+    rows = sorted(ledger, key=lambda row: (row.event_date, names.index(row.arm)))
     for number, row in enumerate(rows):
         cells = [str(row.event_date), row.arm.replace("_", " ")]
         for name in served:
@@ -145,20 +146,14 @@ def summary_lines(store_uri: str, prefix: str) -> list[str]:
     blessing, pointer = newest_blessing(store), read_pointer(store, PRODUCTION_CHANNEL)
     lines, withheld = [f"{prefix}.days: {len(store.finished_days(DAILY))}"], tuple[str, ...]()
     if blessing is not None:
-        for name, gain in blessing.gain_by_objective.items():
-            lines.append(f"{prefix}.gain_percent.{name}: {gain.percent:+.3f}")
-        if blessing.gain is not None:
-            low, high = blessing.gain.low, blessing.gain.high
-            lines.append(f"{prefix}.gain_percent: {blessing.gain.percent:+.3f}")
-            if low is not None and high is not None:
-                lines.append(f"{prefix}.gain_percent_interval: {low:+.3f} to {high:+.3f}")
-        lines.append(f"{prefix}.blessed: {str(blessing.blessed).lower()}")
-        lines.append(f"{prefix}.reasons: {'; '.join(blessing.reasons)}")
+        lines += [f"{prefix}.note: {note}" for note in blessing.notes]
         lines += [f"{prefix}.released: {r.action} of {r.arm}: {'; '.join(r.reasons)}" for r in blessing.releases]
         publication = read_publication(store, blessing.pipeline, blessing.event_date)
         withheld = (*blessing.withheld, *(publication.withheld if publication else ()))
         lines += [f"{prefix}.withheld: {reason}" for reason in withheld if pointer is not None]
-    failures = [failure for arm in ARMS if (failure := find_failure(store, arm)) is not None]
+    for trial in read_trials(store):
+        lines += _trial_lines(trial, prefix)
+    failures = [failure for arm in store.arms() if (failure := find_failure(store, arm)) is not None]
     lines += [f"{prefix}.failed: {failure.arm} on {failure.day}: {failure.reason}" for failure in failures]
     in_a_row = days_withheld(store, max(store.publication_days(DAILY), default=date.min))
     if in_a_row >= ALARM_DAYS:
@@ -174,6 +169,23 @@ def summary_lines(store_uri: str, prefix: str) -> list[str]:
         lines.append(f"{prefix}.published: nothing: {why}")
     if storage.exists(store.newest_report()):
         lines.append(f"{prefix}.report: {store.newest_report()}")
+    return lines
+
+
+def _trial_lines(trial: Trial, prefix: str) -> list[str]:
+    """What came of a trial so far."""
+    name = f"{prefix}.{'trial' if trial.kind == 'candidate' else 'probation'}.{trial.candidate}"
+    newest = trial.newest
+    lines = [f"{name}: {'abandoned: ' + trial.abandoned if trial.abandoned else trial.answer}"]
+    if newest is None:
+        return lines
+    if newest.gain is not None:
+        low, high = newest.gain.low, newest.gain.high
+        interval = f" ({low:+.3f} to {high:+.3f})" if low is not None and high is not None else ""
+        lines.append(f"{name}.gain_percent: {newest.gain.percent:+.3f}{interval} over {len(newest.days)} days")
+    if not trial.abandoned:
+        lines.append(f"{name}.reasons: {'; '.join(newest.reasons)}")
+        lines += [f"{name}.needed: {newest.needed}"] if newest.needed else []
     return lines
 
 

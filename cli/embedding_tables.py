@@ -11,8 +11,8 @@ from rich.table import Table
 from components.common import parquet_files
 from components.common.errors import InputError
 from components.common.layout import Store
-from components.common.ledger import ARMS
 from components.common.manifests import read_manifest
+from components.common.releases import read_pointer
 from components.features.examples import EARLY, TRAINING, example_files
 from components.features.feature_list import FeatureConfig, sequence_column
 from components.ranker.checkpoint import CheckpointManifest
@@ -43,14 +43,21 @@ class TableFacts:
     rows_used: int
 
 
+def production_arm(store: Store) -> str:
+    """The arm in production; before the first publication, any."""
+    pointer = read_pointer(store)
+    return pointer.arm if pointer else next(iter(store.trained_models()), "")
+
+
 def describe_tables(store: Store, arm: str) -> list[TableFacts]:
     """The tables of an arm's newest checkpoint, with the ids of the days that it was trained on.
 
     Raises:
         InputError: If the arm has no checkpoint.
     """
-    if arm not in ARMS or not store.checkpoint_days(arm):
-        raise InputError(f"{store.root}: the arm {arm!r} has no checkpoint; arms are {list(ARMS)}")
+    known = store.trained_models()
+    if arm not in known or not store.checkpoint_days(arm):
+        raise InputError(f"{store.root}: the arm {arm!r} has no checkpoint; these have: {', '.join(known) or 'none'}")
     checkpoint = read_manifest(store.checkpoint(arm, store.checkpoint_days(arm)[-1]), CheckpointManifest)
     features, lineage = checkpoint.features, checkpoint.lineage
     split_of = dict.fromkeys(store.example_days(EARLY), EARLY) | dict.fromkeys(store.example_days(TRAINING), TRAINING)

@@ -8,7 +8,7 @@ from typing import Any
 from components.common import parquet_files, storage
 from components.common.errors import InputError
 from components.common.layout import Store
-from components.common.ledger import ARMS, LedgerRow, read_ledger
+from components.common.ledger import LedgerRow, read_ledger
 from components.common.manifests import read_manifest
 from components.common.releases import (
     BATCH,
@@ -19,6 +19,7 @@ from components.common.releases import (
     read_blessing,
     read_pointer,
 )
+from components.common.trials import read_trials
 from components.features.examples import EVALUATION, read_examples
 from components.features.objectives import OBJECTIVE_NAMES
 from components.version.manifest import VersionManifest, known_heads
@@ -51,7 +52,7 @@ def describe_store(store_uri: str) -> dict[str, Any]:
         InputError: If there is no store.
     """
     store = open_store(store_uri)
-    ledger, blessing = read_ledger(store), newest_blessing(store)
+    ledger, blessing, trials = read_ledger(store), newest_blessing(store), read_trials(store)
     pointers = {channel: read_pointer(store, channel) for channel in (PRODUCTION_CHANNEL, EXPERIMENT_CHANNEL)}
     return {
         "store": store_uri,
@@ -59,9 +60,10 @@ def describe_store(store_uri: str) -> dict[str, Any]:
         "versions": store.versions(),
         "batch_days": [str(day) for day in store.finished_days(BATCH)],
         "daily_days": [str(day) for day in store.finished_days(DAILY)],
-        "arms": {arm: [str(day) for day in store.checkpoint_days(arm)] for arm in ARMS},
+        "arms": {arm: [str(day) for day in store.checkpoint_days(arm)] for arm in store.trained_models()},
         "auc": _aucs(ledger),
-        "verdict": blessing.model_dump(mode="json") if blessing else None,
+        "verdict": {**blessing.model_dump(mode="json"), "blessed": blessing.blessed} if blessing else None,
+        "trials": [trial.model_dump(mode="json", exclude={"verdicts"}) | {"answer": trial.answer} for trial in trials],
         "report": store.newest_report() if storage.exists(store.newest_report()) else None,
     }
 

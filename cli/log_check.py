@@ -158,7 +158,7 @@ def _of_days(config: RunConfig, facts: OwnLogFacts) -> Iterator[Finding]:
         )
         return
     daily = len(dataset.open_days(scored, end - timedelta(days=dataset.maturity_days)))
-    yield Finding("fact", f"{needs}; {daily} days can be scored so far, the gate judges {config.gate.num_days}")
+    yield Finding("fact", f"{needs}; {daily} days can be scored so far, a trial takes {config.gate.trial_days}")
     history = (schedule.first_day - dataset.first_day).days
     if history < config.features.history_days:
         yield Finding(
@@ -172,7 +172,7 @@ def _of_training(config: RunConfig, facts: OwnLogFacts) -> Iterator[Finding]:
     impressions = facts.impressions.total() / facts.share / max(len(facts.impressions), 1)
     click_rate = facts.per_day("click") / max(impressions, 1e-9)
     kept = impressions * (click_rate + (1 - click_rate) * config.join.negative_keep_rate)
-    for name, recipe in (("control", config.arms.control), ("candidate", config.arms.candidate)):
+    for name, recipe in config.arms.items():
         daily = math.ceil(kept / recipe.batch_size)
         batch = math.ceil(kept * config.schedule.num_batch_days / recipe.batch_size) * recipe.epochs
         text = f"{name}: about {batch:,} training steps in the batch, {daily:,} a day after it"

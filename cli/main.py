@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cli import deploy_command, log_commands, pretrained_tables, schema_commands, serve
+from cli import arm_commands, demo, deploy_command, log_commands, pretrained_tables, schema_commands, serve
 from cli.command import DEMO_STORE, ConfigOption, DebugOption, StoreOption, clear_errors, console, say
 from cli.display import ledger_table, summary_lines
 from cli.due_runs import run_due
-from components.common import ledger
 from components.common.days import parse_day
 from components.common.errors import InputError
 from components.common.layout import Store
@@ -30,8 +28,10 @@ app = typer.Typer(
     "YAML file for your own logs and [bold]afterclick run[/bold] it; "
     "[bold]afterclick show[/bold] says what is served and why.",
 )
+app.command()(demo.demo)
 app.command()(deploy_command.deploy)
 app.add_typer(schema_commands.app, name="schema")
+app.add_typer(arm_commands.app, name="arms")
 app.add_typer(serve.app, name="serve")
 
 
@@ -42,41 +42,7 @@ class Channel(StrEnum):
     EXPERIMENT = "EXPERIMENT"
 
 
-class Arm(StrEnum):
-    """The recipes under comparison."""
-
-    CONTROL = ledger.CONTROL
-    CANDIDATE = ledger.CANDIDATE
-
-
-ArmOption = Annotated[Arm, typer.Option(help="Whose recipe.")]
-
-
-@app.command()
-@clear_errors
-def demo(
-    store: StoreOption = DEMO_STORE,
-    days: Annotated[int, typer.Option(min=1, help="Days of daily training after the batch.")] = 5,
-    config: ConfigOption = "complete_journey",
-    pretrained: Annotated[
-        bool, typer.Option("--pretrained", help="With a candidate whose tables are pretrained on all purchases.")
-    ] = False,
-    debug: DebugOption = False,
-) -> None:
-    """Real logs to a published, gated model: one batch run, then one run per day.
-
-    A second call goes on where the first one stopped, and does nothing twice.
-    """
-    started = time.monotonic()
-    if pretrained:
-        config = "complete_journey_pretrained"
-        store = f"{DEMO_STORE}-pretrained" if store == DEMO_STORE else store
-    of_a_day = run_due(config, store, None, days)
-    _show_summary(store)
-    say(*summary_lines(store, "demo"))
-    if of_a_day is not None:
-        say(f"demo.daily_seconds: {of_a_day:.0f}")
-    say(f"demo.seconds: {time.monotonic() - started:.0f}")
+ArmOption = Annotated[str, typer.Option(help="Name of an arm of the configuration.")]
 
 
 @app.command()
@@ -117,21 +83,24 @@ def train(
 ) -> None:
     """Train one arm on examples that are there, as the pipelines do; also under torchrun, with tables spread over GPUs.
 
-    torchrun --no-python --nproc-per-node 8 afterclick train --config own.yaml --store s3://bucket/store --arm candidate
+    torchrun --no-python --nproc-per-node 8 afterclick train --config own.yaml --store s3://bucket/store --arm baseline
     """
-    from components.train.run import train_batch, train_day
+    from components.train.one_model import train_batch, train_day
     from pipelines.config import load_config
 
     loaded = load_config(config)
-    recipe, schedule, dataset = getattr(loaded.arms, arm.value), loaded.schedule, loaded.dataset
+    schedule, dataset = loaded.schedule, loaded.dataset
+    if arm not in loaded.arms:
+        raise InputError(f"--arm {arm}: {config} has the arms {', '.join(loaded.arms)}")
+    recipe = loaded.arms[arm]
     if day and schedule.train_immature:
         raise InputError("schedule.train_immature: the pipelines choose a day's labels; use `afterclick run`")
     if day:
         chosen = parse_day(day, "--day")
-        digest = train_day(store, arm.value, loaded.features, recipe, chosen, dataset.open_day(chosen, -1))
+        digest = train_day(store, arm, loaded.features, recipe, chosen, dataset.open_day(chosen, -1))
     else:
         last = dataset.open_day(schedule.first_day, schedule.num_batch_days - 1)
-        digest = train_batch(store, arm.value, loaded.features, recipe, dataset.open_days(schedule.first_day, last))
+        digest = train_batch(store, arm, loaded.features, recipe, dataset.open_days(schedule.first_day, last))
     if os.environ.get("RANK", "0") == "0":
         say(f"train.checkpoint: {digest}")
 
@@ -158,6 +127,7 @@ def compile(
     from pipelines.cluster import DEFAULT_CLUSTER
     from pipelines.compile import compile_pipelines
     from pipelines.config import load_config
+    from pipelines.training import SHIPPED_ARMS
 
     parameters = {"store_uri": store} if store else {}
     if config:
@@ -165,8 +135,8 @@ def compile(
             raise InputError("--config: steps read the configuration from the store; name it with --store")
         loaded = load_config(config)
         parameters["config_uri"] = loaded.write(Store(store))
-    cluster = loaded.cluster if config else DEFAULT_CLUSTER
-    for path in compile_pipelines(output, parameters, cluster, as_manifests=manifests):
+    cluster, arms = (loaded.cluster, [*loaded.arms]) if config else (DEFAULT_CLUSTER, SHIPPED_ARMS)
+    for path in compile_pipelines(output, parameters, cluster, arms, as_manifests=manifests):
         say(str(path))
 
 
@@ -182,7 +152,7 @@ def predict(
     ] = "",
     store: StoreOption = DEMO_STORE,
     channel: Annotated[
-        Channel, typer.Option(help="Production, or the blessed candidate under `gate.on_blessing: experiment`.")
+        Channel, typer.Option(help="Production, or a blessed candidate under `gate.on_blessing: experiment`.")
     ] = Channel.CURRENT,
     limit: Annotated[int, typer.Option(min=1, help="Rows.")] = 10,
     server: Annotated[str, typer.Option(help="Ask this ranker server, host:port of gRPC, with raw features.")] = "",
@@ -235,7 +205,7 @@ def show(
     tables: Annotated[
         bool, typer.Option("--tables", help="Instead: each embedding table's memory, and the ids it mixes up.")
     ] = False,
-    arm: ArmOption = Arm.CANDIDATE,
+    arm: Annotated[str, typer.Option(help="With --tables: of which arm; of the one in production if not given.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Everything as one JSON object, for scripts.")] = False,
     debug: DebugOption = False,
 ) -> None:
@@ -244,9 +214,10 @@ def show(
 
     opened = open_store(store)
     if tables:
-        from cli.embedding_tables import describe_tables, tables_as_values, tables_table
+        from cli.embedding_tables import describe_tables, production_arm, tables_as_values, tables_table
 
-        facts = describe_tables(opened, arm.value)
+        arm = arm or production_arm(opened)
+        facts = describe_tables(opened, arm)
         print(json.dumps(tables_as_values(facts), indent=2)) if as_json else console.print(tables_table(facts, arm))
         return
     if as_json:

@@ -12,10 +12,9 @@ from kfp.compiler.compiler_utils import KubernetesManifestOptions
 from kfp.dsl.graph_component import GraphComponent
 
 from components.common.digests import digest_bytes
-from components.common.ledger import ARMS
 from pipelines.cluster import DEFAULT_CLUSTER, ClusterConfig
 from pipelines.pretraining import pretraining
-from pipelines.training import batch_training, daily_training
+from pipelines.training import SHIPPED_ARMS, batch_training, daily_training
 
 PIPELINES: dict[str, Callable[[ClusterConfig, Sequence[str]], GraphComponent]] = {
     "batch_training": batch_training,
@@ -33,7 +32,7 @@ def compile_pipelines(
     folder: Path,
     parameters: Mapping[str, Any] | None = None,
     cluster: ClusterConfig = DEFAULT_CLUSTER,
-    arms: Sequence[str] = ARMS,
+    arms: Sequence[str] = SHIPPED_ARMS,
     as_manifests: bool = False,
 ) -> list[Path]:
     """Compile every pipeline into `folder`.

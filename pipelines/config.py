@@ -10,7 +10,9 @@ from google.protobuf import text_format
 from pydantic import Field, model_validator
 
 from components.common import storage
+from components.common.arms import check_arm_name
 from components.common.config import Config, ResolvedConfig, read_yaml
+from components.common.digests import digest_json
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.retention import RetentionConfig
@@ -31,19 +33,6 @@ from data_validation.examples.schema import read_schema
 from pipelines.cluster import ClusterConfig
 
 
-class ArmsConfig(Config):
-    """The recipes under comparison; each is complete."""
-
-    control: TrainConfig
-    candidate: TrainConfig
-
-    @model_validator(mode="after")
-    def _check_difference(self) -> ArmsConfig:
-        if self.control.recipe() == self.candidate.recipe():
-            raise ValueError("control and candidate are the same recipe; change one of them")
-        return self
-
-
 class RunConfig(Config):
     """Everything that a pipeline run is given."""
 
@@ -52,7 +41,8 @@ class RunConfig(Config):
     features: FeatureConfig
     served: ServedObjectives = DEFAULT_SERVED
     schedule: ScheduleConfig
-    arms: ArmsConfig
+    production: str = Field(description="the arm that is to be served first; later, the one that the registry names is")
+    arms: dict[str, TrainConfig] = Field(min_length=1, description="recipes under comparison, each complete, by name")
     validation: ValidationConfig = ValidationConfig()
     join: JoinConfig = JoinConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -65,6 +55,13 @@ class RunConfig(Config):
     @model_validator(mode="after")
     def _check_sections(self) -> RunConfig:
         self.features.check_against(self.dataset)
+        self._check_arms()
+        for wanted in self.evaluation.slices:
+            if wanted.column not in self.features.categorical_names:
+                raise ValueError(
+                    f"evaluation.slices: {wanted.column!r} is not a categorical feature; one of "
+                    f"{[*self.features.categorical_names]}"
+                )
         self._check_pretrained()
         kept, needed = self.retention.summary_days, self.features.history_days + self.dataset.maturity_days + 1
         if kept is not None and kept < needed:
@@ -82,6 +79,30 @@ class RunConfig(Config):
             )
         return self
 
+    def _check_arms(self) -> None:
+        for name in self.arms:
+            check_arm_name(name)
+        if self.production not in self.arms:
+            raise ValueError(f"production: {self.production!r} is not among the arms, {[*self.arms]}; name one of them")
+        starts: dict[str, str] = {}
+        for name, recipe in self.arms.items():
+            for number in range(recipe.replicas):
+                digest = digest_json(recipe.start(number).recipe())
+                if digest in starts:
+                    raise ValueError(
+                        f"arms: {name} and {starts[digest]} are the same recipe with the same seed; change one of "
+                        "them, or give one another seed, for a test of equals"
+                    )
+                starts[digest] = name
+        if len(self.arms) > 1 and self.gate.evidence == "confident" and self.gate.start_sd_percent is None:
+            single = [name for name, recipe in self.arms.items() if recipe.replicas == 1]
+            if len(single) > 1:
+                raise ValueError(
+                    f"arms: {', '.join(single)} have one random start each, so nothing tells how far chance alone "
+                    "moves their AUC: set replicas: 2 or more (train.replicas, for all), or gate.start_sd_percent if "
+                    "it has been measured, or gate.evidence: point"
+                )
+
     def _check_pretrained(self) -> None:
         pretrain = self.pretrain
         if pretrain is not None:
@@ -93,7 +114,7 @@ class RunConfig(Config):
                     f"retention.edge_days = {kept} is less than the window of pretrain.edges.num_days = "
                     f"{window or 'all days'}; change one of the two"
                 )
-        for arm, recipe in (("control", self.arms.control), ("candidate", self.arms.candidate)):
+        for arm, recipe in self.arms.items():
             if recipe.pretrained is None:
                 continue
             if pretrain is None:
@@ -120,7 +141,7 @@ class RunConfig(Config):
 def load_config(name_or_uri: str, with_schema: bool = True) -> RunConfig:
     """Load a configuration: a file, or the name of one that is shipped, such as `complete_journey`.
 
-    In the file a section `train` holds what both arms share; `arms.control` and `arms.candidate` hold what differs;
+    In the file a section `train` holds what all arms share, `arms.NAME` what differs in one;
     `validation.reviewed_schema` names a file beside it. With `extends` it holds what differs from another one, shipped
     or a file.
 

@@ -80,7 +80,7 @@ class Deployment:
         parameters = {"store_uri": self.store_uri, "config_uri": config_uri}
         versions = {}
         with tempfile.TemporaryDirectory() as folder:
-            for path in compile_pipelines(Path(folder), cluster=self.config.cluster):
+            for path in compile_pipelines(Path(folder), cluster=self.config.cluster, arms=[*self.config.arms]):
                 if path.stem == PRETRAINING and self.config.pretrain is None:
                     continue
                 versions[path.stem], said = self._pipeline(path)

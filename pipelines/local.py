@@ -19,7 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
 from components.common import filesystems, storage
-from components.common.arms import changed_fields, check_recipes
+from components.common.arms import ArmList, changed_fields, check_recipes
 from components.common.config import ResolvedConfig
 from components.common.errors import InputError
 from components.common.layout import Store
@@ -27,7 +27,8 @@ from components.common.lease import HELD_BY, held
 from components.common.progress import ERROR_PREFIX, LINE_PREFIX, PROGRESS_PREFIX, STEP_PREFIX
 from components.common.releases import BATCH, DAILY, PRETRAINING, read_blessing, read_publication
 from components.common.runs import RunOutcome, read_outcome
-from components.schedule.run import known_until, pick_batch, pick_day
+from components.common.store_format import check_format
+from components.schedule.run import Assignment, known_until, pick_batch, pick_day
 from pipelines.config import RunConfig
 from pipelines.warm_steps import warm_steps
 
@@ -120,7 +121,11 @@ def run_pipeline(
         from pipelines.training import batch_training, daily_training
 
         local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(workspace / "kfp"))
-        chosen = {BATCH: batch_training, DAILY: daily_training, PRETRAINING: pretraining}[pipeline]()
+        chosen = {
+            BATCH: lambda: batch_training(arms=[*config.arms]),
+            DAILY: lambda: daily_training(arms=[*config.arms]),
+            PRETRAINING: pretraining,
+        }[pipeline]()
         _without_retries(chosen.pipeline_spec)
         try:
             chosen(store_uri=store_uri, config_uri=config_uri, as_of=str(as_of))
@@ -158,10 +163,12 @@ def run_schedule(
     store, events = Store(store_uri), events or RunEvents()
     as_of = known_until(config.source, config.dataset, as_of)
     with _exclusive(store_uri):
+        check_format(store)
+        resolved = ResolvedConfig.open(config.write(store))
         if store.finished_days(BATCH):
-            check_recipes(store, ResolvedConfig.open(config.write(store)))
+            check_recipes(store, resolved)
             is_over = max_days is not None and len(store.finished_days(DAILY)) >= max_days
-            if is_over or not pick_day(store, config.dataset, config.schedule, as_of).due:
+            if is_over or not _next_day(store, config, resolved, as_of).due:
                 _judge_again(store, config, events)
         if not store.finished_days(BATCH):
             batch = pick_batch(store, config.dataset, config.schedule, as_of)
@@ -172,15 +179,19 @@ def run_schedule(
             on_run(BATCH, scored)
             yield BATCH, run_pipeline(BATCH, config, store_uri, _night(config, as_of, scored), events)
         while max_days is None or len(store.finished_days(DAILY)) < max_days:
-            due = pick_day(store, config.dataset, config.schedule, as_of)
+            due = _next_day(store, config, resolved, as_of)
             if not due.due:
                 return
             on_run(DAILY, due.event_date)
             yield DAILY, run_pipeline(DAILY, config, store_uri, _night(config, as_of, due.event_date), events)
 
 
+def _next_day(store: Store, config: RunConfig, resolved: ResolvedConfig, as_of: date) -> Assignment:
+    return pick_day(store, config.dataset, config.schedule, as_of, ArmList.of(store, resolved))
+
+
 def _starts_pretrained(config: RunConfig) -> bool:
-    recipes = [arm.pretrained for arm in (config.arms.control, config.arms.candidate) if arm.pretrained is not None]
+    recipes = [arm.pretrained for arm in config.arms.values() if arm.pretrained is not None]
     return any(recipe.mode != "single_stage" for recipe in recipes)
 
 

@@ -29,8 +29,7 @@ def prepare_examples(
         ("first_day", str),
         ("trained_through", str),
         ("event_date", str),
-        ("train_days", list),
-        ("early_days", list),
+        ("train_through", str),
     ],
 ):
     """Choose the days of this run; bring in their logs, validate and join them, and validate the examples."""
@@ -40,8 +39,8 @@ def prepare_examples(
     for artifact, page in zip((expectations, statistics), pages, strict=True):
         with open(artifact.path, "w") as stream:
             stream.write(page)
-    days = (chosen.first_day, chosen.trained_through, chosen.event_date)
-    return (chosen.due, *map(str, days), [*map(str, chosen.train_days)], [*map(str, chosen.early_days)])
+    days = (chosen.first_day, chosen.trained_through, chosen.event_date, chosen.train_through)
+    return (chosen.due, *map(str, days))
 
 
 @step
@@ -53,11 +52,11 @@ def train_batch(store_uri: str, config_uri: str, run_id: str, arm: str, first_da
 
 
 @step
-def train_days(store_uri: str, config_uri: str, run_id: str, arm: str, days: list, early_days: list):
-    """Train the arm's checkpoint of the day before on `days`, one by one."""
+def train_days(store_uri: str, config_uri: str, run_id: str, arm: str, event_date: str, through: str):
+    """Train the arm day by day `through` a day; if it is new, on a batch of days until `event_date` first."""
     from pipelines.work import train_days as train
 
-    train((store_uri, config_uri, run_id), arm, days, early_days)
+    train((store_uri, config_uri, run_id), arm, event_date, through)
 
 
 @step
@@ -83,12 +82,9 @@ def evaluate(
     store_uri: str, config_uri: str, run_id: str, pipeline: str, event_date: str, trained_through: str
 ) -> dict:
     """Append to the ledger how the models trained through one day do on a later one; returns served AUCs by arm."""
-    from pipelines.work import working
+    from pipelines.work import evaluate as score
 
-    with working("evaluate", store_uri, run_id):
-        from components.evaluate import run
-
-        return run.main(store_uri, config_uri, pipeline, event_date, trained_through)
+    return score((store_uri, config_uri, run_id), pipeline, event_date, trained_through)
 
 
 @step
@@ -101,7 +97,7 @@ def release(
     outcome: Output[Metrics],
     page: Output[HTML],
 ):
-    """Judge the candidate, export and publish what the verdict allows, report, and mark the run as finished."""
+    """Judge the candidates, export and publish what the verdict allows, report, and mark the run as finished."""
     from pipelines.work import release as release_run
 
     closed, metrics, html = release_run((store_uri, config_uri, run_id), pipeline, event_date)

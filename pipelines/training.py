@@ -11,12 +11,13 @@ from kfp import dsl
 from kfp.dsl import PipelineTask
 from kfp.dsl.graph_component import GraphComponent
 
-from components.common.ledger import ARMS
 from components.common.releases import BATCH, DAILY
 from pipelines.cluster import DEFAULT_CLUSTER, ClusterConfig
 from pipelines.pods import on_cluster, run_limits
 from pipelines.steps import evaluate, prepare_examples, release, train_batch, train_days
 
+# Those of the shipped configurations.
+SHIPPED_ARMS = ("baseline", "sparse_optimizer")
 Train = Callable[["_Run", PipelineTask, str], PipelineTask]
 
 
@@ -43,14 +44,14 @@ class _Run:
         return self.add(evaluate(**self.addresses, **self._day(prepared), trained_through=through))
 
     def release(self, prepared: PipelineTask) -> PipelineTask:
-        """Judge the candidate, export and publish what the verdict allows, report."""
+        """Judge the candidates, export and publish what the verdict allows, report."""
         return self.add(release(**self.addresses, **self._day(prepared)))
 
     def _day(self, prepared: PipelineTask) -> dict[str, Any]:
         return {"pipeline": self.pipeline, "event_date": prepared.outputs["event_date"]}
 
 
-def batch_training(cluster: ClusterConfig = DEFAULT_CLUSTER, arms: Sequence[str] = ARMS) -> GraphComponent:
+def batch_training(cluster: ClusterConfig = DEFAULT_CLUSTER, arms: Sequence[str] = SHIPPED_ARMS) -> GraphComponent:
     """Days 0..N-1 are trained on; day N is scored. The first model is published under its own rule."""
 
     @dsl.pipeline(
@@ -71,7 +72,7 @@ def batch_training(cluster: ClusterConfig = DEFAULT_CLUSTER, arms: Sequence[str]
     return batch_training
 
 
-def daily_training(cluster: ClusterConfig = DEFAULT_CLUSTER, arms: Sequence[str] = ARMS) -> GraphComponent:
+def daily_training(cluster: ClusterConfig = DEFAULT_CLUSTER, arms: Sequence[str] = SHIPPED_ARMS) -> GraphComponent:
     """One day per run; a missed night is caught up by the runs after it."""
 
     @dsl.pipeline(
@@ -84,7 +85,7 @@ def daily_training(cluster: ClusterConfig = DEFAULT_CLUSTER, arms: Sequence[str]
 
         def work(days: PipelineTask) -> None:
             scored = run.score(days)
-            span = {"days": days.outputs["train_days"], "early_days": days.outputs["early_days"]}
+            span = {"event_date": days.outputs["event_date"], "through": days.outputs["train_through"]}
             trained = [run.add(train_days(**run.addresses, arm=arm, **span), f"train {arm}") for arm in arms]
             run.release(days).after(*[task.after(scored) for task in trained])
 

@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from components.common import storage
+from components.common.arms import ArmList
 from components.common.config import ResolvedConfig
 from components.common.errors import TransientError
 from components.common.layout import Store
@@ -23,6 +24,7 @@ from components.common.remembered import remembering
 from components.common.runs import RunOutcome
 from components.features.edges import EdgesConfig
 from components.features.events import DatasetConfig
+from components.features.examples import TRAINING
 from components.schedule.run import Assignment, main_pick, main_pick_window
 from pipelines.cluster import ClusterConfig
 
@@ -95,7 +97,8 @@ def _prepared(store_uri: str, config_uri: str, chosen: Assignment) -> tuple[str,
         expectations = attempted("validate-logs", lambda: data_validation.run.main_logs(*store, span, known_on))
         attempted("join-examples", lambda: components.join.run.main(*store, span, known_on, span[1], early_days))
         if _in_single_stage(config_uri):
-            attempted("collect-edges", lambda: components.collect_edges.run.main_days(*store, chosen.train_days))
+            edge_days = _days_with_edges(store, chosen)
+            attempted("collect-edges", lambda: components.collect_edges.run.main_days(*store, edge_days))
         checked = attempted("validate-examples", lambda: data_validation.run.main_examples(*store, span, early_days))
     return expectations, checked[1]
 
@@ -106,21 +109,41 @@ def _in_single_stage(config_uri: str) -> bool:
     return any((arm.get("pretrained") or {}).get("mode") == "single_stage" for arm in arms)
 
 
+def _days_with_edges(addresses: tuple[str, str], chosen: Assignment) -> list[date]:
+    """The days to train on; with a new arm, also those of its batch, as far as there are examples of them."""
+    store, config = Store(addresses[0]), ResolvedConfig.open(addresses[1])
+    arms = ArmList.of(store, config)
+    if all(store.checkpoint_days(model) for model in arms.models):
+        return chosen.train_days
+    batch = [day for day in store.example_days(TRAINING) if day <= chosen.event_date]
+    return sorted({*batch[-config.values["schedule"]["num_batch_days"] :], *chosen.train_days})
+
+
 def train_batch(addresses: Addresses, arm: str, first_day: str, last_day: str) -> None:
     """Train a new model of an arm on the days `first_day`..`last_day`."""
     _train("train-batch", addresses, arm, last_day, ("--batch", first_day, last_day))
 
 
-def train_days(addresses: Addresses, arm: str, days: list[str], early_days: list[str]) -> None:
-    """Train an arm on `days`, one by one, on `early_days` with the labels that were known when they ended."""
-    work = ("--days", *days, *(("--early-days", *early_days) if early_days else ()))
-    _train("train-days", addresses, arm, days[-1] if days else "", work if days else ())
+def train_days(addresses: Addresses, arm: str, event_date: str, through: str) -> None:
+    """Train an arm day by day `through` a day; if it is new, on a batch of days until `event_date` first."""
+    _train("train-days", addresses, arm, through, ("--until", event_date, through))
 
 
 def _train(step: str, addresses: Addresses, arm: str, last_day: str, work: tuple[str, ...]) -> None:
     with working(step, addresses[0], addresses[2]):
-        if work:
-            _in_processes(step, addresses, "components.train", (arm, last_day), ("--arm", arm, *work))
+        _in_processes(step, addresses, "components.train", (arm, last_day), ("--arm", arm, *work))
+
+
+def evaluate(addresses: Addresses, pipeline: str, event_date: str, trained_through: str) -> dict[str, Any]:
+    """Open the trials that begin with a day, then score all models on it; returns served AUCs by arm."""
+    import components.evaluate.run
+    import components.gate.open_trials
+
+    store_uri, config_uri, run_id = addresses
+    run = (store_uri, config_uri, pipeline, event_date, trained_through)
+    with working("evaluate", store_uri, run_id):
+        components.gate.open_trials.main(*run)
+        return components.evaluate.run.main(*run)
 
 
 def _in_processes(
@@ -213,6 +236,7 @@ def _figures(store: Store, pipeline: str, outcome: RunOutcome) -> dict[str, floa
         "published": float(bool(outcome.published)),
         "promoted": float(outcome.promoted),
     }
-    if blessing is not None and blessing.gain is not None:
-        figures["gain_percent"] = blessing.gain.percent
+    for verdict in blessing.verdicts if blessing is not None else ():
+        if verdict.gain is not None:
+            figures[f"gain_percent_{verdict.candidate}"] = verdict.gain.percent
     return figures

@@ -13,6 +13,8 @@ import yaml
 from xdist.scheduler import LoadScopeScheduling
 
 from components.common import storage
+from components.common.arms import ArmList, ArmRecipe, write_recipe
+from components.common.config import ResolvedConfig
 from components.common.layout import Store
 from pipelines.config import RunConfig, load_config
 
@@ -50,9 +52,10 @@ def small_values() -> dict:
     values = yaml.safe_load(Path("pipelines/configs/simulator.yaml").read_text())
     values["source"] |= {"last_day": "2026-01-20", "impressions_per_day": 1500, "num_users": 4000}
     values["schedule"] |= {"first_day": "2026-01-07", "num_batch_days": 4}
-    values["train"] |= {"num_threads": 1, "epochs": 1, "steps_per_point": 4}
+    values["train"] |= {"num_threads": 1, "epochs": 1, "steps_per_point": 4, "replicas": 1}
     values["evaluation"] = {"num_replicates": 20, "logistic_regression": False}
-    values["gate"] |= {"min_positives": 5, "min_auc": 0.5, "calibration_sigmas": 6.0, "max_refresh_loss_percent": 50.0}
+    values["gate"] |= {"evidence": "point", "trial_days": 28, "min_positives": 5, "min_auc": 0.5}
+    values["gate"] |= {"calibration_sigmas": 6.0, "max_refresh_loss_percent": 50.0}
     return values
 
 
@@ -109,10 +112,15 @@ def copy_clean_logs(deployment: Deployment, root: str) -> Store:
 def trained(joined: Deployment) -> Deployment:
     """`joined` with a checkpoint of each arm after the batch days, scored on the day after them."""
     from components.evaluate.run import evaluate_day
-    from components.train.run import train_batch
+    from components.gate.open_trials import open_trials
+    from components.train.one_model import train_batch
 
     config, root = joined.config, joined.store.root
-    for arm, recipe in (("control", config.arms.control), ("candidate", config.arms.candidate)):
+    resolved = ResolvedConfig.open(config.write(joined.store))
+    for arm, recipe in config.arms.items():
+        write_recipe(joined.store, ArmRecipe.of(resolved, arm))
         train_batch(root, arm, config.features, recipe, joined.batch_days)
-    evaluate_day(root, config.dataset, config.evaluation, "batch", joined.scored_day, joined.batch_days[-1])
+    days = (joined.scored_day, joined.batch_days[-1])
+    open_trials(joined.store, resolved, "batch", *days)
+    evaluate_day(root, config.dataset, config.evaluation, ArmList.of(joined.store, resolved), "batch", *days)
     return joined

@@ -48,7 +48,7 @@ def publish_both(trained: Deployment, root: str) -> Published:
     """Publish both arms' versions in a copy of a deployment."""
     shutil.copytree(trained.store.root, root, dirs_exist_ok=True)
     store, digests = Store(root), []
-    for action, arm in (("experiment", "candidate"), ("first", "control")):
+    for action, arm in (("experiment", "sparse_optimizer"), ("first", "baseline")):
         blessing = blessing_of(trained, arm, action)
         write_record(store.blessing("serving", trained.scored_day), blessing)
         export = export_releases(root, ExportConfig(), "serving", trained.scored_day)

@@ -1,20 +1,86 @@
-"""What is kept of an arm beside its checkpoints: the recipe that it was trained by, and its failure."""
+"""What is kept of an arm beside its checkpoints: its recipe, its failure, its retirement, and what it cost."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
 from components.common.config import Config, ResolvedConfig
+from components.common.digests import digest_json
 from components.common.errors import InputError
 from components.common.layout import Store
+from components.common.ledger import NOT_ARMS
 from components.common.records import find_record, write_record
+from components.common.releases import read_pointer
 
 # Of an arm's section: what later runs of a trained arm may do differently.
 FREE_SETTINGS = frozenset(("execution", "epochs", "test", "steps_per_point", "num_threads"))
 _LABELS = ("attribution", "click_days", "good_click", "timezone", "users_without_id")
 _BATCH = ("first_day", "num_batch_days")
 _SAMPLING = ("negative_keep_rate", "salt")
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_RETRY = "`afterclick arms retry {}` takes it up again"
+
+
+def check_arm_name(name: str) -> None:
+    """Check a name that an arm is to have in file names, logs and pages.
+
+    Raises:
+        ValueError: If it cannot have it.
+    """
+    if not _NAME.fullmatch(name) or name in NOT_ARMS:
+        raise ValueError(
+            f"{name!r} cannot be an arm's name: lower-case letters, digits and _, at most 40, beginning with a letter, "
+            f"and none of {', '.join(NOT_ARMS)}"
+        )
+
+
+def starts_of(arm: str, replicas: int) -> list[str]:
+    """The names of an arm's models: its own, and `fal.1`, `fal.2` of its other random starts."""
+    return [arm, *(f"{arm}.{number}" for number in range(1, replicas))]
+
+
+def arm_of(model: str) -> str:
+    """The arm of which a model is one start."""
+    return model.partition(".")[0]
+
+
+@dataclass(frozen=True)
+class ArmList:
+    """The arms that a configuration has, but for those that are retired.
+
+    Attributes:
+        production: The arm in production, or the one that is to be the first.
+        replicas: By arm, in the configuration's order.
+    """
+
+    production: str
+    replicas: dict[str, int]
+
+    @classmethod
+    def of(cls, store: Store, config: ResolvedConfig) -> ArmList:
+        """The arms of a run; which is in production the registry says, once something is published.
+
+        Raises:
+            InputError: If the arm in production is not among the configuration's.
+        """
+        values, pointer = config.values["arms"], read_pointer(store)
+        production = pointer.arm if pointer else config.values["production"]
+        if production not in values:
+            raise InputError(
+                f"arms: {production} is in production in {store.root} and not among {list(values)}; without it there "
+                "is nothing to compare with, and production is not refreshed: put it back"
+            )
+        active = [arm for arm in values if find_retirement(store, arm) is None]
+        return cls(production, {arm: values[arm].get("replicas", 1) for arm in active})
+
+    @property
+    def models(self) -> list[str]:
+        """The names of all their models."""
+        return [model for arm, replicas in self.replicas.items() for model in starts_of(arm, replicas)]
 
 
 class ArmRecipe(Config):
@@ -44,6 +110,11 @@ class ArmRecipe(Config):
             },
         )
 
+    @property
+    def recipe_digest(self) -> str:
+        """Which recipe it is, whatever its arm is called."""
+        return digest_json([*self.values.values()])
+
     def changes_to(self, other: ArmRecipe) -> list[str]:
         """Each field that differs, with its old and its new value."""
         return changed_fields("", self.values, other.values)
@@ -63,9 +134,52 @@ class ArmFailure(Config):
     reason: str
 
 
+class ArmRetirement(Config):
+    """Why an arm is neither trained nor scored any more.
+
+    Attributes:
+        arm: Its name.
+        day: The scored day of the run that retired it, or the day on which somebody did.
+        reason: Why.
+        by_gate: Whether a trial's verdict did.
+    """
+
+    arm: str
+    day: date
+    reason: str
+    by_gate: bool
+
+
+class ArmCosts(Config):
+    """What it took to train one model until a day.
+
+    Attributes:
+        seconds: From the first batch to the checkpoint.
+        examples: Rows, each as often as it was seen.
+    """
+
+    seconds: float
+    examples: int
+
+
 def find_failure(store: Store, arm: str) -> ArmFailure | None:
     """An arm's failure, or None."""
-    return find_record(store.arm_failure(arm), ArmFailure, "delete it, and the arm is tried again")
+    return find_record(store.arm_failure(arm), ArmFailure, _RETRY.format(arm))
+
+
+def find_retirement(store: Store, arm: str) -> ArmRetirement | None:
+    """An arm's retirement, or None."""
+    return find_record(store.arm_retirement(arm), ArmRetirement, _RETRY.format(arm))
+
+
+def find_costs(store: Store, arm: str, through: date) -> ArmCosts | None:
+    """What it took to train a model until a day, if that is known."""
+    return find_record(store.arm_costs(arm, through), ArmCosts, "delete it: nothing else reads it")
+
+
+def find_recipe(store: Store, arm: str) -> ArmRecipe | None:
+    """The recipe that an arm was trained by, or None."""
+    return find_record(store.arm_recipe(arm), ArmRecipe, "restore it: an arm's days are of one recipe")
 
 
 def write_recipe(store: Store, recipe: ArmRecipe) -> None:
@@ -81,14 +195,14 @@ def check_recipes(store: Store, config: ResolvedConfig) -> None:
     """
     changes: list[str] = []
     for arm in config.values["arms"]:
-        uri = store.arm_recipe(arm)
-        trained = find_record(uri, ArmRecipe, "delete it, and train the arm's batch again")
-        if trained is not None:
+        trained = find_recipe(store, arm)
+        if trained is not None and find_retirement(store, arm) is None:
             changes += trained.changes_to(ArmRecipe.of(config, arm))
     if changes:
         raise InputError(
             f"{store.root}: its arms were trained by another recipe: {'; '.join(dict.fromkeys(changes))}. A changed "
-            "recipe is another model, whose days cannot be compared with these: restore the values, or use a new store"
+            "recipe is another model, whose days cannot be compared with these: restore the values, and give the "
+            "changed arm a new name; what all arms share needs a new store"
         )
 
 
@@ -102,6 +216,12 @@ def changed_fields(path: str, old: Any, new: Any) -> list[str]:
         named = [{item.get("name", number): item for number, item in enumerate(items)} for items in (old, new)]
         return changed_fields(path, *named)
     return [] if old == new else [f"{path}: {_shown(new)}, was {_shown(old)}"]
+
+
+def ordered(models: Iterable[str], arms: Iterable[str]) -> list[str]:
+    """Names of the ledger in the order of the arms, their starts beside them, and what is no arm last."""
+    place = {arm: number for number, arm in enumerate([*arms, *NOT_ARMS])}
+    return sorted(set(models), key=lambda model: (place.get(arm_of(model), len(place)), model))
 
 
 def _shown(value: Any) -> str:

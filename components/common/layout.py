@@ -146,9 +146,41 @@ class Store:
         """TensorBoard's event files of a run of training."""
         return join_uri(self.root, "tensorboard", arm, f"{_THROUGH_PREFIX}{through}")
 
+    def trained_models(self) -> list[str]:
+        """Names of the arms, and of their other starts, that have checkpoints."""
+        return list_names(join_uri(self.root, "checkpoints"))
+
+    def arms(self) -> list[str]:
+        """Names of the arms that were ever trained."""
+        return list_names(join_uri(self.root, "arms"))
+
     def arm_recipe(self, arm: str) -> str:
         """How an arm was trained."""
         return join_uri(self.root, "arms", arm, "recipe.json")
+
+    def arm_retirement(self, arm: str) -> str:
+        """Why an arm is neither trained nor scored any more; absent while it is."""
+        return join_uri(self.root, "arms", arm, "retired.json")
+
+    def arm_costs(self, arm: str, through: date) -> str:
+        """What it took to train a model until a day."""
+        return join_uri(self.root, "training_costs", arm, f"{_THROUGH_PREFIX}{through}.json")
+
+    def arm_cost_days(self, arm: str) -> list[date]:
+        """The days that it is known of."""
+        return _days_in(join_uri(self.root, "training_costs", arm), list_names, _THROUGH_PREFIX)
+
+    def trial(self, name: str) -> str:
+        """The record of a trial."""
+        return join_uri(self.root, "trials", f"{name}.json")
+
+    def trials(self) -> list[str]:
+        """Names of all trials, in order of their first days."""
+        return sorted(name.removesuffix(".json") for name in list_names(join_uri(self.root, "trials")))
+
+    def format(self) -> str:
+        """Which release's rules a store keeps."""
+        return join_uri(self.root, "store.json")
 
     def arm_failure(self, arm: str) -> str:
         """Why an arm is trained no further; absent while nothing is wrong."""

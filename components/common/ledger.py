@@ -9,11 +9,32 @@ from components.common.layout import Store
 from components.common.records import find_record, write_record
 from components.common.releases import DAILY
 
-CONTROL = "control"
-CANDIDATE = "candidate"
 SERVED = "served"
 LOGISTIC_REGRESSION = "logistic_regression"
-ARMS = (CONTROL, CANDIDATE)
+NOT_ARMS = (SERVED, LOGISTIC_REGRESSION)
+
+
+class Decile(Config):
+    """A tenth of an objective's rows, by their predictions.
+
+    Attributes:
+        rows: How many.
+        positives: Positive rows of them.
+        mean_prediction: Mean probability.
+    """
+
+    rows: int
+    positives: int
+    mean_prediction: float
+
+
+class SliceScore(Config):
+    """How one objective's predictions did on a slice's rows, such as those of `surface=feed`; None as for all rows."""
+
+    rows: int
+    positives: int
+    auc: float | None
+    calibration: float | None
 
 
 class ObjectiveScore(Config):
@@ -27,6 +48,11 @@ class ObjectiveScore(Config):
         log_loss: Mean binary cross-entropy, in nats; None without rows, or where some prediction is no number.
         mean_prediction: Mean probability; None likewise.
         calibration: Mean prediction over mean label; None likewise, or without positives.
+        grouped_auc: Mean of the AUCs of single users, weighted by their rows; None if no user has rows of both classes.
+        normalized_entropy: Log loss over that of the day's share of positives as a prediction (He et al. 2014, section
+            3); None where one of the two is not known.
+        deciles: Tenths of the rows by their predictions, lowest first; of served objectives.
+        slices: By name, such as `surface=feed`; of served objectives.
         num_not_finite: Predictions that are no finite number.
         auc_replicates: AUC under resampled users; replicate r resamples alike in every arm and on every day.
     """
@@ -38,6 +64,10 @@ class ObjectiveScore(Config):
     log_loss: float | None
     mean_prediction: float | None
     calibration: float | None
+    grouped_auc: float | None = None
+    normalized_entropy: float | None = None
+    deciles: tuple[Decile, ...] = ()
+    slices: dict[str, SliceScore] = {}
     num_not_finite: int = 0
     auc_replicates: tuple[float, ...] = ()
 
@@ -46,7 +76,8 @@ class LedgerRow(Config):
     """One model's scores on one day that it had not been trained on.
 
     Attributes:
-        arm: `control`, `candidate`, `served` (the published version) or `logistic_regression` (the yardstick).
+        arm: An arm, another start of it (`fal.1`), `served` (the published version) or `logistic_regression` (the
+            yardstick).
         event_date: The day.
         trained_through: The last day that the model had been trained on.
         checkpoint_digest: Which model.

@@ -1,4 +1,4 @@
-"""Records that the gate, export and publish exchange: the blessing, the publication and the channel pointers."""
+"""Records that the gate, export and publish exchange: the blessing, the publication and the channels' pointers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from components.common.config import Config
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.records import find_record
+from components.common.trials import TrialVerdict
 
 PRODUCTION_CHANNEL = "CURRENT"
 EXPERIMENT_CHANNEL = "EXPERIMENT"
@@ -20,23 +21,15 @@ BATCH = "batch"
 DAILY = "daily"
 PRETRAINING = "pretraining"
 
-Action = Literal["first", "refresh", "promote", "experiment"]
-
-
-class Gain(Config):
-    """Cumulative AUC gain of the candidate over the control, in percent, with its 95% interval."""
-
-    percent: float
-    low: float | None
-    high: float | None
+Action = Literal["first", "refresh", "promote", "return", "experiment"]
 
 
 class Release(Config):
     """One checkpoint that a run may publish.
 
     Attributes:
-        action: The `first` model, a `refresh` of the production arm, the candidate to production (`promote`) or to its
-            own channel (`experiment`).
+        action: The `first` model, a `refresh` of the production arm, a blessed candidate to production (`promote`) or
+            to its own channel (`experiment`), or the arm on probation back to production (`return`).
         arm: Its arm.
         checkpoint_digest: The one checkpoint that may be published.
         trained_through: Its last day.
@@ -56,47 +49,64 @@ class Release(Config):
 
 
 class Blessing(Config):
-    """The gate's verdict on one day.
+    """What the gate says on one day.
 
     Attributes:
         pipeline: Whose run: `batch` or `daily`.
         event_date: The newest scored day.
-        blessed: Whether the candidate passed.
-        reasons: Why, or why not.
-        gain: Over all served objectives; None when it could not be computed.
-        gain_by_objective: For each served objective.
-        min_gain_percent: The gain that was asked for.
-        days: The days that the gain was taken over.
+        production: The arm in production before the run; the one that is to be the first if nothing is published yet.
+        verdicts: On each trial that was open.
+        notes: What else was found, such as arms that failed.
         releases: What may be published, at most one per channel.
         withheld: Why something was not released.
-        ledger_digest: Digest of the ledger rows and thresholds that the verdict was made from.
+        ledger_digest: Digest of the ledger rows, trials and thresholds that all this was made from.
         served: The objectives that were judged.
         thresholds: What they were judged by.
     """
 
     pipeline: str
     event_date: date
-    blessed: bool
-    reasons: tuple[str, ...]
-    gain: Gain | None
-    gain_by_objective: dict[str, Gain] = {}
-    min_gain_percent: float = MIN_GAIN_PERCENT
-    days: tuple[date, ...] = ()
+    production: str
+    verdicts: tuple[TrialVerdict, ...] = ()
+    notes: tuple[str, ...] = ()
     releases: tuple[Release, ...] = ()
     withheld: tuple[str, ...] = ()
     ledger_digest: str
     served: tuple[str, ...] = ("checkout_given_click", "checkout_given_view")
     thresholds: dict[str, Any] = {}
 
+    @property
+    def blessed(self) -> bool:
+        """Whether a candidate passed."""
+        return any(verdict.answer == "blessed" and verdict.kind == "candidate" for verdict in self.verdicts)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why, or why not, of every trial."""
+        judged = (f"{one.candidate} is {one.answer}: {reason}" for one in self.verdicts for reason in one.reasons)
+        return (*self.notes, *judged)
+
 
 class Pointer(Config):
-    """Which version a channel serves."""
+    """Which version a channel serves.
+
+    Attributes:
+        version: Its digest.
+        arm: Of which arm.
+        checkpoint_digest: Made from which checkpoint.
+        trained_through: The last day that it was trained on.
+        published_on: The day of the run that published it.
+        arm_since: The day on which the arm came to this channel; of the first one, the beginning of time.
+        replaced: The arm that it was promoted over; empty for the first one, and for one that came back.
+    """
 
     version: str
     arm: str
     checkpoint_digest: str
     trained_through: date
     published_on: date
+    arm_since: date = date.min
+    replaced: str = ""
 
 
 class PublishedVersion(Config):
@@ -147,8 +157,8 @@ class Publication(Config):
 
     @property
     def promoted(self) -> bool:
-        """Whether the candidate became the production arm."""
-        return any(version.action == "promote" for version in self.versions)
+        """Whether another arm came to production."""
+        return any(version.action in ("promote", "return") for version in self.versions)
 
     @property
     def production(self) -> str:

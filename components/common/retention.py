@@ -10,10 +10,10 @@ from datetime import date, timedelta
 from pydantic import Field
 
 from components.common import storage
+from components.common.arms import arm_of, find_retirement
 from components.common.config import Config
 from components.common.deployments import read_deployment
 from components.common.layout import Store
-from components.common.ledger import ARMS
 from components.common.progress import log_line
 from components.common.releases import (
     BATCH,
@@ -95,16 +95,19 @@ def _checkpoints(store: Store, keep: int | None, newest: date, pointers: list[Po
     """Daily checkpoints but the newest ones up to the last finished run's day, which the next run scores.
 
     There stay the first, which holds the batch, those whose version a channel points to, and later ones: training may
-    be ahead of scoring.
+    be ahead of scoring. Those of a retired arm go as the days pass.
     """
     if keep is None:
         return
-    for arm in ARMS:
-        days = [day for day in store.checkpoint_days(arm) if day <= newest]
-        in_use = {pointer.trained_through for pointer in pointers if pointer.arm == arm}
-        for day in days[1:-keep]:
+    for model in store.trained_models():
+        days = [day for day in store.checkpoint_days(model) if day <= newest]
+        in_use = {pointer.trained_through for pointer in pointers if pointer.arm == model}
+        oldest = newest - timedelta(days=keep - 1)
+        is_retired = find_retirement(store, arm_of(model)) is not None
+        for day in [day for day in days if day < oldest] if is_retired else days[1:-keep]:
             if day not in in_use:
-                yield Removal(store.checkpoint(arm, day), f"older than the newest {keep} checkpoints of {arm}")
+                why = "its arm is retired, and it is" if is_retired else "it is"
+                yield Removal(store.checkpoint(model, day), f"{why} older than the newest {keep} of {model}")
 
 
 def _versions(store: Store, keep: int | None, pointers: list[Pointer]) -> Iterator[Removal]:
@@ -146,7 +149,7 @@ def _pretrained(store: Store, keep: int | None) -> Iterator[Removal]:
         return
     days = store.pretrained_days()
     in_use = set()
-    for arm in ARMS:
+    for arm in store.trained_models():
         for batch in store.checkpoint_days(arm)[:1]:
             in_use |= {*[day for day in days if day <= batch][-1:]}
     for day in days[:-keep]:
@@ -164,7 +167,7 @@ def _pages(store: Store, keep: int | None, newest: date) -> Iterator[Removal]:
         return
     oldest = newest - timedelta(days=keep - 1)
     statistics = ("example_statistics", "early_example_statistics")
-    folders = ("reports", "log_verdicts", *statistics, *(f"tensorboard/{arm}" for arm in ARMS))
+    folders = ("reports", "log_verdicts", *statistics, *(f"tensorboard/{model}" for model in store.trained_models()))
     for folder in folders:
         for name in storage.list_names(storage.join_uri(store.root, folder)):
             days = _DAY.findall(name)

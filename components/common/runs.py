@@ -15,9 +15,9 @@ class RunOutcome(Config):
 
     Attributes:
         event_date: The scored day.
-        blessed: Whether the candidate passed the gate.
+        blessed: Whether a candidate passed the gate.
         published: The version that it published, or nothing.
-        promoted: Whether the candidate became the production arm.
+        promoted: Whether another arm came to production.
         reasons: Why, or why not.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
+from components.common.arms import ArmList
 from components.common.config import ResolvedConfig
 from components.common.errors import InputError
 from components.common.layout import Store
@@ -19,16 +20,17 @@ def evaluate_day(
     store_uri: str,
     dataset: DatasetConfig,
     config: EvaluationConfig,
+    arms: ArmList,
     pipeline: str,
     event_date: date,
     trained_through: date,
 ) -> dict[str, dict[str, float | None]]:
     """Score every model on a day that it has not seen, and keep the scores in the ledger.
 
-    The arms are taken as they were after `trained_through`; one that failed before is left out. A record stands while
-    it was made from the same inputs; made from others, it is written anew until its run is finished, and stands from
-    then on. The served version is scored by its own files, until this run has published: after that, it would be
-    judged against itself.
+    The arms are taken as they were after `trained_through`; those that failed before, or are new, are left out. A
+    record stands while it was made from the same inputs; made from others, it is written anew until its run is
+    finished, and stands from then on. The served version is scored by its own files, until this run has published:
+    after that, it would be judged against itself.
 
     Returns:
         AUC by arm and served objective.
@@ -42,7 +44,7 @@ def evaluate_day(
     store = Store(store_uri)
     scorer = Scorer(store, dataset, config, event_date, trained_through)
     pointer = None if read_publication(store, pipeline, event_date) else read_pointer(store)
-    models = scorer.models(pointer)
+    models = scorer.models(arms, pointer)
     final, rows = is_final(store, pipeline, event_date), []
     progress = Progress(f"evaluate {event_date}", len(models))
     for done, model in enumerate(models, start=1):
@@ -68,6 +70,7 @@ def main(
         store_uri,
         config.section(DatasetConfig, "dataset"),
         config.section(EvaluationConfig, "evaluation"),
+        ArmList.of(Store(store_uri), config),
         pipeline,
         date.fromisoformat(event_date),
         date.fromisoformat(trained_through),

@@ -10,18 +10,19 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
-from components.common.arms import find_failure
+from components.common.arms import ArmList, arm_of, find_failure
 from components.common.digests import digest_json
 from components.common.errors import InputError
 from components.common.layout import Store
-from components.common.ledger import ARMS, LOGISTIC_REGRESSION, SERVED, LedgerRow, ObjectiveScore
+from components.common.ledger import LOGISTIC_REGRESSION, SERVED, LedgerRow, ObjectiveScore
 from components.common.manifests import Step
 from components.common.progress import log_line
-from components.common.releases import Pointer
+from components.common.releases import BATCH, Pointer
 from components.evaluate.config import EvaluationConfig
 from components.evaluate.logistic_regression import Yardstick
 from components.evaluate.metrics import score_objective
 from components.features.events import DatasetConfig
+from components.features.example_columns import identifier_of
 from components.features.examples import (
     EVALUATION,
     TRAINING,
@@ -37,7 +38,7 @@ from components.version.manifest import known_heads
 from components.version.predictor import Predictor
 from components.version.version import Version
 
-STEP = Step("evaluate")
+STEP = Step("evaluate", 2)
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,14 @@ class Scorer:
         self._encoded: dict[str, ExampleSet] = {}
         self._examples_digest = read_examples_manifest(store, EVALUATION, event_date).content_digest
 
-    def models(self, production: Pointer | None) -> list[Model]:
-        """The arms that have not failed, the version in production, if there is one, and the yardstick.
+    def models(self, arms: ArmList, production: Pointer | None) -> list[Model]:
+        """All starts of the arms that have not failed, the version in production, if any, and the yardstick.
 
         Raises:
-            InputError: If an arm that did not fail has no checkpoint, or the version in production is damaged.
+            InputError: If an arm that did not fail and is not new has no checkpoint, or the version in production is
+                damaged.
         """
-        checkpoints = [one for one in map(self._checkpoint, ARMS) if one is not None]
+        checkpoints = [one for model in arms.models if (one := self._checkpoint(model)) is not None]
         models = [self._arm(checkpoint) for checkpoint in checkpoints]
         if production is not None:
             models.append(self._served(production))
@@ -93,15 +95,19 @@ class Scorer:
             models.append(self._yardstick(checkpoints[0]))
         return models
 
-    def _checkpoint(self, arm: str) -> CheckpointManifest | None:
-        failure = find_failure(self._store, arm)
+    def _checkpoint(self, model: str) -> CheckpointManifest | None:
+        failure = find_failure(self._store, arm_of(model))
         if failure is not None and failure.day <= self._trained_through:
-            log_line("evaluate", f"{self._event_date}: {arm} is left out: failed on {failure.day}: {failure.reason}")
+            log_line("evaluate", f"{self._event_date}: {model} is left out: failed on {failure.day}: {failure.reason}")
             return None
-        checkpoint = find_checkpoint(self._store, arm, self._trained_through)
+        checkpoint = find_checkpoint(self._store, model, self._trained_through)
         if checkpoint is None:
-            uri = self._store.checkpoint(arm, self._trained_through)
-            raise InputError(f"{uri}: no checkpoint to score; train {arm} through {self._trained_through} first")
+            is_behind = any(day < self._trained_through for day in self._store.checkpoint_days(model))
+            if not is_behind and self._store.finished_days(BATCH):
+                log_line("evaluate", f"{self._event_date}: {model} is left out: it is new")
+                return None
+            uri = self._store.checkpoint(model, self._trained_through)
+            raise InputError(f"{uri}: no checkpoint to score; train {model} through {self._trained_through} first")
         return checkpoint
 
     def _arm(self, checkpoint: CheckpointManifest) -> Model:
@@ -145,7 +151,7 @@ class Scorer:
 
     def inputs_digest(self, model: Model) -> str:
         """Everything that a model's scores are computed from, and by which settings."""
-        settings = [self._config.num_replicates, self._config.served]
+        settings = self._config.model_dump(mode="json", include={"num_replicates", "served", "slices", "known_users"})
         return digest_json([STEP.version, model.made_from, self._examples_digest, settings])
 
     @cached_property
@@ -158,6 +164,18 @@ class Scorer:
             self._encoded = {digest: tensors_of(self._table, features, unsampled=True)}
         return self._encoded[digest]
 
+    def _slices(self, examples: ExampleSet) -> dict[str, np.ndarray]:
+        """Which rows each slice has."""
+        slices: dict[str, np.ndarray] = {}
+        if self._config.known_users and examples.features.sequence_names:
+            is_known = examples.lengths.numpy() > 0
+            slices |= {"users with earlier actions": is_known, "users without earlier actions": ~is_known}
+        for wanted in self._config.slices:
+            column = self._table[wanted.column].to_numpy()
+            for value in wanted.values:
+                slices[f"{wanted.column}={value}"] = column == identifier_of(wanted.column, value)
+        return slices
+
     def score(self, model: Model) -> LedgerRow:
         """Score one model.
 
@@ -166,6 +184,7 @@ class Scorer:
         """
         examples = self._examples(model.features)
         probabilities = model.predict(self._table, examples)
+        slices = self._slices(examples)
         scores: dict[str, ObjectiveScore] = {}
         for number, name in enumerate(OBJECTIVE_NAMES):
             if name in probabilities:
@@ -175,6 +194,7 @@ class Scorer:
                     probabilities[name][taking_part],
                     examples.users[taking_part],
                     self._config.num_replicates if name in self._config.served else 0,
+                    {of: rows[taking_part] for of, rows in slices.items()} if name in self._config.served else None,
                 )
         return LedgerRow(
             arm=model.name,

@@ -10,6 +10,7 @@ import pyarrow as pa
 from components.common.days import MICROSECONDS_PER_DAY
 from components.features.events import ACTION_TYPES
 from components.features.feature_list import (
+    CLOCK_FEATURES,
     NUM_GAP_BUCKETS,
     FeatureConfig,
     count_name,
@@ -17,7 +18,7 @@ from components.features.feature_list import (
     sequence_column,
 )
 from components.features.hashed_actions import HashedActions
-from components.features.hashing import combine_hashes, feature_ids
+from components.features.hashing import combine_hashes, feature_ids, hash_identifiers
 from components.features.history import EventIndex, age_of_last, count_within, latest_events
 
 
@@ -37,6 +38,11 @@ class ImpressionRows(Protocol):
 
     def number(self, column: str) -> np.ndarray:
         """A numeric column with nulls as NaN, float64, shape (n,)."""
+
+
+def identifier_of(name: str, value: int | str) -> int:
+    """What a categorical feature's column holds for a value of the logs, or of the clock."""
+    return int(value) if name in CLOCK_FEATURES else int(feature_ids(hash_identifiers(pa.array([value])))[0])
 
 
 def categorical_columns(rows: ImpressionRows, features: FeatureConfig) -> dict[str, np.ndarray]:

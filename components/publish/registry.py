@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 from components.common import storage
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.manifests import find_manifest, verify_files
 from components.common.records import write_record
-from components.common.releases import Blessing, Export, Pointer, Publication, PublishedVersion, Release
+from components.common.releases import (
+    Blessing,
+    Export,
+    Pointer,
+    Publication,
+    PublishedVersion,
+    Release,
+    read_pointer,
+)
 from components.version.manifest import VersionManifest
 from components.version.version import Version
 
@@ -45,15 +55,27 @@ def publish_releases(store: Store, blessing: Blessing, export: Export) -> Public
     )
     write_record(store.publication(blessing.pipeline, blessing.event_date), publication)
     for release, digest in passed:
-        pointer = Pointer(
-            version=digest,
-            arm=release.arm,
-            checkpoint_digest=release.checkpoint_digest,
-            trained_through=release.trained_through,
-            published_on=blessing.event_date,
-        )
-        write_record(store.pointer(release.channel), pointer)
+        write_record(store.pointer(release.channel), _pointer(store, release, digest, blessing.event_date))
     return publication
+
+
+def _pointer(store: Store, release: Release, digest: str, event_date: date) -> Pointer:
+    """Where a channel points from now on; since when its arm is there is carried on while it stays the same."""
+    before = read_pointer(store, release.channel)
+    if before is not None and before.arm == release.arm:
+        arm_since, replaced = before.arm_since, before.replaced
+    else:
+        arm_since = date.min if release.action == "first" else event_date
+        replaced = before.arm if before is not None and release.action == "promote" else ""
+    return Pointer(
+        version=digest,
+        arm=release.arm,
+        checkpoint_digest=release.checkpoint_digest,
+        trained_through=release.trained_through,
+        published_on=event_date,
+        arm_since=arm_since,
+        replaced=replaced,
+    )
 
 
 def _copy_version(store: Store, release: Release, digest: str) -> None:

@@ -91,3 +91,35 @@ class UserReplicates:
 def weighted_auc(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """`RankedRows.auc` of rows that are ranked once."""
     return RankedRows(labels, predictions).auc(weights)
+
+
+def grouped_auc(groups: np.ndarray, labels: np.ndarray, predictions: np.ndarray) -> float | None:
+    """Mean of the AUCs within groups, such as users, weighted by their rows (Zhu et al. 2017, equation 1).
+
+    Groups of one class have no AUC, and are left out; tied predictions count half.
+
+    Args:
+        groups: Which group each row is of, int64, shape (n,).
+        labels: 0 or 1, shape (n,).
+        predictions: Finite, shape (n,).
+
+    Returns:
+        None if every group has one class.
+    """
+    order = np.lexsort((predictions, groups))
+    groups, positive, predictions = groups[order], labels[order].astype(np.float64), predictions[order]
+    is_start = np.diff(groups, prepend=groups[:1]) != 0
+    is_start[:1] = True
+    starts = np.flatnonzero(is_start)
+    sizes = np.diff(starts, append=len(groups))
+    tie_starts = np.flatnonzero(is_start | (np.diff(predictions, prepend=np.nan) != 0))
+    tie_sizes = np.diff(tie_starts, append=len(groups))
+    # Ranks within the group, from 1; tied rows share the mean of theirs.
+    ranks = np.repeat(tie_starts + (tie_sizes + 1) / 2, tie_sizes) - np.repeat(starts, sizes)
+    positives = np.add.reduceat(positive, starts)
+    pairs = positives * (sizes - positives)
+    has_both = pairs > 0
+    if not has_both.any():
+        return None
+    above = np.add.reduceat(ranks * positive, starts) - positives * (positives + 1) / 2
+    return float(np.average(above[has_both] / pairs[has_both], weights=sizes[has_both]))

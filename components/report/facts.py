@@ -9,8 +9,9 @@ from functools import partial
 from typing import Any
 
 from components.common import storage
+from components.common.arms import arm_of, find_costs, ordered
 from components.common.layout import LOSS_CURVE_FILE, TEST_CURVE_FILE, Store
-from components.common.ledger import ARMS, LedgerRow, read_ledger
+from components.common.ledger import LedgerRow, read_ledger
 from components.common.manifests import find_manifest, read_manifest
 from components.common.releases import (
     PRODUCTION_CHANNEL,
@@ -22,6 +23,7 @@ from components.common.releases import (
     read_pointer,
     read_publication,
 )
+from components.common.trials import Trial, read_trials
 from components.features.events import ACTIONS, IMPRESSIONS, LOG_NAMES, DatasetConfig
 from components.features.examples import (
     EARLY,
@@ -70,14 +72,16 @@ class ReportFacts:
         pipeline: Whose run: `batch` or `daily`.
         event_date: The run's day.
         volumes: By day, oldest first.
-        curves: Points of the loss curve by arm, oldest first; each with the `through` of its checkpoint.
-        tests: Points of the test loss during the batch by arm, of arms that are tested.
+        arms: The arms that were trained, the one in production first.
+        curves: Points of the loss curve by model, oldest first; each with the `through` of its checkpoint.
+        tests: Points of the test loss during the batch by model, of those that are tested.
         ledger: All records up to the day.
         blessing: The run's verdict.
         publication: What the run published, or None.
         pointer: What is in production.
         version: The version in production, or None.
-        history: Verdicts of the daily runs so far.
+        trials: Those that began by the day, in order of their first days, with their verdicts until it.
+        seconds: What training took by arm, all of its starts: for the newest checkpoint, and for all of the page's.
         days_withheld: Daily runs in a row that withheld a version.
     """
 
@@ -85,6 +89,7 @@ class ReportFacts:
     pipeline: str
     event_date: date
     volumes: list[DayVolume]
+    arms: list[str]
     curves: dict[str, list[dict[str, Any]]]
     tests: dict[str, list[dict[str, Any]]]
     ledger: list[LedgerRow]
@@ -92,7 +97,8 @@ class ReportFacts:
     publication: Publication | None
     pointer: Pointer | None
     version: VersionManifest | None = None
-    history: list[Blessing] = field(default_factory=list)
+    trials: list[Trial] = field(default_factory=list)
+    seconds: dict[str, tuple[float, float]] = field(default_factory=dict)
     days_withheld: int = 0
 
 
@@ -109,23 +115,25 @@ def collect(
     pointer = read_pointer(store, PRODUCTION_CHANNEL)
     version = read_manifest(store.version(pointer.version), VersionManifest) if pointer else None
     since = event_date - timedelta(days=num_days - 1) if num_days else date.min
-    judged = (day for day in store.blessing_days("daily") if since <= day <= event_date)
-    verdicts = (read_blessing(store, "daily", day) for day in judged)
+    began = [trial for trial in read_trials(store) if trial.first_day <= event_date]
     kept = KeptFacts(store)
-    curves = _curves(store, (since, event_date), kept)
+    models = ordered(store.trained_models(), [blessing.production, *store.arms()])
+    curves = _curves(store, models, (since, event_date), kept)
     facts = ReportFacts(
         dataset=dataset.name,
         pipeline=pipeline,
         event_date=event_date,
         volumes=_volumes(store, (since, dataset.mature_on(event_date)), kept),
-        curves={arm: curves[arm, LOSS_CURVE_FILE] for arm in ARMS},
-        tests={arm: points for arm in ARMS if (points := curves[arm, TEST_CURVE_FILE])},
+        arms=list(dict.fromkeys(map(arm_of, models))),
+        curves={model: points for model in models if (points := curves[model, LOSS_CURVE_FILE])},
+        tests={model: points for model in models if (points := curves[model, TEST_CURVE_FILE])},
         ledger=read_ledger(store, through=event_date, since=since),
         blessing=blessing,
         publication=read_publication(store, pipeline, event_date),
         pointer=pointer,
         version=version,
-        history=[verdict for verdict in verdicts if verdict is not None],
+        trials=[trial.before(event_date + timedelta(days=1)) for trial in began],
+        seconds=_seconds(store, models, since, kept),
         days_withheld=days_withheld(store, event_date),
     )
     kept.write()
@@ -177,10 +185,31 @@ def _volume(store: Store, day: date, splits: list[str]) -> dict[str, Any]:
     )
 
 
-def _curves(store: Store, days: tuple[date, date], kept: KeptFacts) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """Points of the curves beside the checkpoints of a span of days, by arm and file."""
+def _seconds(store: Store, models: list[str], since: date, kept: KeptFacts) -> dict[str, tuple[float, float]]:
+    """Seconds of training by arm: of the newest day, and of all days since one."""
+    seconds: dict[str, tuple[float, float]] = {}
+    for model in models:
+        days = [day for day in store.arm_cost_days(model) if day >= since]
+        # Of a day that was trained anew, what the page first saw is kept: it is a cost, not a result.
+        spent = [
+            kept.find(f"seconds {model} {day}", [str(day)], partial(_seconds_of, store, model, day)) for day in days
+        ]
+        newest, total = seconds.get(arm_of(model), (0.0, 0.0))
+        seconds[arm_of(model)] = (newest + (spent[-1] if spent else 0.0), total + sum(spent))
+    return seconds
+
+
+def _seconds_of(store: Store, model: str, day: date) -> float:
+    costs = find_costs(store, model, day)
+    return costs.seconds if costs else 0.0
+
+
+def _curves(
+    store: Store, models: list[str], days: tuple[date, date], kept: KeptFacts
+) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Points of the curves beside the checkpoints of a span of days, by model and file."""
     points: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for arm in ARMS:
+    for arm in models:
         states = storage.manifest_states(storage.join_uri(store.root, "checkpoints", arm))
         through = [day for day in store.checkpoint_days(arm) if days[0] <= day <= days[1]]
         for file in (LOSS_CURVE_FILE, TEST_CURVE_FILE):

@@ -7,12 +7,21 @@ from collections import Counter
 import jinja2
 import plotly.graph_objects as go
 
-from components.common.ledger import ARMS, LOGISTIC_REGRESSION, SERVED, LedgerRow
-from components.common.releases import ALARM_DAYS
+from components.common.arms import ordered
+from components.common.ledger import LOGISTIC_REGRESSION, LedgerRow
+from components.common.releases import ALARM_DAYS, MIN_GAIN_PERCENT
 from components.features.examples import LABELS
 from components.features.objectives import OBJECTIVE_NAMES
 from components.report.facts import ReportFacts
-from components.report.plots import gain_figure, ledger_figure, loss_figure, volumes_figure
+from components.report.plots import (
+    ArmColors,
+    calibration_figure,
+    ledger_figure,
+    loss_figure,
+    trial_figure,
+    volumes_figure,
+)
+from components.report.trial_tables import slice_rows, start_rows
 
 _FIGURE_CONFIG = {"responsive": True, "displayModeBar": False}
 _ENVIRONMENT = jinja2.Environment(
@@ -22,24 +31,34 @@ _ENVIRONMENT = jinja2.Environment(
 
 def render(facts: ReportFacts, script: str) -> str:
     """The page as HTML; `script` is the element with what draws the figures."""
+    colors, served = ArmColors(facts.arms), facts.blessing.served
     figures = {
         "volumes": volumes_figure(facts.volumes),
-        "losses": loss_figure(facts.curves, facts.tests),
-        "ledger": ledger_figure(facts.ledger, facts.blessing.served),
-        "gain": gain_figure(facts.history or [facts.blessing], facts.blessing),
+        "losses": loss_figure(facts.curves, facts.tests, colors),
+        "ledger": ledger_figure(facts.ledger, served, colors),
+        "calibration": calibration_figure(facts.ledger, served, colors),
     }
+    judged = {verdict.trial for verdict in facts.blessing.verdicts}
+    shown = [trial for trial in facts.trials if trial.name in judged]
+    threshold = float(facts.blessing.thresholds.get("min_gain_percent", MIN_GAIN_PERCENT))
+    for number, trial in enumerate(shown):
+        figures[f"trial-{number}"] = trial_figure(trial, threshold, colors)
     quarantined: Counter[str] = Counter()
     for volume in facts.volumes:
         quarantined.update(volume.quarantined)
     return _ENVIRONMENT.get_template("report.html.jinja").render(
         facts=facts,
-        threshold=facts.blessing.min_gain_percent,
+        threshold=threshold,
+        trials=shown,
+        past_trials=[trial for trial in facts.trials if trial.name not in judged],
+        starts={trial.name: start_rows(trial, facts.ledger, served) for trial in shown},
+        slices={trial.name: slice_rows(trial, facts.ledger, served) for trial in shown},
         script=script,
         figures={name: _embed(figure, name) for name, figure in figures.items()},
         served_objectives=facts.blessing.served,
         objectives=OBJECTIVE_NAMES,
-        ledger_rows=_ledger_rows(facts.ledger),
-        mean_aucs=_mean_aucs(facts.ledger, facts.blessing.served),
+        ledger_rows=_ledger_rows(facts.ledger, facts.arms),
+        mean_aucs=_mean_aucs(facts.ledger, facts.arms, facts.blessing.served),
         quarantined=quarantined,
         labels=LABELS,
         withheld=(*facts.blessing.withheld, *(facts.publication.withheld if facts.publication else ())),
@@ -59,15 +78,15 @@ def _embed(figure: go.Figure, name: str) -> str:
     )
 
 
-def _ledger_rows(ledger: list[LedgerRow]) -> list[LedgerRow]:
-    order = {arm: number for number, arm in enumerate((*ARMS, SERVED, LOGISTIC_REGRESSION))}
-    return sorted(ledger, key=lambda row: (row.event_date, order.get(row.arm, 9)))
+def _ledger_rows(ledger: list[LedgerRow], arms: list[str]) -> list[LedgerRow]:
+    names = ordered([row.arm for row in ledger], arms)
+    return sorted(ledger, key=lambda row: (row.event_date, names.index(row.arm)))
 
 
-def _mean_aucs(ledger: list[LedgerRow], served: tuple[str, ...]) -> dict[str, dict[str, float]]:
-    """Mean AUC over the days on which every arm has one, by arm and served objective."""
+def _mean_aucs(ledger: list[LedgerRow], arms: list[str], served: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """Mean AUC over the days of the page, by arm and served objective."""
     means: dict[str, dict[str, float]] = {}
-    for arm in (*ARMS, LOGISTIC_REGRESSION):
+    for arm in (*arms, LOGISTIC_REGRESSION):
         for name in served:
             aucs = [r.scores[name].auc for r in ledger if r.arm == arm and name in r.scores]
             known = [auc for auc in aucs if auc is not None]

@@ -3,25 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import cycle
+from dataclasses import dataclass
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from components.common.ledger import ARMS, CANDIDATE, CONTROL, LOGISTIC_REGRESSION, SERVED, LedgerRow
-from components.common.releases import Blessing
+from components.common.arms import arm_of
+from components.common.ledger import LOGISTIC_REGRESSION, SERVED, LedgerRow
+from components.common.trials import Trial
 from components.features.examples import LABELS
 from components.features.objectives import OBJECTIVE_NAMES
 from components.report.facts import DayVolume
 
-COLORS = {
-    CONTROL: "#4c6a92",
-    CANDIDATE: "#d1703c",
-    SERVED: "#3d8f6f",
-    LOGISTIC_REGRESSION: "#a3a3a3",
-}
+_PALETTE = ("#4c6a92", "#d1703c", "#7b5ea7", "#b08d2e", "#2f8fa3", "#a8547a", "#6b8e23", "#8b6355")
+_OF_OTHERS = {SERVED: "#3d8f6f", LOGISTIC_REGRESSION: "#a3a3a3"}
 _LABEL_COLORS = ("#4c6a92", "#7fa1c7", "#d1703c", "#a8322d")
-_TITLES = {name: name.replace("_", " ") for name in (*OBJECTIVE_NAMES, *LABELS, LOGISTIC_REGRESSION, *ARMS, SERVED)}
+
+
+@dataclass(frozen=True)
+class ArmColors:
+    """One color for each arm on a page, in their order."""
+
+    arms: Sequence[str]
+
+    def of(self, model: str) -> str:
+        """Of an arm, of any start of it, or of what is no arm."""
+        if model in _OF_OTHERS:
+            return _OF_OTHERS[model]
+        arm = arm_of(model)
+        return _PALETTE[self.arms.index(arm) % len(_PALETTE)] if arm in self.arms else "#a3a3a3"
+
+    @property
+    def all(self) -> dict[str, str]:
+        """Of the arms and of the others, by name."""
+        return {name: self.of(name) for name in (*self.arms, *_OF_OTHERS)}
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def style(figure: go.Figure, height: int) -> go.Figure:
@@ -52,16 +71,16 @@ def volumes_figure(volumes: Sequence[DayVolume]) -> go.Figure:
     labelled = [volume for volume in volumes if volume.labels]
     for label, color in zip(LABELS, _LABEL_COLORS, strict=True):
         density = [volume.labels[label] for volume in labelled]
-        trace = go.Scatter(x=[v.day for v in labelled], y=density, name=_TITLES[label], line={"color": color})
+        trace = go.Scatter(x=[v.day for v in labelled], y=density, name=_title(label), line={"color": color})
         figure.add_trace(trace, row=2, col=1)
     figure.update_yaxes(title_text="rows", row=1, col=1)
     figure.update_yaxes(title_text="share positive", tickformat=".1%", row=2, col=1)
     return style(figure, 560)
 
 
-def loss_figure(curves: dict[str, list[dict]], tests: dict[str, list[dict]]) -> go.Figure:
-    """Loss of every objective by arm, training and test; dotted lines separate the checkpoints."""
-    titles = [_TITLES[name] for name in OBJECTIVE_NAMES]
+def loss_figure(curves: dict[str, list[dict]], tests: dict[str, list[dict]], colors: ArmColors) -> go.Figure:
+    """Loss of every objective by model, training and test; dotted lines separate the checkpoints of the first."""
+    titles = [_title(name) for name in OBJECTIVE_NAMES]
     figure = make_subplots(rows=2, cols=3, subplot_titles=titles, vertical_spacing=0.16, horizontal_spacing=0.06)
     for number, name in enumerate(OBJECTIVE_NAMES):
         row, column = number // 3 + 1, number % 3 + 1
@@ -71,8 +90,8 @@ def loss_figure(curves: dict[str, list[dict]], tests: dict[str, list[dict]]) -> 
                 y=[point[name] for point in points],
                 customdata=[point["through"] for point in points],
                 hovertemplate="%{y:.4f} (%{customdata})",
-                name=_TITLES[arm],
-                line={"color": COLORS[arm], "width": 1.5},
+                name=_title(arm),
+                line={"color": colors.of(arm), "width": 1.5},
                 showlegend=number == 0,
             )
             figure.add_trace(trace, row=row, col=column)
@@ -82,13 +101,13 @@ def loss_figure(curves: dict[str, list[dict]], tests: dict[str, list[dict]]) -> 
                 y=[point[name] for point in points],
                 customdata=[point["epoch"] + 1 for point in points],
                 hovertemplate="%{y:.4f} (test, epoch %{customdata})",
-                name=f"{_TITLES[arm]}, test",
+                name=f"{_title(arm)}, test",
                 mode="lines+markers",
-                line={"color": COLORS[arm], "width": 1, "dash": "dash"},
+                line={"color": colors.of(arm), "width": 1, "dash": "dash"},
                 showlegend=number == 0,
             )
             figure.add_trace(trace, row=row, col=column)
-        ends = _last_steps(curves.get(CONTROL, []))[:-1]
+        ends = _last_steps(next(iter(curves.values()), []))[:-1]
         for step in ends:
             figure.add_vline(x=step, line={"color": "#bbbbbb", "dash": "dot", "width": 1}, row=row, col=column)
     figure.update_xaxes(title_text="step", row=2)
@@ -103,16 +122,16 @@ def _last_steps(points: list[dict]) -> list[int]:
     return list(last.values())
 
 
-def ledger_figure(ledger: Sequence[LedgerRow], served: tuple[str, ...]) -> go.Figure:
+def ledger_figure(ledger: Sequence[LedgerRow], served: tuple[str, ...], colors: ArmColors) -> go.Figure:
     """AUC on each unseen day, by served objective and arm."""
-    figure = make_subplots(rows=1, cols=len(served), subplot_titles=[_TITLES[name] for name in served])
+    figure = make_subplots(rows=1, cols=len(served), subplot_titles=[_title(name) for name in served])
     for column, name in enumerate(served, start=1):
-        for arm, color in COLORS.items():
+        for arm, color in colors.all.items():
             rows = [row for row in ledger if row.arm == arm and name in row.scores]
             trace = go.Scatter(
                 x=[row.event_date for row in rows],
                 y=[row.scores[name].auc for row in rows],
-                name=_TITLES[arm],
+                name=_title(arm),
                 mode="lines+markers",
                 line={"color": color, "dash": "dot" if arm in (SERVED, LOGISTIC_REGRESSION) else "solid"},
                 showlegend=column == 1,
@@ -124,38 +143,85 @@ def ledger_figure(ledger: Sequence[LedgerRow], served: tuple[str, ...]) -> go.Fi
     return style(figure, 420)
 
 
-def gain_figure(history: Sequence[Blessing], newest: Blessing) -> go.Figure:
-    """Cumulative AUC gain after each scored day, with its interval and the gate's threshold."""
+def trial_figure(trial: Trial, threshold: float, colors: ArmColors) -> go.Figure:
+    """Cumulative AUC gain of a trial after each scored day, and what it takes at every look."""
     figure = go.Figure()
-    gained = [verdict for verdict in history if verdict.gain is not None]
-    days = [verdict.event_date for verdict in gained]
-    gains = [verdict.gain for verdict in gained if verdict.gain is not None]
-    whiskers = {
-        "type": "data",
-        "symmetric": False,
-        "array": [gain.high - gain.percent if gain.high is not None else 0 for gain in gains],
-        "arrayminus": [gain.percent - gain.low if gain.low is not None else 0 for gain in gains],
-        "color": "#bbbbbb",
-    }
-    figure.add_trace(
-        go.Scatter(
-            x=days,
-            y=[gain.percent for gain in gains],
-            error_y=whiskers,
-            mode="lines+markers",
-            name="all served objectives, 95% interval",
-            line={"color": COLORS[CANDIDATE], "width": 3},
+    judged = [(len(verdict.days), verdict.gain) for verdict in trial.verdicts if verdict.gain is not None]
+    days, gains = [number for number, _ in judged], [gain for _, gain in judged]
+    color = colors.of(trial.candidate)
+    if all(gain.low is not None and gain.high is not None for gain in gains):
+        outline = [*(gain.high for gain in gains), *(gain.low for gain in reversed(gains))]
+        band = go.Scatter(
+            x=[*days, *reversed(days)],
+            y=outline,
+            fill="toself",
+            fillcolor=color,
+            opacity=0.15,
+            line={"width": 0},
+            name="95% interval",
+            hoverinfo="skip",
         )
-    )
-    for name, dash in zip(newest.served, cycle(("dash", "dot", "dashdot")), strict=False):
-        own = [gain.percent if (gain := verdict.gain_by_objective.get(name)) else None for verdict in gained]
-        figure.add_trace(go.Scatter(x=days, y=own, name=_TITLES[name], line={"dash": dash, "color": "#7a7a7a"}))
+        figure.add_trace(band)
+    line = {"color": color, "width": 3}
+    percents = [gain.percent for gain in gains]
+    figure.add_trace(go.Scatter(x=days, y=percents, mode="lines+markers", name="gain", line=line))
+    boundary = trial.newest.boundary if trial.newest else ()
+    if boundary:
+        # The first looks of a long trial take gains that nothing has: they would flatten all the rest.
+        top = 3 * max(boundary[-1], *(abs(percent) for percent in percents))
+        looks = [(day, gain) for day, gain in zip(trial.looks, boundary, strict=True) if gain <= top]
+        for sign, name, shade in ((1, "surely better from here", "#3d8f6f"), (-1, "surely worse from here", "#a8322d")):
+            figure.add_trace(
+                go.Scatter(
+                    x=[day for day, _ in looks],
+                    y=[sign * gain for _, gain in looks],
+                    mode="lines+markers",
+                    name=name,
+                    marker={"symbol": "diamond", "size": 9},
+                    line={"color": shade, "dash": "dash"},
+                )
+            )
     figure.add_hline(
-        y=newest.min_gain_percent,
-        line={"color": "#3d8f6f"},
-        annotation_text=f"threshold {newest.min_gain_percent:+.2f}%",
+        y=threshold,
+        line={"color": "#5b6673", "width": 1},
+        annotation_text=f"threshold {threshold:+.2f}%",
         annotation_position="bottom left",
     )
     figure.update_yaxes(title_text="cumulative AUC gain", ticksuffix="%")
-    figure.update_xaxes(tickformat="%b %d", dtick=86_400_000)
+    figure.update_xaxes(title_text="scored days of the trial", range=[0, trial.looks[-1] + 1])
     return style(figure, 420)
+
+
+def calibration_figure(ledger: Sequence[LedgerRow], served: tuple[str, ...], colors: ArmColors) -> go.Figure:
+    """Share of positives in each tenth of the predictions, over the days of the page, by served objective and arm."""
+    figure = make_subplots(rows=1, cols=len(served), subplot_titles=[_title(name) for name in served])
+    for column, name in enumerate(served, start=1):
+        largest = 0.0
+        for arm in (*colors.arms, SERVED):
+            scores = [row.scores[name] for row in ledger if row.arm == arm and name in row.scores]
+            tenths = [*zip(*(score.deciles for score in scores if score.deciles), strict=False)]
+            rows = [sum(one.rows for one in tenth) for tenth in tenths]
+            predicted = [
+                sum(one.mean_prediction * one.rows for one in tenth) / number
+                for tenth, number in zip(tenths, rows, strict=True)
+            ]
+            observed = [
+                sum(one.positives for one in tenth) / number for tenth, number in zip(tenths, rows, strict=True)
+            ]
+            largest = max([largest, *predicted, *observed])
+            trace = go.Scatter(
+                x=predicted,
+                y=observed,
+                name=_title(arm),
+                mode="lines+markers",
+                line={"color": colors.of(arm)},
+                showlegend=column == 1,
+            )
+            figure.add_trace(trace, row=1, col=column)
+        exact = go.Scatter(
+            x=[0, largest], y=[0, largest], mode="lines", line={"color": "#bbbbbb", "dash": "dot"}, showlegend=False
+        )
+        figure.add_trace(exact, row=1, col=column)
+    figure.update_xaxes(title_text="mean prediction", tickformat=".1%")
+    figure.update_yaxes(title_text="share positive", tickformat=".1%", col=1)
+    return style(figure, 420).update_layout(hovermode="closest")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from components.common.arms import check_recipes, find_failure
+from components.common.arms import ArmList, check_recipes, find_failure, starts_of
 from components.common.config import ResolvedConfig
 from components.common.days import parse_day, utc_today
 from components.common.errors import InputError
 from components.common.layout import Store
-from components.common.ledger import ARMS
 from components.common.progress import log_line
 from components.common.releases import BATCH, DAILY, PRETRAINING
+from components.common.store_format import check_format
 from components.features.events import DatasetConfig
 from components.features.examples import EARLY, TRAINING
 from components.schedule.config import ScheduleConfig
@@ -30,7 +30,9 @@ class Assignment:
         trained_through: Last day that the scored models have seen.
         event_date: The day to score: the one after `trained_through`.
         as_of: Knowledge cut-off of the run.
-        train_days: The days to train on after scoring, one by one; for a batch, all of them together.
+        train_days: The days to train on after scoring, one by one; for a batch, all of them together. An arm that is
+            behind the others, or new, takes more: `train_through` is where all of them end.
+        train_through: The last day to train on.
         split: Which of their examples.
     """
 
@@ -40,6 +42,7 @@ class Assignment:
     event_date: date
     as_of: date
     train_days: list[date]
+    train_through: date
     split: str = TRAINING
 
     @property
@@ -66,10 +69,10 @@ def pick_batch(store: Store, dataset: DatasetConfig, schedule: ScheduleConfig, a
             "dataset.attribution shorter"
         )
     days = dataset.open_days(schedule.first_day, last)
-    return Assignment(due, schedule.first_day, last, scored, as_of, days)
+    return Assignment(due, schedule.first_day, last, scored, as_of, days, last)
 
 
-def pick_day(store: Store, dataset: DatasetConfig, schedule: ScheduleConfig, as_of: date) -> Assignment:
+def pick_day(store: Store, dataset: DatasetConfig, schedule: ScheduleConfig, as_of: date, arms: ArmList) -> Assignment:
     """The next day after the last finished run, if its labels are final.
 
     Days are taken one by one in order, so a missed night is caught up by the next runs and no day is skipped. With
@@ -82,18 +85,19 @@ def pick_day(store: Store, dataset: DatasetConfig, schedule: ScheduleConfig, as_
     if not batches:
         log_line(DAILY, f"{store.root}: no batch run is finished yet; run batch_training")
         first = dataset.open_day(schedule.first_day, schedule.num_batch_days)
-        return Assignment(False, first, dataset.open_day(first, -1), first, as_of, [])
+        return Assignment(False, first, dataset.open_day(first, -1), first, as_of, [], first)
     finished = store.finished_days(DAILY)
     event_date = dataset.open_day(max(finished), 1) if finished else max(batches)
     before = dataset.open_day(event_date, -1)
     due = as_of > dataset.mature_on(event_date)
     if not schedule.train_immature:
-        return Assignment(due, event_date, before, event_date, as_of, [event_date])
+        return Assignment(due, event_date, before, event_date, as_of, [event_date], event_date)
     ahead_until = dataset.mature_on(event_date)
-    training = [arm for arm in ARMS if find_failure(store, arm) is None] or list(ARMS)
-    trained = min(max([before, *(day for day in store.checkpoint_days(arm) if day <= ahead_until)]) for arm in training)
+    training = [arm for arm in arms.replicas if find_failure(store, arm) is None] or list(arms.replicas)
+    models = [model for arm in training for model in starts_of(arm, arms.replicas[arm])]
+    trained = min(max([before, *(day for day in store.checkpoint_days(name) if day <= ahead_until)]) for name in models)
     ahead = dataset.open_days(trained + timedelta(days=1), ahead_until)
-    return Assignment(due, event_date, before, event_date, as_of, ahead, EARLY)
+    return Assignment(due, event_date, before, event_date, as_of, ahead, ahead_until, EARLY)
 
 
 def pick_window(store: Store, dataset: DatasetConfig, schedule: ScheduleConfig, known_on: date) -> date:
@@ -133,6 +137,7 @@ def main_pick_window(store_uri: str, config_uri: str, as_of: str) -> date:
     if not config.values.get("pretrain"):
         raise InputError("pretrain: the configuration has no such section; docs/pretraining.md says what goes in it")
     dataset, schedule, known_on = _known(config, as_of)
+    check_format(Store(store_uri))
     through = pick_window(Store(store_uri), dataset, schedule, known_on)
     log_line(PRETRAINING, f"window until {through}")
     return through
@@ -147,11 +152,14 @@ def _known(config: ResolvedConfig, as_of: str) -> tuple[DatasetConfig, ScheduleC
 
 def main_pick(store_uri: str, config_uri: str, pipeline: str, as_of: str) -> Assignment:
     """Pick under a run's configuration; an empty `as_of` means today."""
-    config = ResolvedConfig.open(config_uri)
+    config, store = ResolvedConfig.open(config_uri), Store(store_uri)
     dataset, schedule, known_on = _known(config, as_of)
-    if Store(store_uri).finished_days(BATCH):
-        check_recipes(Store(store_uri), config)
-    pick = pick_batch if pipeline == BATCH else pick_day
-    chosen = pick(Store(store_uri), dataset, schedule, known_on)
+    check_format(store)
+    if store.finished_days(BATCH):
+        check_recipes(store, config)
+    if pipeline == BATCH:
+        chosen = pick_batch(store, dataset, schedule, known_on)
+    else:
+        chosen = pick_day(store, dataset, schedule, known_on, ArmList.of(store, config))
     log_line(pipeline, f"{chosen.event_date}: {'due' if chosen.due else 'nothing is due'} as of {known_on}")
     return chosen

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from components.common.arms import FREE_SETTINGS
 from components.common.config import Config
+from components.common.digests import digest_json
 from components.features.objectives import OBJECTIVE_NAMES
 from components.ranker.config import ModelConfig, PretrainedConfig
 from components.tables.config import OptimizerConfig, ShardingConfig
@@ -48,6 +49,9 @@ class TrainConfig(Config):
         "float32", description="of the net's matrix products; tables and optimizer stay in float32"
     )
     seed: int = Field(0, ge=0, lt=2**63)
+    replicas: int = Field(
+        1, ge=1, le=16, description="models of this recipe by other random starts: an arm's AUC is their mean"
+    )
     test: NextDayTestConfig | None = Field(None, description="test loss during batch training; none when not given")
     pretrained: PretrainedConfig | None = Field(None, description="tables to start the batch from; drawn if not given")
     execution: ExecutionConfig = ExecutionConfig()
@@ -99,6 +103,12 @@ class TrainConfig(Config):
         weights = {**self.objective_weights, **dict.fromkeys(objectives, 0.0)}
         return self.model_copy(update={"objective_weights": weights})
 
+    def start(self, number: int) -> TrainConfig:
+        """The recipe of one of the arm's random starts; the first has the seed that is given."""
+        if not number:
+            return self
+        return self.model_copy(update={"seed": int(digest_json([self.seed, number])[:15], 16)})
+
     def binding(self) -> dict[str, Any]:
         """What an arm must not change between its days, as plain values."""
         return self._given(set(FREE_SETTINGS))
@@ -109,5 +119,5 @@ class TrainConfig(Config):
 
     def _given(self, without: set[str]) -> dict[str, Any]:
         # What came later is left out where it is not used: recipes of before stay what they were.
-        later = {"pretrained"} if self.pretrained is None else set()
+        later = {"replicas", *(["pretrained"] if self.pretrained is None else [])}
         return self.model_dump(mode="json", exclude=without | later)

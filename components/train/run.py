@@ -1,270 +1,110 @@
-"""Trains one arm: all batch days at once, or one more day from its latest checkpoint."""
+"""Trains one arm: every start of it, on all batch days at once, or day by day up to where the other arms are."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import date
+from datetime import date, timedelta
 from functools import partial
 
 import torch
 
-from components.common import storage
-from components.common.arms import ArmFailure, ArmRecipe, find_failure, write_recipe
+from components.common.arms import ArmFailure, ArmRecipe, find_failure, find_retirement, starts_of, write_recipe
 from components.common.config import ResolvedConfig
-from components.common.digests import digest_json
 from components.common.errors import InputError
-from components.common.layout import LOSS_CURVE_FILE, TEST_CURVE_FILE, Store
-from components.common.lineage import Lineage
-from components.common.manifests import Origin, Step, find_current
+from components.common.layout import Store
 from components.common.progress import log_line
 from components.common.records import write_record
 from components.features.events import DatasetConfig
-from components.features.examples import EARLY, TRAINING, ExamplesManifest, check_made_alike
+from components.features.examples import EARLY, TRAINING
 from components.features.feature_list import FeatureConfig
-from components.features.objectives import OBJECTIVE_NAMES
-from components.ranker.checkpoint import CheckpointManifest, find_checkpoint
-from components.ranker.dataset import ExampleSet, concatenate
-from components.ranker.pretrained import PretrainedManifest, find_pretrained, start_from
-from components.tables import memory
-from components.tables.processes import Process, joined_processes
+from components.tables.processes import joined_processes
 from components.train.config import TrainConfig
-from components.train.event_log import EventLog
-from components.train.loader import ExampleStream, open_stream
-from components.train.resume import ResumePoints
-from components.train.single_stage import EngagementPairs, open_pairs
-from components.train.training_run import Phase, TrainingRun
-from components.train.training_state import TrainingState, load_state, new_state, write_checkpoint
+from components.train.one_model import train_batch, train_day
 
-STEP = Step("train")
+_OWN_ERRORS: tuple[type[Exception], ...] = (FloatingPointError, MemoryError, torch.OutOfMemoryError)
 
 
-def train_batch(store_uri: str, arm: str, features: FeatureConfig, config: TrainConfig, days: list[date]) -> str:
-    """Train a new model on shuffled days.
-
-    With `config.test` the last day is held out while the others are trained on, and then trained on like a continual
-    day: so the tests are of unseen next-day examples, and no day is left out.
-
-    Returns:
-        The checkpoint's digest; one that exists for the same examples and recipe is kept.
-    """
-    if config.test is not None and len(days) < 2:
-        raise InputError(f"arms.{arm}.test: the batch has one day, {days[0]}; testing on the last takes two at least")
-    store, num_tested = Store(store_uri), 1 if config.test is not None else 0
-    with joined_processes(config.execution.device) as process:
-        stream, manifests = _open(store, features, config, days[: len(days) - num_tested], process)
-        inputs = {"examples": digest_json([manifest.content_digest for manifest in manifests])}
-        last, more = _open(store, features, config, days[len(days) - num_tested :], process)
-        if more:
-            inputs["test_examples"] = more[0].content_digest
-        tables = _pretrained(store, arm, config, days[-1])
-        if tables is not None:
-            inputs["pretrained"] = tables.content_digest
-        pairs = open_pairs(store, features, config, days[: len(days) - num_tested], process)
-        if pairs is not None:
-            inputs["edges"] = pairs.digest
-        made = check_made_alike(manifests + more)
-        lineage = Lineage(
-            arm=arm,
-            first_day=days[0],
-            trained_through=days[-1],
-            parent="",
-            step=0,
-            negative_keep_rate=made.negative_keep_rate,
-            recipe_digest=_recipe_digest(features, config, made),
-        )
-        origin = _origin(inputs, features, config)
-        done = _finished(store, arm, days[-1], origin)
-        if done:
-            return done
-        torch.set_num_threads(config.num_threads)
-        memory.reuse_buffers()
-        state = new_state(features, config, lineage, process)
-        if config.pretrained is not None and tables is not None:
-            embeddings, held = state.model.embeddings, state.of_model.held
-            started = start_from(embeddings, held, features, store, tables, config.pretrained)
-            shown = ", ".join(f"{rows} of {features.tables[table]} rows of {table}" for table, rows in started.items())
-            log_line("train", f"{arm}: starts from tables through {tables.through}: {shown}")
-        positives = torch.zeros(len(OBJECTIVE_NAMES))
-        state.fit(_counted(stream.parts(), positives))
-        _leave_out(state, positives)
-        phases = [Phase(stream, config.epochs)]
-        if more:
-            phases = [Phase(stream, config.epochs, concatenate([*last.parts()])), Phase(last, 1)]
-        return _train(store, state, phases, origin, pairs)
-
-
-def train_day(
-    store_uri: str,
-    arm: str,
-    features: FeatureConfig,
-    config: TrainConfig,
-    day: date,
-    before: date,
-    split: str = TRAINING,
-) -> str:
-    """Train one more day, from the arm's checkpoint through `before`, on the day's examples of a split.
-
-    Returns:
-        The checkpoint's digest; one that exists for the same parent, examples and recipe is kept.
-
-    Raises:
-        InputError: If the parent is absent, or was trained by another recipe.
-    """
-    store = Store(store_uri)
-    parent = find_checkpoint(store, arm, before)
-    if parent is None:
-        raise InputError(f"{store.checkpoint(arm, before)}: no checkpoint to start {day} from; train {before} first")
-    with joined_processes(config.execution.device) as process:
-        stream, manifests = _open(store, features, config, [day], process, split)
-        inputs = {"examples": manifests[0].content_digest, "parent": parent.checkpoint_digest}
-        pairs = open_pairs(store, features, config, [day], process)
-        if pairs is not None:
-            inputs["edges"] = pairs.digest
-        origin = _origin(inputs, features, config)
-        done = _finished(store, arm, day, origin)
-        if done:
-            return done
-        torch.set_num_threads(config.num_threads)
-        memory.reuse_buffers()
-        state, digest = load_state(store, arm, before, process, config.execution)
-        _check_warm_start(state, features, config, manifests[0], store.checkpoint(arm, before))
-        state.config = config
-        state.lineage = Lineage(**{**state.lineage.model_dump(), "parent": digest, "trained_through": day})
-        return _train(store, state, [Phase(stream, 1)], origin, pairs)
-
-
-def _open(
-    store: Store,
-    features: FeatureConfig,
-    config: TrainConfig,
-    days: list[date],
-    process: Process,
-    split: str = TRAINING,
-) -> tuple[ExampleStream, list[ExamplesManifest]]:
-    return open_stream(store, split, days, features, config.pool_rows, process.share)
-
-
-def _counted(parts: Iterable[ExampleSet], positives: torch.Tensor) -> Iterator[ExampleSet]:
-    """The parts; adds up their positives of each objective."""
-    for part in parts:
-        positives += (part.labels * part.masks).sum(dim=0)
-        yield part
-
-
-def _leave_out(state: TrainingState, positives: torch.Tensor) -> None:
-    """Leave out the heads that could only learn that nothing ever happens."""
-    left_out = tuple(name for name, count in zip(OBJECTIVE_NAMES, positives.tolist(), strict=True) if not count)
-    state.lineage = Lineage(**{**state.lineage.model_dump(), "left_out": left_out})
-    if left_out and state.lineage.arm:
-        log_line("train", f"{state.lineage.arm}: the batch has no positive of {', '.join(left_out)}: left out")
-
-
-def _origin(inputs: dict[str, str], features: FeatureConfig, config: TrainConfig) -> Origin:
-    return STEP.origin(inputs, {"features": features.digest(), "recipe": digest_json(config.recipe())})
-
-
-def _finished(store: Store, arm: str, through: date, origin: Origin) -> str | None:
-    checkpoint = find_current(store.checkpoint(arm, through), CheckpointManifest, origin)
-    if checkpoint is None:
-        return None
-    log_line("train", f"{arm} {through}: checkpoint is there, nothing to do")
-    storage.remove(store.resume_points(arm, through))
-    return checkpoint.checkpoint_digest
-
-
-def _recipe_digest(features: FeatureConfig, config: TrainConfig, made: ExamplesManifest) -> str:
-    return digest_json([features.model_dump(mode="json"), config.binding(), made.labelling_digest])
-
-
-def _check_warm_start(
-    state: TrainingState, features: FeatureConfig, config: TrainConfig, made: ExamplesManifest, uri: str
-) -> None:
-    if state.lineage.negative_keep_rate != made.negative_keep_rate:
-        raise InputError(
-            f"{uri}: trained at negative_keep_rate {state.lineage.negative_keep_rate}, the day's examples have "
-            f"{made.negative_keep_rate}; join the day at the same rate, or train a new batch"
-        )
-    before, now = ({"features": f, **c.binding()} for f, c in ((state.features, state.config), (features, config)))
-    changed = [name if name == "features" else f"train.{name}" for name in now if now[name] != before[name]]
-    if changed:
-        raise InputError(
-            f"{uri}: trained under another {', '.join(changed)}; restore that configuration, or train a new batch"
-        )
-    if state.lineage.recipe_digest != _recipe_digest(features, config, made):
-        raise InputError(
-            f"{uri}: trained on examples that were labelled by other rules than the day's; join the day by the same "
-            "ones, or train a new batch"
-        )
-
-
-def _pretrained(store: Store, arm: str, config: TrainConfig, last_day: date) -> PretrainedManifest | None:
-    """The tables that the arm's batch starts from."""
-    if config.pretrained is None or config.pretrained.mode == "single_stage":
-        return None
-    return find_pretrained(store, config.pretrained, f"arms.{arm}", last_day)
-
-
-def _train(
-    store: Store, state: TrainingState, phases: list[Phase], origin: Origin, pairs: EngagementPairs | None = None
-) -> str:
-    config, lineage, process = state.config, state.lineage, state.process
-    points = ResumePoints(store, state, origin)
-    shown = config.execution.tensorboard and process.is_first
-    events = EventLog(store.tensorboard(lineage.arm, lineage.trained_through) if shown else None)
-    run = TrainingRun(state, phases, points, events, pairs)
-    run.run()
-    state.lineage = Lineage(**{**lineage.model_dump(), "step": run.trainer.step})
-    curves = {LOSS_CURVE_FILE: run.trainer.curve.points}
-    if run.position.tests:
-        curves[TEST_CURVE_FILE] = run.position.tests
-    checkpoint = write_checkpoint(store, state, origin, curves, run.test_summary())
-    points.clear()
-    digest = process.agreed(checkpoint.checkpoint_digest if checkpoint else None)
-    if not process.is_first:
-        return digest
-    num_examples = sum(len(phase.stream) for phase in phases)
-    waited = run.trainer.waited_seconds / max(run.trainer.seconds, 1e-9)
-    log_line(
-        "train",
-        f"{lineage.arm} {lineage.trained_through}: {num_examples} examples, {phases[0].epochs} epochs, "
-        f"{run.trainer.step} steps so far, first batch after {run.trainer.opening_seconds:.1f} s, then waited "
-        f"for data {waited:.1%} of the time, checkpoint {digest[:12]}",
-    )
-    return digest
-
-
-def main_batch(store_uri: str, config_uri: str, arm: str, first_day: str, last_day: str) -> str:
-    """`train_batch` of an arm of a run's configuration, on open days; '' if the arm fails."""
-    config, store = ResolvedConfig.open(config_uri), Store(store_uri)
+def main_batch(store_uri: str, config_uri: str, arm: str, first_day: str, last_day: str) -> list[str]:
+    """`train_batch` of each start of an arm of a run's configuration, on open days; as `main_days` returns."""
+    config = ResolvedConfig.open(config_uri)
     days = config.section(DatasetConfig, "dataset").open_days(
         date.fromisoformat(first_day), date.fromisoformat(last_day)
     )
-    write_recipe(store, ArmRecipe.of(config, arm))
-    return _contained(store, arm, days[-1], lambda: train_batch(store_uri, arm, *_sections(config, arm), days))
+    arms = _Arm(Store(store_uri), config, arm)
+    return arms.each_start(lambda model, recipe: [arms.batch(model, recipe, days)])
 
 
-def main_days(store_uri: str, config_uri: str, arm: str, days: list[str], early_days: list[str]) -> str:
-    """`train_day` likewise, day after day; on `early_days` with the labels that were known when they ended."""
-    config, store = ResolvedConfig.open(config_uri), Store(store_uri)
-    dataset, (features, recipe) = config.section(DatasetConfig, "dataset"), _sections(config, arm)
-    digest = ""
-    with joined_processes(recipe.execution.device):
-        for day in map(date.fromisoformat, days):
-            split, before = EARLY if str(day) in early_days else TRAINING, dataset.open_day(day, -1)
-            train = partial(train_day, store_uri, arm, features, recipe, day, before, split)
-            digest = _contained(store, arm, day, train)
-            if not digest:
-                break
-    return digest
+def main_days(store_uri: str, config_uri: str, arm: str, event_date: str, through: str) -> list[str]:
+    """Bring each start of an arm from the checkpoint that it has up to a day.
+
+    One that has a checkpoint of a day before `event_date` is trained on, day after day, however far behind it is. An
+    arm that has none is new: it is trained on the newest `num_batch_days` until `event_date`, as the arms before it
+    were on the first ones, and then on the days after that. Under `train_immature`, single days have the labels that
+    were known when they ended.
+
+    Returns:
+        The digests of the starts' newest checkpoints; none if the arm is retired, or fails, now or before.
+    """
+    config = ResolvedConfig.open(config_uri)
+    last, until = date.fromisoformat(event_date), date.fromisoformat(through)
+    arms = _Arm(Store(store_uri), config, arm)
+    return arms.each_start(lambda model, recipe: arms.days(model, recipe, last, until))
 
 
-def _sections(config: ResolvedConfig, arm: str) -> tuple[FeatureConfig, TrainConfig]:
-    return config.section(FeatureConfig, "features"), config.section(TrainConfig, "arms", arm)
+class _Arm:
+    """One arm of a run's configuration, and how its models are brought up to a day."""
+
+    def __init__(self, store: Store, config: ResolvedConfig, arm: str) -> None:
+        self.store, self.config, self.arm = store, config, arm
+        self.dataset, self.schedule = config.section(DatasetConfig, "dataset"), config.values["schedule"]
+        self.features, self.recipe = config.section(FeatureConfig, "features"), config.section(TrainConfig, "arms", arm)
+
+    def each_start(self, train: Callable[[str, TrainConfig], Iterable[str]]) -> list[str]:
+        """The last digest of every start; stops at the first that fails, which is the whole arm's failure."""
+        retirement = find_retirement(self.store, self.arm)
+        if retirement is not None:
+            log_line("train", f"{self.arm}: retired on {retirement.day}: {retirement.reason}")
+            return []
+        digests = []
+        with joined_processes(self.recipe.execution.device):
+            for number, model in enumerate(starts_of(self.arm, self.recipe.replicas)):
+                digest = ""
+                for digest in train(model, self.recipe.start(number)):
+                    if not digest:
+                        return []
+                digests.append(digest)
+        return digests
+
+    def batch(self, model: str, recipe: TrainConfig, days: list[date], also: tuple[type[Exception], ...] = ()) -> str:
+        """Train a batch; '' if that fails."""
+        write_recipe(self.store, ArmRecipe.of(self.config, self.arm))
+        train = partial(train_batch, self.store.root, model, self.features, recipe, days)
+        return _contained(self.store, self.arm, days[-1], train, also)
+
+    def days(self, model: str, recipe: TrainConfig, event_date: date, through: date) -> Iterator[str]:
+        """Train what is missing until a day, one digest after the other; '' if that fails."""
+        parents = [day for day in self.store.checkpoint_days(model) if day < event_date]
+        if not parents:
+            known = [day for day in self.store.example_days(TRAINING) if day <= event_date]
+            batch = known[-self.schedule["num_batch_days"] :]
+            log_line("train", f"{model}: new: a batch of {len(batch)} days, {batch[0]}..{batch[-1]}")
+            # The others were trained on these examples: what is wrong is the arm's own, such as tables to start from.
+            yield self.batch(model, recipe, batch, also=(InputError,))
+        before = max(parents, default=event_date)
+        split = EARLY if self.schedule["train_immature"] else TRAINING
+        for day in self.dataset.open_days(before + timedelta(days=1), through):
+            train = partial(train_day, self.store.root, model, self.features, recipe, day, before, split)
+            yield _contained(self.store, self.arm, day, train)
+            before = day
 
 
-def _contained(store: Store, arm: str, day: date, train: Callable[[], str]) -> str:
+def _contained(
+    store: Store, arm: str, day: date, train: Callable[[], str], also: tuple[type[Exception], ...] = ()
+) -> str:
     """The digest that training returns; '' if it diverges or runs out of memory, now or before: that is the arm's own.
+
+    `also` are other errors that are.
 
     The failure is kept in the store, so that the other arms go on without it.
     """
@@ -272,7 +112,7 @@ def _contained(store: Store, arm: str, day: date, train: Callable[[], str]) -> s
     if failure is None:
         try:
             return train()
-        except (FloatingPointError, MemoryError, torch.OutOfMemoryError) as error:
+        except (*_OWN_ERRORS, *also) as error:
             failure = ArmFailure(arm=arm, day=day, reason=" ".join(str(error).split()) or type(error).__name__)
             write_record(store.arm_failure(arm), failure)
     log_line("train", f"{arm} {day}: failed on {failure.day}: {failure.reason}; the others go on without it")
@@ -280,17 +120,16 @@ def _contained(store: Store, arm: str, day: date, train: Callable[[], str]) -> s
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train `--days` one by one from the checkpoint before, or a `--batch` from its first to its last day."""
+    """Train a `--batch` from its first to its last day, or go on `--until` a scored day, and the last to train on."""
     parser = argparse.ArgumentParser(prog="python -m components.train", description=main.__doc__)
     for name in ("store-uri", "config-uri", "arm"):
         parser.add_argument(f"--{name}", required=True)
     work = parser.add_mutually_exclusive_group(required=True)
     work.add_argument("--batch", nargs=2)
-    work.add_argument("--days", nargs="+")
-    parser.add_argument("--early-days", nargs="*", default=[])
+    work.add_argument("--until", nargs=2)
     given = parser.parse_args(arguments)
     place = (given.store_uri, given.config_uri, given.arm)
     if given.batch:
         main_batch(*place, *given.batch)
     else:
-        main_days(*place, given.days, given.early_days)
+        main_days(*place, *given.until)

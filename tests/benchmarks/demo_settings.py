@@ -112,7 +112,7 @@ def main(store_uri: str = "runs/demo") -> None:
     for day in continual:
         tables[f"training/{day}"] = read[day][0]
         tables[f"evaluation/{day}"] = read_examples(store, "evaluation", day)[0]
-    torch.set_num_threads(config.arms.candidate.num_threads)
+    torch.set_num_threads(config.arms["sparse_optimizer"].num_threads)
     for c in (0.01, 0.03, 0.1):
         found = []
         for number, day in enumerate(continual):
@@ -122,7 +122,7 @@ def main(store_uri: str = "runs/demo") -> None:
             found.append(day_aucs(unseen, yardstick.predict(unseen)))
         report(f"logistic_regression_c_{c}", np.mean(found, axis=0))
     for name, changes in SETTINGS.items():
-        base = config.arms.control if name == "demo_control" else config.arms.candidate
+        base = config.arms["baseline"] if name == "demo_control" else config.arms["sparse_optimizer"]
         runs = [train_and_score(config, changed(base, changes, seed), tables, continual, rate) for seed in SEEDS]
         report(name, np.mean(runs, axis=0))
 

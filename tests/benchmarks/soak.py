@@ -45,7 +45,7 @@ from pipelines.config import RunConfig, load_config
 from pipelines.local import StepFailed, run_schedule
 from tests.benchmarks.soak_faults import DIVERGING
 
-NUM_DAYS, ARM = 60, "candidate"
+NUM_DAYS, ARM = 60, "sparse_optimizer"
 # By the number of the daily run: which days' logs come once more with fewer rows, counted back from the scored one.
 DELIVERED_AGAIN = {12: 0, 27: 1, 41: 2}
 WITHHELD, FULL_DISK, DIVERGED = 20, 34, 50

@@ -45,7 +45,7 @@ def stored_days(store: Store, config: RunConfig) -> StoredDays:
 
 def journey_recipe(config: RunConfig) -> TrainConfig:
     """The demo's candidate, with the lazy Adam that row frequencies need."""
-    values = config.arms.candidate.model_dump()
+    values = config.arms["sparse_optimizer"].model_dump()
     values["optimizer"]["tables"] = "lazy_adam"
     return TrainConfig.model_validate({**values, "num_threads": 1})
 

@@ -35,7 +35,7 @@ from components.ranker.auc import weighted_auc
 from components.ranker.checkpoint import TrainedRanker
 from components.ranker.dataset import tensors_of
 from components.train.config import TrainConfig
-from components.train.run import train_batch
+from components.train.one_model import train_batch
 from data_validation.logs.validate import validate_logs
 from pipelines.config import RunConfig, load_config
 from tests.benchmarks.matrix_factorisation import als_hits
@@ -205,7 +205,7 @@ class Study:
         """Train a ranker's batch; its AUC of each served objective, of all scored days together."""
         tables, mode, age = self.setting.rankers[name]
         store = self._variant(f"{tables}-{age}-{seed}" if tables else f"none-{seed}")
-        values = self.config.arms.candidate.model_dump(mode="json")
+        values = self.config.arms["sparse_optimizer"].model_dump(mode="json")
         values |= {"seed": seed, "num_threads": 1, "epochs": 1, "pretrained": None}
         values["model"] |= {"embedding_dim": self.setting.dim}
         values["optimizer"] |= {"tables": "lazy_adam"}

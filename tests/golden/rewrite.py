@@ -23,7 +23,7 @@ def main() -> None:
         for path in compile_pipelines(Path(folder)):
             (GOLDEN / path.name).write_text(without_versions(path.read_text()))
     config = load_config("simulator")
-    names = sorted(Ranker(config.features, config.arms.control.model).state_dict())
+    names = sorted(Ranker(config.features, config.arms["baseline"].model).state_dict())
     (GOLDEN / "parameter_names.txt").write_text("\n".join(names) + "\n")
 
 

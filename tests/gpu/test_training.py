@@ -8,7 +8,7 @@ import torch
 from components.tables.lazy_adam import LazyAdam
 from components.tables.row_optimizer import RowOptimizer
 from components.tables.rowwise_adagrad import RowwiseAdagrad
-from components.train.run import train_batch
+from components.train.one_model import train_batch
 from components.train.training_state import load_state
 from tests.unit.tables.test_lazy_adam import DIM, TABLES, batches, config_of, take_step
 from tests.unit.train.test_resume import recipe

@@ -100,13 +100,13 @@ def test_two_nodes_train_what_one_process_trains_though_a_pod_is_killed(joined_o
     first = config.schedule.first_day
     days = config.dataset.open_days(first, config.dataset.open_day(first, config.schedule.num_batch_days - 1))
     arguments = ("--batch", str(days[0]), str(days[-1]), "--store-uri", store.root, "--config-uri", config_uri)
-    job = train_job("train-control", ("-m", "components.train", "--arm", "control", *arguments))
+    job = train_job("train-control", ("-m", "components.train", "--arm", "baseline", *arguments))
     lines: list[str] = []
     killed: list[str] = []
 
     def kill_one() -> None:
         """When there is something to go on from."""
-        points = store.resume_points("control", days[-1])
+        points = store.resume_points("baseline", days[-1])
         wait_for(lambda: storage.finished_names(points), 120)
         killed.append(pods_of(job.name)[-1])
         kubectl("-n", NAMESPACE, "delete", killed[-1], "--grace-period=0", "--force")
@@ -117,7 +117,7 @@ def test_two_nodes_train_what_one_process_trains_though_a_pod_is_killed(joined_o
     killer.join()
     assert killed and pods_of(job.name) == []
     assert any("goes on after step" in line for line in lines), lines
-    checkpoint = find_checkpoint(store, "control", days[-1])
+    checkpoint = find_checkpoint(store, "baseline", days[-1])
     assert checkpoint is not None and checkpoint.lineage.trained_through == days[-1]
 
     alone = Store(f"s3://{BUCKET}/alone")
@@ -125,8 +125,8 @@ def test_two_nodes_train_what_one_process_trains_though_a_pod_is_killed(joined_o
         for path in storage.list_tree(storage.join_uri(store.root, folder)):
             storage.copy(*(storage.join_uri(place.root, folder, path) for place in (store, alone)))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    main_batch(alone.root, config.write(alone), "control", str(days[0]), str(days[-1]))
-    models = [TrainedRanker.load(place, "control", days[-1]).model.state_dict() for place in (store, alone)]
+    main_batch(alone.root, config.write(alone), "baseline", str(days[0]), str(days[-1]))
+    models = [TrainedRanker.load(place, "baseline", days[-1]).model.state_dict() for place in (store, alone)]
     for name, value in models[0].items():
         torch.testing.assert_close(value, models[1][name], rtol=1e-3, atol=1e-4, msg=name)
 

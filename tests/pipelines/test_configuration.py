@@ -31,7 +31,7 @@ def large(tmp_path_factory) -> RunConfig:
     values["features"]["categorical"] += [{"name": name, "num_rows": 1000} for name in names[:93]]
     values["join"]["salt"] = 20170301
     values["train"]["objective_weights"] = {"good_click": 0.5, "click": 2.0, "checkout_given_view": 1.0}
-    values["arms"]["candidate"]["seed"] = BEYOND_FLOATS
+    values["arms"]["sparse_optimizer"]["seed"] = BEYOND_FLOATS
     return load_config(str(write_config(tmp_path_factory.mktemp("large") / "large.yaml", values)))
 
 
@@ -64,8 +64,8 @@ def test_configuration_arrives_in_a_step_as_it_was_written(large, tmp_path):
     assert text == json.dumps(large.model_dump(mode="json")), "values and order, in every section"
     values = json.loads(text)
     assert list(values["dataset"]["attribution"]) == ["checkout", "add_to_cart"]
-    assert list(values["arms"]["control"]["objective_weights"]) == ["good_click", "click", "checkout_given_view"]
-    assert values["join"]["salt"] == 20170301 and values["arms"]["candidate"]["seed"] == BEYOND_FLOATS
+    assert list(values["arms"]["baseline"]["objective_weights"]) == ["good_click", "click", "checkout_given_view"]
+    assert values["join"]["salt"] == 20170301 and values["arms"]["sparse_optimizer"]["seed"] == BEYOND_FLOATS
 
 
 def test_sections_are_those_of_the_deployment(large, tmp_path):
@@ -73,7 +73,7 @@ def test_sections_are_those_of_the_deployment(large, tmp_path):
     assert config.section(DatasetConfig, "dataset") == large.dataset
     assert config.section(FeatureConfig, "features") == large.features
     assert config.section(JoinConfig, "join") == large.join
-    assert config.section(TrainConfig, "arms", "candidate") == large.arms.candidate
+    assert config.section(TrainConfig, "arms", "sparse_optimizer") == large.arms["sparse_optimizer"]
     assert RunConfig.parse(config.values, "resolved") == large
 
 

@@ -81,7 +81,7 @@ def test_blessed_candidate_is_published(published):
     store, _, printed = published
     assert "daily 2026-01-12: blessed=True" in printed and "promoted=True" in printed
     pointer = read_pointer(store)
-    assert pointer is not None and pointer.arm == "candidate"
+    assert pointer is not None and pointer.arm == "sparse_optimizer"
     assert len(store.versions()) == 2
     assert [day.day for day in store.finished_days("batch")] == [11]
     assert [day.day for day in store.finished_days("daily")] == [11, 12]
@@ -131,9 +131,9 @@ def test_show_prints_what_a_script_needs(published):
     shown = json.loads(afterclick("show", "-s", store.root, "--json"))
     assert shown["channels"]["CURRENT"]["version"] == read_pointer(store).version
     assert shown["daily_days"] == ["2026-01-11", "2026-01-12"]
-    assert shown["arms"]["control"][-1] == "2026-01-12"
-    assert set(shown["auc"]["2026-01-12"]) == {"control", "candidate", "served"}
-    assert 0 < shown["auc"]["2026-01-12"]["candidate"]["checkout_given_view"] < 1
+    assert shown["arms"]["baseline"][-1] == "2026-01-12"
+    assert set(shown["auc"]["2026-01-12"]) == {"baseline", "sparse_optimizer", "served"}
+    assert 0 < shown["auc"]["2026-01-12"]["sparse_optimizer"]["checkout_given_view"] < 1
     assert shown["verdict"]["blessed"] and shown["verdict"]["reasons"]
     assert "show.published: " + read_pointer(store).version in afterclick("show", "-s", store.root)
 
@@ -205,7 +205,7 @@ def test_candidate_below_the_threshold_is_blocked(batch_done, tmp_path):
     assert "daily 2026-01-11: blessed=False published=nothing promoted=False" in printed
     assert "is below the threshold +100.00%" in printed
     pointer = read_pointer(store)
-    assert pointer is not None and pointer.arm == "control"
+    assert pointer is not None and pointer.arm == "baseline"
     assert len(store.versions()) == 1
 
 
@@ -213,9 +213,9 @@ def test_days_are_trained_on_early_and_scored_when_they_are_final(batch_done, tm
     config = config_file(tmp_path, schedule={"train_immature": True})
     store = copy_of(batch_done, tmp_path)
     afterclick("run", "-c", config, "-s", store.root, "--max-days", "2")
-    scored, ahead = store.finished_days("daily"), store.checkpoint_days("candidate")
+    scored, ahead = store.finished_days("daily"), store.checkpoint_days("sparse_optimizer")
     assert ahead[-1] - scored[-1] == timedelta(days=load_config(config).dataset.maturity_days)
-    row = next(row for row in read_ledger(store) if row.event_date == scored[-1] and row.arm == "candidate")
+    row = next(row for row in read_ledger(store) if row.event_date == scored[-1] and row.arm == "sparse_optimizer")
     assert row.trained_through == scored[-1] - timedelta(days=1)
     page = storage.read_bytes(store.newest_report()).decode()
     assert "How labels moved" in page and str(scored[-1]) in page.split("How labels moved")[1]

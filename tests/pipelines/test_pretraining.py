@@ -25,7 +25,10 @@ def values() -> dict:
         "contrastive": {"epochs": 1, "batch_size": 128, "num_negatives": 32},
         "num_threads": 1,
     }
-    values["arms"]["candidate"] = {"optimizer": {"table_multiplier": 50, "tables": "lazy_adam"}, "pretrained": {}}
+    values["arms"]["sparse_optimizer"] = {
+        "optimizer": {"table_multiplier": 50, "tables": "lazy_adam"},
+        "pretrained": {},
+    }
     return values
 
 
@@ -43,7 +46,7 @@ def test_a_batch_pretrains_what_its_arms_start_from(ran):
     assert "pretraining run, window until 2026-01-10" in printed
     (day,) = store.pretrained_days()
     manifest = read_manifest(store.pretrained(day), PretrainedManifest)
-    candidate, control = (find_checkpoint(store, arm, day) for arm in ("candidate", "control"))
+    candidate, control = (find_checkpoint(store, arm, day) for arm in ("sparse_optimizer", "baseline"))
     assert candidate is not None and control is not None
     assert candidate.origin.inputs["pretrained"] == manifest.content_digest
     assert "pretrained" not in control.origin.inputs

@@ -53,8 +53,8 @@ def config_paths(joined, tmp_path_factory):
     folder, paths = tmp_path_factory.mktemp("config"), {}
     for name, changes in RECIPES.items():
         values = joined.config.model_dump(mode="json", exclude_none=True)
-        values["train"] = values["arms"]["control"] | {"pool_rows": 700} | changes
-        values["arms"] = {"control": {"optimizer": {"table_multiplier": 1}}, "candidate": {}}
+        values["train"] = values["arms"]["baseline"] | {"pool_rows": 700} | changes
+        values["arms"] = {"baseline": {"optimizer": {"table_multiplier": 1}}, "sparse_optimizer": {}}
         paths[name] = folder / f"{name}.yaml"
         paths[name].write_text(yaml.safe_dump(values))
     return paths
@@ -66,7 +66,7 @@ def own_store(joined, root):
 
 def trained(joined, config_path, root, launcher):
     store = own_store(joined, root)
-    shared = ("train", "--config", config_path, "--store", store.root, "--arm", "candidate")
+    shared = ("train", "--config", config_path, "--store", store.root, "--arm", "sparse_optimizer")
     said = run(*shared, launcher=launcher) + run(*shared, "--day", joined.scored_day, launcher=launcher)
     return store, said
 
@@ -79,13 +79,14 @@ def test_processes_train_what_one_trains(joined, config_paths, tmp_path, name):
     spread, said_by_two = trained(joined, config_path, tmp_path / "two", torchrun)
     assert said.count("train.checkpoint:") == said_by_two.count("train.checkpoint:") == 2
     for day in (joined.batch_days[-1], joined.scored_day):
-        one, _ = load_state(alone, "candidate", day)
-        two, _ = load_state(spread, "candidate", day)
+        one, _ = load_state(alone, "sparse_optimizer", day)
+        two, _ = load_state(spread, "sparse_optimizer", day)
         assert one.lineage.step == two.lineage.step
         for name, value in one.model.state_dict().items():
             torch.testing.assert_close(two.model.state_dict()[name], value, rtol=0, atol=1e-4, msg=name)
         curves = [
-            json.loads(storage.read_bytes(f"{s.checkpoint('candidate', day)}/loss_curve.json")) for s in (alone, spread)
+            json.loads(storage.read_bytes(f"{s.checkpoint('sparse_optimizer', day)}/loss_curve.json"))
+            for s in (alone, spread)
         ]
         for left, right in zip(*curves, strict=True):
             assert list(left.values()) == pytest.approx(list(right.values()), abs=1e-5)
@@ -94,7 +95,7 @@ def test_processes_train_what_one_trains(joined, config_paths, tmp_path, name):
 def test_tables_are_described(joined, config_paths, tmp_path):
     config_path = config_paths["lazy_adam"]
     store = own_store(joined, tmp_path)
-    run("train", "--config", config_path, "--store", store.root, "--arm", "candidate")
+    run("train", "--config", config_path, "--store", store.root, "--arm", "sparse_optimizer")
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "impressions").mkdir()
     facts = {one["table"]: one for one in json.loads(run("show", "--tables", "--json", "--store", store.root))}

@@ -31,7 +31,7 @@ def directory(uri: str) -> None:
     storage.write_bytes(storage.join_uri(uri, storage.MANIFEST_NAME), b"{}")
 
 
-def point(store: Store, channel: str, day: date, arm: str = "control") -> None:
+def point(store: Store, channel: str, day: date, arm: str = "baseline") -> None:
     version = f"version-{day}"
     write_record(
         store.pointer(channel),
@@ -41,10 +41,9 @@ def point(store: Store, channel: str, day: date, arm: str = "control") -> None:
 
 def blessing_of(day: date) -> Blessing:
     release = Release(
-        action="refresh", arm="control", checkpoint_digest=f"checkpoint-{day}", trained_through=day, reasons=()
+        action="refresh", arm="baseline", checkpoint_digest=f"checkpoint-{day}", trained_through=day, reasons=()
     )
-    verdict = {"blessed": False, "reasons": (), "gain": None, "ledger_digest": ""}
-    return Blessing(pipeline="daily", event_date=day, releases=(release,), **verdict)
+    return Blessing(pipeline="daily", event_date=day, production="baseline", releases=(release,), ledger_digest="")
 
 
 def finish(store: Store, day: date) -> None:
@@ -56,10 +55,10 @@ def store(request, tmp_path) -> Store:
     """Twelve finished days, each of which left a checkpoint, an export, a version, pages and a local run."""
     store = Store(str(tmp_path) if request.param == "local" else f"memory://{tmp_path}")
     for day in DAYS:
-        for arm in ("control", "candidate"):
+        for arm in ("baseline", "sparse_optimizer"):
             directory(store.checkpoint(arm, day))
             storage.write_bytes(storage.join_uri(store.tensorboard(arm, day), "events"), b"e")
-        version = PublishedVersion(action="refresh", channel="CURRENT", arm="control", version=f"version-{day}")
+        version = PublishedVersion(action="refresh", channel="CURRENT", arm="baseline", version=f"version-{day}")
         write_record(
             store.publication("daily", day), Publication(pipeline="daily", event_date=day, versions=(version,))
         )
@@ -79,16 +78,16 @@ def kept_versions(store: Store) -> list[date]:
 
 
 def test_newest_stay_and_what_is_in_use(store):
-    point(store, EXPERIMENT_CHANNEL, DAYS[2], "candidate")
+    point(store, EXPERIMENT_CHANNEL, DAYS[2], "sparse_optimizer")
     write_deployment(
         store, "prod", Deployment(current=f"version-{DAYS[4]}", other=f"version-{DAYS[5]}", phase="ranker")
     )
     prune(store, RetentionConfig(checkpoint_days=3, versions=2, report_days=4))
-    assert store.checkpoint_days("control") == [DAYS[0], *DAYS[-3:]]
-    assert store.checkpoint_days("candidate") == [DAYS[0], DAYS[2], *DAYS[-3:]]
+    assert store.checkpoint_days("baseline") == [DAYS[0], *DAYS[-3:]]
+    assert store.checkpoint_days("sparse_optimizer") == [DAYS[0], DAYS[2], *DAYS[-3:]]
     assert kept_versions(store) == [DAYS[2], DAYS[4], DAYS[5], *DAYS[-2:]]
     assert store.staged_versions() == []
-    for folder in ("reports", "tensorboard/control", "kfp", "example_statistics"):
+    for folder in ("reports", "tensorboard/baseline", "kfp", "example_statistics"):
         assert len(storage.list_names(storage.join_uri(store.root, folder))) == 4
     assert storage.exists(store.report(f"daily-{DAYS[-4]}"))
     assert [store.ledger_days(), len(store.publication_days("daily"))] == [[], 12]
@@ -100,7 +99,7 @@ def test_a_run_that_is_not_finished_keeps_its_export_and_what_it_scores_next(sto
     storage.remove(store.finished_run("daily", DAYS[-2]))
     prune(store, RetentionConfig(checkpoint_days=2))
     assert store.staged_versions() == [f"checkpoint-{DAYS[-2]}", f"checkpoint-{DAYS[-1]}"]
-    assert store.checkpoint_days("control") == [DAYS[0], *DAYS[-4:]], "two up to the last finished day, and later ones"
+    assert store.checkpoint_days("baseline") == [DAYS[0], *DAYS[-4:]], "two up to the last finished day, and later ones"
 
 
 def test_pretrained_tables_stay_while_they_are_new_or_a_batch_started_from_them(store):
@@ -120,12 +119,12 @@ def test_pretrained_tables_stay_while_they_are_new_or_a_batch_started_from_them(
 
 def test_everything_is_kept_if_asked_for(store):
     prune(store, KEEP_ALL)
-    assert len(store.checkpoint_days("control")) == len(store.versions()) == 12
+    assert len(store.checkpoint_days("baseline")) == len(store.versions()) == 12
     assert len(storage.list_names(storage.join_uri(store.root, "reports"))) == 12
 
 
 def test_version_that_came_back_is_new(store):
-    again = PublishedVersion(action="promote", channel="CURRENT", arm="control", version=f"version-{DAYS[1]}")
+    again = PublishedVersion(action="promote", channel="CURRENT", arm="baseline", version=f"version-{DAYS[1]}")
     day = DAYS[-1] + timedelta(days=1)
     write_record(store.publication("daily", day), Publication(pipeline="daily", event_date=day, versions=(again,)))
     prune(store, RetentionConfig(versions=2))
@@ -137,7 +136,7 @@ def test_nothing_goes_while_it_is_uncertain_what_is_in_use(store):
     before = len(store.versions())
     with pytest.raises(InputError, match="CURRENT"):
         prune(store, RetentionConfig(checkpoint_days=2, versions=1, report_days=2))
-    assert len(store.versions()) == before == len(store.checkpoint_days("control"))
+    assert len(store.versions()) == before == len(store.checkpoint_days("baseline"))
 
 
 def test_nothing_goes_before_the_first_run_is_finished(tmp_path):

@@ -104,13 +104,13 @@ def test_day_that_is_half_copied_is_no_day(root):
     """Object stores have no rename: a checkpoint's files are there before it is, and stay when its writer is killed."""
     store = Store(root)
     for day in (date(2026, 1, 1), date(2026, 1, 2)):
-        uri = store.checkpoint("control", day)
+        uri = store.checkpoint("baseline", day)
         write_artifact(
             uri, Greeting(origin=STEP.origin()), lambda folder: storage.write_bytes(f"{folder}/weights", b"w")
         )
-    storage.write_bytes(f"{store.checkpoint('control', date(2026, 1, 3))}/weights", b"w")
-    storage.remove(f"{store.checkpoint('control', date(2026, 1, 2))}/{storage.MANIFEST_NAME}")
-    assert store.checkpoint_days("control") == [date(2026, 1, 1)]
+    storage.write_bytes(f"{store.checkpoint('baseline', date(2026, 1, 3))}/weights", b"w")
+    storage.remove(f"{store.checkpoint('baseline', date(2026, 1, 2))}/{storage.MANIFEST_NAME}")
+    assert store.checkpoint_days("baseline") == [date(2026, 1, 1)]
 
 
 def test_file_is_put_once_on_object_stores(monkeypatch):

@@ -1,12 +1,14 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
+from torchrec.metrics.ne import compute_ne, get_ne_states
 
 from components.evaluate.metrics import score_objective
 from components.ranker import auc as auc_module
-from components.ranker.auc import RankedRows, UserReplicates, weighted_auc
+from components.ranker.auc import RankedRows, UserReplicates, grouped_auc, weighted_auc
 
 
 def auc(labels, predictions):
@@ -100,3 +102,54 @@ def test_predictions_that_are_no_numbers_have_no_score(wrong):
     score = score_objective(labels, predictions, np.arange(4), 20)
     assert (score.auc, score.pr_auc, score.log_loss, score.mean_prediction, score.calibration) == (None,) * 5
     assert score.num_not_finite == 1 and score.positives == 2
+
+
+def test_grouped_auc_by_hand():
+    """User 1 ranks its positive above both others, user 2 below its one; user 3 has one class, and no AUC."""
+    users = np.array([1, 2, 1, 3, 2, 1])
+    labels = np.array([1, 1, 0, 1, 0, 0])
+    predictions = np.array([0.9, 0.1, 0.5, 0.3, 0.8, 0.2])
+    assert grouped_auc(users, labels, predictions) == pytest.approx((3 * 1.0 + 2 * 0.0) / 5)
+    assert grouped_auc(np.arange(6), labels, predictions) is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.booleans(), st.integers(0, 4)), min_size=1, max_size=60))
+@settings(max_examples=200, deadline=None)
+def test_grouped_auc_agrees_with_scikit_learn(rows):
+    users, labels, predictions = (np.array(values) for values in zip(*rows, strict=True))
+    aucs, sizes = [], []
+    for user in np.unique(users):
+        own = users == user
+        if 0 < labels[own].sum() < own.sum():
+            aucs.append(roc_auc_score(labels[own], predictions[own]))
+            sizes.append(own.sum())
+    found = grouped_auc(users, labels.astype(int), predictions / 5)
+    assert found == (pytest.approx(np.average(aucs, weights=sizes)) if aucs else None)
+
+
+def test_normalized_entropy_is_torchrec_s():
+    generator = np.random.default_rng(3)
+    labels = (generator.random(500) < 0.2).astype(np.float64)
+    predictions = (0.1 + 0.3 * generator.random(500) + 0.2 * labels).clip(0, 1)
+    weights = torch.ones(1, 500, dtype=torch.float64)
+    tensors = (torch.from_numpy(labels)[None], torch.from_numpy(predictions)[None], weights)
+    states = get_ne_states(*tensors, eta=1e-12)
+    names = ("cross_entropy_sum", "weighted_num_samples", "pos_labels", "neg_labels")
+    expected = compute_ne(*(states[name] for name in names), eta=1e-12)
+    score = score_objective(labels, predictions, np.arange(500), 0)
+    assert score.normalized_entropy == pytest.approx(float(expected), rel=1e-6)
+    constant = score_objective(labels, np.full(500, labels.mean()), np.arange(500), 0)
+    assert constant.normalized_entropy == pytest.approx(1.0)
+
+
+def test_deciles_and_slices_are_of_all_rows():
+    generator = np.random.default_rng(4)
+    labels, predictions = (generator.random(997) < 0.3).astype(int), generator.random(997)
+    first = generator.random(997) < 0.4
+    score = score_objective(labels, predictions, np.arange(997), 0, {"a": first, "b": ~first, "none": first & ~first})
+    assert len(score.deciles) == 10 and sum(decile.rows for decile in score.deciles) == 997
+    assert sum(decile.positives for decile in score.deciles) == score.positives
+    assert [d.mean_prediction for d in score.deciles] == sorted(d.mean_prediction for d in score.deciles)
+    assert score.slices["a"].auc == pytest.approx(roc_auc_score(labels[first], predictions[first]))
+    assert score.slices["a"].rows + score.slices["b"].rows == 997
+    assert (score.slices["none"].rows, score.slices["none"].auc, score.slices["none"].calibration) == (0, None, None)

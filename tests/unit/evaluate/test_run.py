@@ -2,6 +2,7 @@ from datetime import timedelta
 
 import pytest
 
+from components.common.arms import ArmList
 from components.common.errors import InputError
 from components.common.ledger import find_row
 from components.evaluate.config import EvaluationConfig
@@ -12,9 +13,11 @@ from components.features.objectives import DEFAULT_SERVED, OBJECTIVE_NAMES
 from components.ranker.checkpoint import find_checkpoint
 from components.ranker.dataset import tensors_of
 
+ARMS = ArmList("baseline", {"baseline": 1, "sparse_optimizer": 1})
+
 
 def test_both_arms_are_scored_on_the_same_unseen_rows(trained):
-    rows = [find_row(trained.store, trained.scored_day, arm) for arm in ("control", "candidate")]
+    rows = [find_row(trained.store, trained.scored_day, arm) for arm in ("baseline", "sparse_optimizer")]
     assert rows[0].examples_digest == rows[1].examples_digest
     for row in rows:
         assert row.trained_through == trained.batch_days[-1] < row.event_date
@@ -28,12 +31,12 @@ def test_both_arms_are_scored_on_the_same_unseen_rows(trained):
 
 
 def test_scoring_again_changes_nothing(trained):
-    uri = trained.store.ledger_row(trained.scored_day, "control")
+    uri = trained.store.ledger_row(trained.scored_day, "baseline")
     with open(uri, "rb") as stream:
         before = stream.read()
     config = trained.config
     evaluate_day(
-        trained.store.root, config.dataset, config.evaluation, "batch", trained.scored_day, trained.batch_days[-1]
+        trained.store.root, config.dataset, config.evaluation, ARMS, "batch", trained.scored_day, trained.batch_days[-1]
     )
     with open(uri, "rb") as stream:
         assert stream.read() == before
@@ -45,6 +48,7 @@ def test_day_that_was_trained_on_is_refused(trained):
             trained.store.root,
             trained.config.dataset,
             EvaluationConfig(),
+            ARMS,
             "daily",
             trained.scored_day,
             trained.scored_day,
@@ -57,6 +61,7 @@ def test_missing_examples_are_named(trained):
             trained.store.root,
             trained.config.dataset,
             EvaluationConfig(logistic_regression=False),
+            ARMS,
             "daily",
             trained.scored_day + timedelta(days=1),
             trained.scored_day,

@@ -20,7 +20,7 @@ from components.make_logs.run import make_logs
 from components.ranker.auc import weighted_auc
 from components.ranker.dataset import tensors_of
 from components.ranker.prediction import predict
-from components.train.run import train_batch
+from components.train.one_model import train_batch
 from components.train.training_state import load_state
 from data_validation.logs.validate import validate_logs
 from pipelines.config import load_config
@@ -57,8 +57,8 @@ def scored(tmp_path_factory):
     validate_logs(store.root, config.dataset, config.validation, read, as_of)
     job = JoinJob(config.dataset, config.features, config.join, days[0], days[-1], as_of, days[NUM_DAYS])
     join_days(store.root, job)
-    train_batch(store.root, "control", config.features, config.arms.control, days[:NUM_DAYS])
-    state, _ = load_state(store, "control", days[NUM_DAYS - 1])
+    train_batch(store.root, "baseline", config.features, config.arms["baseline"], days[:NUM_DAYS])
+    state, _ = load_state(store, "baseline", days[NUM_DAYS - 1])
     table = pa.concat_tables([read_examples(store, "evaluation", day)[0] for day in days[NUM_DAYS:]])
     truth = pa.concat_tables(
         [parquet_files.read_parquet(storage.join_uri(store.truth(day), LOG_FILE)) for day in days[NUM_DAYS:]]

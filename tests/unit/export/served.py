@@ -70,7 +70,7 @@ def predict_as_served(ranker: Ranker, features: FeatureConfig, table: pa.Table, 
 
 
 def blessing_of(
-    deployment: Deployment, arm: str = "control", action: str = "first", digest: str | None = None
+    deployment: Deployment, arm: str = "baseline", action: str = "first", digest: str | None = None
 ) -> Blessing:
     """A verdict that releases an arm's checkpoint after the batch."""
     through = deployment.batch_days[-1]
@@ -85,9 +85,7 @@ def blessing_of(
     return Blessing(
         pipeline="batch",
         event_date=deployment.scored_day,
-        blessed=False,
-        reasons=(),
-        gain=None,
+        production="baseline",
         releases=(release,),
         ledger_digest="",
     )

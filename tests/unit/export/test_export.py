@@ -34,7 +34,7 @@ from tests.unit.export.served import blessing_of
 def test_version_predicts_what_the_evaluator_predicts(exported):
     deployment, manifest, uri = exported
     predictor = Predictor.from_version(Version.open(uri))
-    state, _ = load_state(deployment.store, "control", deployment.batch_days[-1])
+    state, _ = load_state(deployment.store, "baseline", deployment.batch_days[-1])
     table, _ = read_examples(deployment.store, EVALUATION, deployment.scored_day)
     examples = tensors_of(table, state.features, unsampled=True)
     served, expected = predictor.predict(table), predict(state.model, state.lineage.negative_keep_rate, examples, 512)
@@ -56,7 +56,7 @@ def test_version_predicts_what_the_evaluator_predicts(exported):
 def test_gated_rows_are_served_mixed(unexported):
     deployment, day = unexported.deployment, unexported.deployment.batch_days[-1]
     store, features = deployment.store, deployment.config.features
-    plain, _ = load_state(store, "control", day)
+    plain, _ = load_state(store, "baseline", day)
     optimizer = {**plain.config.optimizer.model_dump(), "tables": "lazy_adam"}
     values = {**plain.config.model_dump(), "optimizer": optimizer, "pretrained": {"mode": "gated"}}
     state = new_state(features, TrainConfig.parse(values, "train"), plain.lineage)
@@ -65,8 +65,8 @@ def test_gated_rows_are_served_mixed(unexported):
         state.model.embeddings.weight.normal_(std=0.3)
         for gate in state.model.net.gates.gates:
             gate.weight.normal_()
-    storage.remove(store.checkpoint("control", day))
-    write_checkpoint(store, state, find_checkpoint(deployment.store, "candidate", day).origin, {}, {})
+    storage.remove(store.checkpoint("baseline", day))
+    write_checkpoint(store, state, find_checkpoint(deployment.store, "sparse_optimizer", day).origin, {}, {})
     blessing = blessing_of(deployment)
     write_record(store.blessing("batch", deployment.scored_day), blessing)
     (version,) = export_releases(store.root, ExportConfig(), "batch", deployment.scored_day).versions
@@ -74,7 +74,7 @@ def test_gated_rows_are_served_mixed(unexported):
     opened = Version.open(store.staged_version(version.checkpoint_digest))
     assert {spec.name for spec in opened.manifest.tables} == {*features.tables}
     table, _ = read_examples(store, EVALUATION, deployment.scored_day)
-    served, ranker = Predictor.from_version(opened).predict(table), TrainedRanker.load(store, "control", day)
+    served, ranker = Predictor.from_version(opened).predict(table), TrainedRanker.load(store, "baseline", day)
     examples = tensors_of(table, features, unsampled=True)
     difference = np.abs(served - ranker.predict(examples, 512))
     for name in ranker.model.embeddings.layout.doubled:
@@ -113,7 +113,7 @@ def test_onnx_is_checked_and_has_named_inputs(exported):
 
 
 def test_parity_beyond_the_limit_stops(trained, tmp_path):
-    candidate = blessing_of(trained, "candidate", "promote")
+    candidate = blessing_of(trained, "sparse_optimizer", "promote")
     write_record(trained.store.blessing("daily", trained.scored_day), candidate)
     export = export_releases(trained.store.root, ExportConfig(max_parity_difference=1e-15), "daily", trained.scored_day)
     (version,) = export.versions
@@ -123,7 +123,7 @@ def test_parity_beyond_the_limit_stops(trained, tmp_path):
 
 def test_int4_beyond_its_limits_stops(trained, monkeypatch):
     """Tables that are not what the checkpoint has; the finest layout does not help either."""
-    candidate = blessing_of(trained, "candidate", "promote")
+    candidate = blessing_of(trained, "sparse_optimizer", "promote")
     write_record(trained.store.blessing("daily", trained.scored_day), candidate)
 
     def pack_damaged(tables, *others):
@@ -176,7 +176,7 @@ def test_what_cannot_be_told_is_beyond_the_limits(unknown):
 @pytest.mark.parametrize("rows", [0, 1])
 def test_parity_takes_two_rows(exported, rows):
     deployment, _, _ = exported
-    ranker = TrainedRanker.load(deployment.store, "control", deployment.batch_days[-1])
+    ranker = TrainedRanker.load(deployment.store, "baseline", deployment.batch_days[-1])
     table, _ = read_examples(deployment.store, EVALUATION, deployment.scored_day)
     with pytest.raises(InputError, match=f"takes two evaluation rows at least, there are {rows}"):
         Reference.of(ranker, table.slice(0, rows))

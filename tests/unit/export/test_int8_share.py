@@ -34,7 +34,7 @@ SHARE = 0.2
 
 
 def lineage_of(first, last):
-    return Lineage(arm="control", first_day=first, trained_through=last, parent="", step=1, negative_keep_rate=0.5)
+    return Lineage(arm="baseline", first_day=first, trained_through=last, parent="", step=1, negative_keep_rate=0.5)
 
 
 @pytest.mark.parametrize("code", [None, {"split": "succession"}, {"split": "skip", "combine": "concatenate"}])
@@ -80,7 +80,7 @@ def test_most_frequent_rows_are_sorted_and_were_looked_up():
 
 
 def predicted_by_torch(deployment, content, specs):
-    state, _ = load_state(deployment.store, "control", deployment.batch_days[-1])
+    state, _ = load_state(deployment.store, "baseline", deployment.batch_days[-1])
     for spec in specs:
         state.model.embeddings.tables()[spec.name].copy_(torch.from_numpy(vectors_of(content, spec)))
     table = read_examples(deployment.store, EVALUATION, deployment.scored_day)[0]
@@ -107,7 +107,7 @@ def test_version_serves_frequent_rows_at_8_bits_and_reports_plain_int4_beside_it
 
     content = storage.map_bytes(storage.join_uri(unexported.uri, "tables.int4"))
     specs = list(manifest.tables)
-    state, _ = load_state(deployment.store, "control", deployment.batch_days[-1])
+    state, _ = load_state(deployment.store, "baseline", deployment.batch_days[-1])
     frequencies = count_look_ups(deployment.store, state.lineage, state.features)
     for spec in specs:
         assert spec.hot_ids(content).tolist() == most_frequent(frequencies[spec.name], SHARE).tolist()

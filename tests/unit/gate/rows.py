@@ -1,10 +1,11 @@
-"""Ledger rows made by hand."""
+"""Ledger rows and trials made by hand."""
 
 from __future__ import annotations
 
 from datetime import date
 
 from components.common.ledger import LedgerRow, ObjectiveScore
+from components.common.trials import Trial
 from components.features.objectives import DEFAULT_SERVED
 
 
@@ -17,6 +18,7 @@ def ledger_row(
     examples: str = "rows",
     checkpoint: str | None = None,
     recipe: str = "recipe",
+    replicates: tuple[float, ...] = (),
 ) -> LedgerRow:
     """A row of January 2026 with the same scores for both served objectives, unless `auc` says otherwise."""
     scores = {
@@ -28,6 +30,7 @@ def ledger_row(
             log_loss=0.2,
             mean_prediction=(calibration or 0.0) * positives / 10_000,
             calibration=calibration,
+            auc_replicates=replicates,
         )
         for name in DEFAULT_SERVED
     }
@@ -41,3 +44,19 @@ def ledger_row(
         inputs_digest="",
         scores=scores,
     )
+
+
+def trial(**changes) -> Trial:
+    """A trial of the Sparse Optimizer against the baseline from 1 January on."""
+    values = {
+        "kind": "candidate",
+        "candidate": "sparse_optimizer",
+        "control": "baseline",
+        "candidate_recipe": "s",
+        "control_recipe": "b",
+        "first_day": date(2026, 1, 1),
+        "looks": (2, 4),
+        "evidence": "point",
+        "alpha": 0.025,
+    }
+    return Trial(**(values | changes))

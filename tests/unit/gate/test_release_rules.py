@@ -2,30 +2,51 @@ from datetime import date
 
 import pytest
 
-from components.common.arms import ArmFailure
+from components.common.config import ResolvedConfig
 from components.common.layout import Store
 from components.common.ledger import write_row
 from components.common.records import write_record
 from components.common.releases import Pointer, Publication, read_blessing
+from components.common.trials import TrialVerdict, write_trial
 from components.gate.config import GateConfig
-from components.gate.release_rules import decide_release
+from components.gate.release_rules import ReleaseRules, decide_release
 from components.gate.run import judge_day
-from tests.unit.gate.rows import ledger_row
+from tests.unit.gate.rows import ledger_row, trial
 
-CONFIG = GateConfig(num_days=2, min_positives=100, on_blessing="promote")
+CONFIG = GateConfig(evidence="point", num_days=2, min_positives=100, on_blessing="promote")
 DAY = date(2026, 1, 2)
 
 
-def pointer(arm="control", checkpoint="control-1"):
+def pointer(arm="baseline", checkpoint="baseline-1"):
     return Pointer(
         version="v", arm=arm, checkpoint_digest=checkpoint, trained_through=date(2025, 12, 31), published_on=DAY
     )
 
 
 def rows(candidate=0.7, control=0.7, served=0.7):
-    found = [ledger_row("control", day, control) for day in (1, 2)]
-    found += [ledger_row("candidate", day, candidate) for day in (1, 2)]
-    return [*found, ledger_row("served", 2, served, checkpoint="control-1")]
+    found = [ledger_row("baseline", day, control) for day in (1, 2)]
+    found += [ledger_row("sparse_optimizer", day, candidate) for day in (1, 2)]
+    return [*found, ledger_row("served", 2, served, checkpoint="baseline-1")]
+
+
+def judged(answer="blessed", day=DAY, **changes):
+    """A trial with an answer."""
+    one = trial(**changes)
+    verdict = TrialVerdict(
+        trial=one.name,
+        kind=one.kind,
+        candidate=one.candidate,
+        control=one.control,
+        event_date=day,
+        answer=answer,
+        reasons=("so it is",),
+    )
+    return one.model_copy(update={"verdicts": (verdict,)})
+
+
+def decide(pipeline, found, production=None, config=CONFIG, trials=(), arm="baseline", notes=(), excluded=frozenset()):
+    rules = ReleaseRules(found, DAY, production, production.arm if production else arm, trials, config)
+    return decide_release(pipeline, rules, notes, excluded)
 
 
 def released(blessing):
@@ -33,50 +54,46 @@ def released(blessing):
 
 
 def test_first_model_is_the_control_if_it_passes_the_floors():
-    blessing = decide_release("batch", [ledger_row("control", 2)], DAY, None, CONFIG)
-    assert released(blessing) == [("first", "control", "control-2")]
+    blessing = decide("batch", [ledger_row("baseline", 2)], None, CONFIG)
+    assert released(blessing) == [("first", "baseline", "baseline-2")]
     assert not blessing.blessed
 
 
-def test_first_model_is_the_best_arm_that_passes():
-    better, worse = ledger_row("candidate", 2, auc=0.75), ledger_row("control", 2, auc=0.65)
-    assert released(decide_release("batch", [worse, better], DAY, None, CONFIG))[0][:2] == ("first", "candidate")
-    uncalibrated = ledger_row("candidate", 2, auc=0.75, calibration=3.0)
-    blessing = decide_release("batch", [worse, uncalibrated], DAY, None, CONFIG)
-    assert released(blessing)[0][:2] == ("first", "control") and not blessing.withheld
-    control_only = CONFIG.model_copy(update={"first": "control"})
-    assert released(decide_release("batch", [worse, better], DAY, None, control_only))[0][:2] == ("first", "control")
+def test_first_model_is_the_one_that_is_named():
+    better = [ledger_row("sparse_optimizer", 2, auc=0.75), ledger_row("baseline", 2, auc=0.65)]
+    assert released(decide("batch", better))[0][:2] == ("first", "baseline")
+    assert released(decide("batch", better, arm="sparse_optimizer"))[0][:2] == ("first", "sparse_optimizer")
 
 
 def test_first_model_counts_positives_over_the_window():
     config = CONFIG.model_copy(update={"num_days": 2, "min_positives": 60})
-    blessing = decide_release("batch", [ledger_row("control", 2, positives=40)], DAY, None, config)
+    blessing = decide("batch", [ledger_row("baseline", 2, positives=40)], None, config)
     assert "80" not in str(blessing.withheld) and "gate.min_positives = 60" in str(blessing.withheld)
-    both = [ledger_row("control", day, positives=40) for day in (1, 2)]
-    assert released(decide_release("batch", both, DAY, None, config)) == [("first", "control", "control-2")]
-    few = decide_release("batch", [ledger_row("control", 2, positives=20)], DAY, None, config)
-    assert "2 such days never have: lower it, or raise gate.num_days" in str(few.withheld)
+    both = [ledger_row("baseline", day, positives=40) for day in (1, 2)]
+    assert released(decide("batch", both, None, config)) == [("first", "baseline", "baseline-2")]
+    few = decide("batch", [ledger_row("baseline", 2, positives=20)], None, config)
+    assert "2 such days never have: lower it, or take more days" in str(few.withheld)
 
 
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (ledger_row("control", 2, auc=0.55), "at least 0.6"),
-        (ledger_row("control", 2, auc=None), "undefined"),
-        (ledger_row("control", 2, calibration=3.0), "calibration"),
-        (ledger_row("control", 2, positives=3), "positives"),
+        (ledger_row("baseline", 2, auc=0.55), "at least 0.6"),
+        (ledger_row("baseline", 2, auc=None), "undefined"),
+        (ledger_row("baseline", 2, calibration=3.0), "calibration"),
+        (ledger_row("baseline", 2, positives=3), "positives"),
         (ledger_row("served", 2), "not scored"),
     ],
 )
 def test_first_model_fails_closed(row, reason):
-    blessing = decide_release("batch", [row], DAY, None, CONFIG)
+    blessing = decide("batch", [row], None, CONFIG)
     assert blessing.releases == ()
     assert reason in "; ".join(blessing.withheld)
 
 
 def test_fresh_checkpoint_replaces_the_served_one():
-    blessing = decide_release("daily", rows(), DAY, pointer(), CONFIG)
-    assert released(blessing) == [("refresh", "control", "control-2")]
+    blessing = decide("daily", rows(), pointer(), CONFIG)
+    assert released(blessing) == [("refresh", "baseline", "baseline-2")]
 
 
 @pytest.mark.parametrize(
@@ -85,79 +102,122 @@ def test_fresh_checkpoint_replaces_the_served_one():
         (rows(candidate=0.69, control=0.69), "falls from 0.7000 to 0.6900"),
         (rows()[:-1], "not both scored"),
         (rows()[:3] + [ledger_row("served", 2, None)], "no AUC"),
-        ([*rows()[:1], ledger_row("control", 2, calibration=2.0), *rows()[2:]], "calibration"),
+        ([*rows()[:1], ledger_row("baseline", 2, calibration=2.0), *rows()[2:]], "calibration"),
         (
-            [ledger_row(arm, day, positives=3) for arm in ("control", "candidate") for day in (1, 2)]
+            [ledger_row(arm, day, positives=3) for arm in ("baseline", "sparse_optimizer") for day in (1, 2)]
             + [ledger_row("served", 2, positives=3)],
             "positives",
         ),
     ],
 )
 def test_refresh_fails_closed(found, reason):
-    blessing = decide_release("daily", found, DAY, pointer(), CONFIG)
+    blessing = decide("daily", found, pointer(), CONFIG)
     assert blessing.releases == ()
     assert reason in "; ".join(blessing.withheld)
 
 
 def test_served_checkpoint_is_not_published_again():
-    blessing = decide_release("daily", rows(), DAY, pointer(checkpoint="control-2"), CONFIG)
+    blessing = decide("daily", rows(), pointer(checkpoint="baseline-2"), CONFIG)
     assert blessing.releases == () and "served already" in blessing.withheld[0]
 
 
 def test_blessed_candidate_is_promoted_if_the_configuration_says_so():
-    blessing = decide_release("daily", rows(candidate=0.71), DAY, pointer(), CONFIG)
-    assert blessing.blessed
-    assert released(blessing) == [("promote", "candidate", "candidate-2")]
+    blessing = decide("daily", rows(candidate=0.71), pointer(), trials=[judged()])
+    assert blessing.blessed and blessing.reasons == ("sparse_optimizer is blessed: so it is",)
+    assert released(blessing) == [("promote", "sparse_optimizer", "sparse_optimizer-2")]
+
+
+def test_best_of_several_blessed_candidates_is_promoted():
+    def with_gain(candidate, percent):
+        one = judged(candidate=candidate)
+        gain = {"percent": percent, "low": None, "high": None}
+        verdict = TrialVerdict(**(one.newest.model_dump() | {"gain": gain}))
+        return one.model_copy(update={"verdicts": (verdict,)})
+
+    found = [*rows(candidate=0.71), ledger_row("fal", 2, 0.72)]
+    trials = [with_gain("sparse_optimizer", 0.5), with_gain("fal", 0.9)]
+    assert released(decide("daily", found, pointer(), trials=trials)) == [("promote", "fal", "fal-2")]
 
 
 def test_experiment_does_not_keep_production_from_being_refreshed():
     config = CONFIG.model_copy(update={"on_blessing": "experiment"})
-    blessing = decide_release("daily", rows(candidate=0.71), DAY, pointer(), config)
-    assert released(blessing) == [("experiment", "candidate", "candidate-2"), ("refresh", "control", "control-2")]
+    blessing = decide("daily", rows(candidate=0.71), pointer(), config, [judged()])
+    assert [name for name, *_ in released(blessing)] == ["experiment", "refresh"]
     assert [release.channel for release in blessing.releases] == ["EXPERIMENT", "CURRENT"]
 
 
 def test_blessed_candidate_that_fails_on_the_newest_day_is_withheld():
-    found = [ledger_row("control", day) for day in (1, 2)] + [ledger_row("served", 2, checkpoint="control-1")]
-    found += [ledger_row("candidate", 1, 0.9), ledger_row("candidate", 2, 0.6)]
-    blessing = decide_release("daily", found, DAY, pointer(), CONFIG)
+    found = [ledger_row("baseline", day) for day in (1, 2)] + [ledger_row("served", 2, checkpoint="baseline-1")]
+    found += [ledger_row("sparse_optimizer", 1, 0.9), ledger_row("sparse_optimizer", 2, 0.6)]
+    blessing = decide("daily", found, pointer(), trials=[judged()])
     assert blessing.blessed
-    assert released(blessing) == [("refresh", "control", "control-2")]
-    assert "promote of candidate: checkout_given_click falls" in blessing.withheld[0]
+    assert released(blessing) == [("refresh", "baseline", "baseline-2")]
+    assert "promote of sparse_optimizer: checkout_given_click falls" in blessing.withheld[0]
+
+
+def test_blessing_stands_until_it_can_be_followed():
+    earlier = judged(day=date(2026, 1, 1))
+    assert released(decide("daily", rows(candidate=0.71), pointer(), trials=[earlier]))[0][0] == "promote"
+
+
+@pytest.mark.parametrize(
+    ("trials", "production"),
+    [
+        ([judged("undecided")], {}),
+        ([judged("rejected")], {}),
+        ([judged(control="another")], {}),
+        ([judged(day=date(2026, 1, 1))], {"arm_since": DAY}),
+    ],
+)
+def test_only_a_blessing_against_this_production_promotes(trials, production):
+    """One that was given before production came back to its arm was for what turned out worse."""
+    found = decide("daily", rows(candidate=0.71), pointer().model_copy(update=production), trials=trials)
+    assert [name for name, *_ in released(found)] == ["refresh"]
+
+
+def test_arm_on_probation_comes_back_before_any_promotion():
+    back = judged(kind="probation", candidate="baseline", control="sparse_optimizer")
+    other = judged(candidate="fal", control="sparse_optimizer")
+    found = [*rows(control=0.75), ledger_row("fal", 2, 0.8)]
+    blessing = decide("daily", found, pointer("sparse_optimizer", "s-1"), trials=[other, back])
+    assert released(blessing) == [("return", "baseline", "baseline-2")]
+    assert "sparse_optimizer turned out worse: so it is" in blessing.releases[0].reasons[0]
 
 
 def test_promoted_candidate_is_refreshed_from_its_own_arm():
-    blessing = decide_release("daily", rows(candidate=0.71), DAY, pointer("candidate", "candidate-1"), CONFIG)
-    assert released(blessing) == [("refresh", "candidate", "candidate-2")]
+    blessing = decide("daily", rows(candidate=0.71), pointer("sparse_optimizer", "sparse_optimizer-1"))
+    assert released(blessing) == [("refresh", "sparse_optimizer", "sparse_optimizer-2")]
 
 
-def test_verdict_stands_after_its_model_was_published(tmp_path):
+def test_verdict_stands_after_its_model_was_published(small_config, tmp_path):
     """A run that is killed after publishing is run again; the gate must not judge the model against itself."""
     store = Store(str(tmp_path))
     for row in rows(candidate=0.71):
         write_row(store, row)
+    write_trial(store, trial())
     write_record(store.pointer("CURRENT"), pointer())
-    first = judge_day(store.root, CONFIG, "daily", DAY)
+    values = small_config.model_dump(mode="json") | {"gate": CONFIG.model_dump(mode="json")}
+    first = judge_day(store.root, ResolvedConfig("", values), "daily", DAY)
     write_record(store.publication("daily", DAY), Publication(pipeline="daily", event_date=DAY, versions=()))
-    write_record(store.pointer("CURRENT"), pointer("candidate", "candidate-2"))
-    stricter = CONFIG.model_copy(update={"min_gain_percent": 50.0})
-    assert first == judge_day(store.root, stricter, "daily", DAY) == read_blessing(store, "daily", DAY)
+    write_record(store.pointer("CURRENT"), pointer("sparse_optimizer", "sparse_optimizer-2"))
+    values["gate"] |= {"min_gain_percent": 50.0}
+    again = judge_day(store.root, ResolvedConfig("", values), "daily", DAY)
+    assert first == again == read_blessing(store, "daily", DAY)
     assert released(first)[0][0] == "promote"
 
 
 def test_refresh_needs_positives_on_the_day_itself():
     """Positives of earlier days say nothing of a day on which conversions stopped coming in."""
     few = [row for row in rows() if row.event_date != DAY]
-    few += [ledger_row(arm, 2, 0.7, positives=9) for arm in ("control", "candidate")]
-    few.append(ledger_row("served", 2, 0.7, positives=9, checkpoint="control-1"))
-    blessing = decide_release("daily", few, DAY, pointer(), CONFIG)
+    few += [ledger_row(arm, 2, 0.7, positives=9) for arm in ("baseline", "sparse_optimizer")]
+    few.append(ledger_row("served", 2, 0.7, positives=9, checkpoint="baseline-1"))
+    blessing = decide("daily", few, pointer(), CONFIG)
     assert blessing.releases == () and "9 positives, gate.min_day_positives = 10" in "; ".join(blessing.withheld)
 
 
 def test_failed_candidate_does_not_stop_the_refresh_of_production():
-    failure = ArmFailure(arm="candidate", day=DAY, reason="the loss at step 3 is not finite")
-    scored = [row for row in rows() if row.arm != "candidate" or row.event_date != DAY]
-    blessing = decide_release("daily", scored, DAY, pointer(), CONFIG, {"candidate": failure})
-    assert released(blessing) == [("refresh", "control", "control-2")]
-    assert not blessing.blessed
-    assert blessing.reasons[0] == "candidate failed on 2026-01-02: the loss at step 3 is not finite"
+    scored = [row for row in rows() if row.arm != "sparse_optimizer" or row.event_date != DAY]
+    excluded = frozenset({"sparse_optimizer"})
+    blessing = decide("daily", scored, pointer(), trials=[judged()], notes=("it failed",), excluded=excluded)
+    assert released(blessing) == [("refresh", "baseline", "baseline-2")]
+    assert blessing.reasons[0] == "it failed"

@@ -14,7 +14,7 @@ from components.features.examples import EVALUATION, read_examples
 from components.join.assemble import JoinJob
 from components.join.run import join_days
 from components.make_logs.run import make_logs
-from components.train.run import train_batch
+from components.train.one_model import train_batch
 from data_validation.examples.validate import validate_examples
 from data_validation.logs.validate import validate_logs
 from pipelines.config import load_config
@@ -41,7 +41,7 @@ VALUES = {
         "engagement": {"entities": ["brand"], "window_days": 2},
         "numbers": ["discount"],
     },
-    "arms": {"control": {}, "candidate": {"optimizer": {"table_multiplier": 50}}},
+    "arms": {"baseline": {}, "sparse_optimizer": {"optimizer": {"table_multiplier": 50}}},
 }
 COLUMNS = {
     IMPRESSIONS: {
@@ -119,7 +119,7 @@ def test_made_up_columns_reach_training(tmp_path):
     examples = read_examples(store, EVALUATION, last)[0]
     assert 0.2 < np.mean(examples["clicked"].to_numpy()) < 0.4
     assert examples["user_brand_click_2d"].to_numpy().max() > 0
-    assert len(train_batch(store.root, "control", config.features, config.arms.control, [first, days[3]])) == 64
+    assert len(train_batch(store.root, "baseline", config.features, config.arms["baseline"], [first, days[3]])) == 64
 
 
 def test_wrong_mapping_names_the_file_and_its_columns(tmp_path):

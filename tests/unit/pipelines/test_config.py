@@ -73,7 +73,7 @@ def test_how_beam_runs_decides_no_verdict():
         ("features", {"numbers": ["price", "price"]}, "features.numbers: 'price' is given twice"),
         ("features", {"counts": {"windows_days": [7, 7]}}, "features.counts.windows_days: 7 is given twice"),
         ("features", {"counts": {"windows_days": [7, 366]}}, r"features.counts.windows_days.1 = 366"),
-        ("train", {"seed": -1}, r"line \d+: arms.control.seed = -1.*line \d+: arms.candidate.seed = -1"),
+        ("train", {"seed": -1}, r"line \d+: arms.baseline.seed = -1.*line \d+: arms.sparse_optimizer.seed = -1"),
     ],
 )
 def test_what_is_out_of_bounds_is_named_with_its_line(tmp_path, section, change, message):
@@ -151,7 +151,11 @@ def test_digest_ignores_order():
         ("features", {"numbers": ["colour"]}, "features.numbers: 'colour' is not among"),
         ("dataset", {"action_entities": ["surface", "nowhere"]}, "nowhere"),
         ("schedule", {"first_day": "2025-01-01"}, "before dataset.first_day"),
-        ("arms", {"control": {"optimizer": {"table_multiplier": 50}}}, "same recipe"),
+        ("arms", {"baseline": {"optimizer": {"table_multiplier": 50}}}, "same recipe with the same seed"),
+        ("arms", {"served": {"seed": 1}}, "'served' cannot be an arm's name"),
+        ("arms", {"Fal-2": {"seed": 1}}, "'Fal-2' cannot be an arm's name"),
+        ("gate", {"evidence": "confident"}, "one random start each, .* set replicas: 2"),
+        ("evaluation", {"slices": [{"column": "colour", "values": [1]}]}, "'colour' is not a categorical feature"),
     ],
 )
 def test_sections_are_checked_against_each_other(tmp_path, section, change, message):
@@ -171,7 +175,7 @@ def test_configuration_in_the_documentation_is_complete(tmp_path):
     path = tmp_path / "my_shop.yaml"
     path.write_text(text.split("```yaml\n")[1].split("```")[0])
     config = load_config(str(path))
-    assert config.arms.candidate.optimizer.table_multiplier == 50
+    assert config.arms["sparse_optimizer"].optimizer.table_multiplier == 50
     assert config.source.actions.columns["impression_id"].column == "imp"
 
 
@@ -199,3 +203,24 @@ def test_what_a_configuration_extends_is_looked_at(tmp_path):
         load_config(str(write_config(tmp_path / "third.yaml", {"extends": "own.yaml"})))
     with pytest.raises(InputError, match="absent.yaml: no such configuration file"):
         load_config(str(write_config(tmp_path / "fourth.yaml", {"extends": "absent.yaml"})))
+
+
+def test_production_names_an_arm(tmp_path):
+    values = small_values() | {"production": "absent"}
+    with pytest.raises(InputError, match="production: 'absent' is not among the arms"):
+        load_config(str(write_config(tmp_path / "c.yaml", values)))
+
+
+def test_equal_recipes_with_other_seeds_are_a_test_of_equals(tmp_path):
+    values = small_values()
+    values["arms"] = {"baseline": {"replicas": 2}, "same": {"seed": 1, "replicas": 2}}
+    values["gate"] |= {"evidence": "confident"}
+    config = load_config(str(write_config(tmp_path / "c.yaml", values)))
+    seeds = [recipe.start(number).seed for recipe in config.arms.values() for number in range(2)]
+    assert len(set(seeds)) == 4 and seeds[0] == 0
+
+
+def test_one_arm_alone_needs_no_replicas(tmp_path):
+    values = small_values()
+    values["arms"], values["gate"] = {"baseline": {}}, values["gate"] | {"evidence": "confident"}
+    assert [*load_config(str(write_config(tmp_path / "c.yaml", values))).arms] == ["baseline"]

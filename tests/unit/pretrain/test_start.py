@@ -21,7 +21,7 @@ from components.ranker.dataset import tensors_of
 from components.ranker.pretrained import PretrainedManifest, find_pretrained, start_from
 from components.ranker.ranker import Ranker
 from components.train.config import TrainConfig
-from components.train.run import train_batch, train_day
+from components.train.one_model import train_batch, train_day
 from components.train.trainer import Trainer
 from components.train.training_state import load_state, new_state
 from tests.unit.pretrain.conftest import Logs, pretraining
@@ -43,7 +43,7 @@ def pretrained(edges: Logs, tmp_path_factory) -> Logs:
 
 
 def recipe(logs: Logs, mode: str = "finetuned", **changes) -> TrainConfig:
-    values = logs.deployment.config.arms.candidate.model_dump()
+    values = logs.deployment.config.arms["sparse_optimizer"].model_dump()
     values["optimizer"] = {"learning_rate": 1e-3, "tables": "lazy_adam"}
     return TrainConfig.parse({**values, "pretrained": {"mode": mode, **changes}}, "train")
 

@@ -36,7 +36,7 @@ def test_publishing_moves_the_pointer_to_an_identical_copy(exported, tmp_path):
     assert not publication.promoted
     assert read_publication(store, "batch", deployment.scored_day) == publication
     predictor, pointer = load_served(store)
-    assert Version.published(store, pointer.version).manifest == manifest and pointer.arm == "control"
+    assert Version.published(store, pointer.version).manifest == manifest and pointer.arm == "baseline"
     assert store.versions() == [manifest.version_digest]
     assert predictor.features == deployment.config.features
 
@@ -112,7 +112,7 @@ def test_withheld_version_is_said_so_and_the_others_are_published(exported, tmp_
     store, _ = copy_export(exported, tmp_path)
     blessing = blessing_of(deployment)
     publication = publish_releases(store, blessing, export_of(blessing, [""]))
-    assert publication.versions == () and publication.withheld == ("first of control: INT4 changes too much",)
+    assert publication.versions == () and publication.withheld == ("first of baseline: INT4 changes too much",)
     assert read_pointer(store) is None and store.versions() == []
     other = blessing_of(deployment, action="experiment").releases[0]
     both = blessing.model_copy(update={"releases": (*blessing.releases, other)})

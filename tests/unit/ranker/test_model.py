@@ -25,7 +25,7 @@ def examples(joined):
 @pytest.fixture(scope="module")
 def model(joined):
     torch.manual_seed(0)
-    return Ranker(joined.config.features, joined.config.arms.control.model)
+    return Ranker(joined.config.features, joined.config.arms["baseline"].model)
 
 
 def test_logits_of_a_row_do_not_depend_on_its_batch(model, examples):

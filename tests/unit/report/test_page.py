@@ -11,18 +11,19 @@ from pathlib import Path
 import pytest
 
 from components.common import storage
+from components.common.config import ResolvedConfig
 from components.common.layout import Store
 from components.common.ledger import write_row
 from components.common.page_script import script_inside
 from components.common.records import write_record
-from components.common.releases import Blessing, Gain, read_blessing
+from components.common.releases import Blessing, read_blessing
+from components.common.trials import Gain, TrialVerdict, write_trial
 from components.features.objectives import DEFAULT_SERVED
-from components.gate.config import GateConfig
 from components.gate.run import judge_day
 from components.report.facts import collect
 from components.report.page import render
 from components.report.run import main, write_report
-from tests.unit.gate.rows import ledger_row
+from tests.unit.gate.rows import ledger_row, trial
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
@@ -40,7 +41,7 @@ FLAGS = [
 
 @pytest.fixture(scope="module")
 def facts(trained):
-    judge_day(trained.store.root, GateConfig(), "batch", trained.scored_day)
+    judge_day(trained.store.root, ResolvedConfig.open(trained.config.write(trained.store)), "batch", trained.scored_day)
     return collect(trained.store, trained.config.dataset, "batch", trained.scored_day)
 
 
@@ -55,14 +56,14 @@ def test_page_needs_nothing_from_elsewhere(page):
 
 
 def test_page_says_what_happened(page):
-    assert "Not blessed" in page
-    assert "1 of 5 days are scored by both arms" in page
+    assert "Undecided." in page and "Trial: sparse optimizer against baseline" in page
+    assert "1 days are scored, and look 1 of 27 is after 2" in page
     for text in ("The ledger", "AUC on unseen days", "Loss per objective", "No row is in quarantine"):
         assert text in page
 
 
 def test_text_from_data_is_escaped(facts):
-    hostile = facts.blessing.model_copy(update={"reasons": ("<script>alert(1)</script>",)})
+    hostile = facts.blessing.model_copy(update={"notes": ("<script>alert(1)</script>",)})
     page = render(type(facts)(**{**vars(facts), "blessing": hostile}), "")
     assert "<script>alert(1)" not in page and "&lt;script&gt;alert(1)" in page
 
@@ -71,15 +72,31 @@ def test_text_from_data_is_escaped(facts):
 def judged(trained, tmp_path):
     """A store of its own with a verdict on a run that is not finished."""
     store, day = Store(str(tmp_path)), trained.scored_day
-    write_row(store, ledger_row("control", 12))
+    write_row(store, ledger_row("baseline", 12))
+    tried = trial(first_day=day, looks=(1, 2), evidence="confident")
+    gain = Gain(percent=0.5, low=0.1, high=0.9)
+    verdict = TrialVerdict(
+        trial=tried.name,
+        kind="candidate",
+        candidate="sparse_optimizer",
+        control="baseline",
+        event_date=day,
+        answer="blessed",
+        reasons=("better",),
+        gain=gain,
+        gain_by_objective=dict.fromkeys(DEFAULT_SERVED, gain),
+        days=(day,),
+        look=1,
+        num_looks=2,
+        boundary=(0.4, 0.2),
+    )
+    write_trial(store, tried.model_copy(update={"verdicts": (verdict,)}))
     blessing = Blessing(
         pipeline="daily",
         event_date=day,
-        blessed=True,
-        reasons=("good",),
-        gain=Gain(percent=0.5, low=None, high=None),
-        gain_by_objective={name: Gain(percent=0.5, low=0.1, high=0.9) for name in DEFAULT_SERVED},
-        days=(day,),
+        production="baseline",
+        verdicts=(verdict,),
+        notes=("good",),
         ledger_digest="",
     )
     write_record(store.blessing("daily", day), blessing)
@@ -93,8 +110,8 @@ def test_page_shows_as_many_days_as_are_kept(page, trained):
     assert len(shown(None).volumes) > 3 and shown(None).volumes[-1].day > trained.scored_day
     few = shown(2)
     assert min(volume.day for volume in few.volumes) == trained.scored_day - timedelta(days=1)
-    assert few.ledger == shown(None).ledger and few.curves["control"], "the batch's end is a day of these"
-    assert not shown(1).curves["control"]
+    assert few.ledger == shown(None).ledger and few.curves["baseline"], "the batch's end is a day of these"
+    assert not shown(1).curves
 
 
 def test_drawing_a_page_finishes_no_run(judged, trained):
@@ -124,7 +141,7 @@ def test_run_is_finished_with_a_page_or_without(judged, trained, monkeypatch, ca
         monkeypatch.setattr("components.report.run.render", lambda facts, script: 1 / 0)
     page, outcome = main(store.root, config_uri, "daily", str(trained.scored_day))
     assert store.finished_days("daily") == [trained.scored_day]
-    assert outcome.blessed and outcome.reasons == ("good",)
+    assert outcome.blessed and outcome.reasons == ("good", "sparse_optimizer is blessed: better")
     assert ("has no report: ZeroDivisionError" in page) is not drawn
     assert ("ALARM: there is no report: ZeroDivisionError" in capsys.readouterr().out) is not drawn
 

@@ -12,6 +12,7 @@ from components.common.arms import ArmRecipe, write_recipe
 from components.common.config import ResolvedConfig
 from components.common.errors import InputError
 from components.common.layout import Store
+from components.common.store_format import check_format
 from components.schedule.run import Assignment, main_pick
 from pipelines.config import load_config
 from tests.conftest import small_values, write_config
@@ -44,8 +45,9 @@ def with_quality_table(values: dict) -> dict:
 def store(small_config, tmp_path) -> Store:
     """A store whose batch is finished, trained by `small_values`."""
     store = Store(str(tmp_path / "store"))
+    check_format(store)
     config = ResolvedConfig.open(small_config.write(store))
-    for arm in ("control", "candidate"):
+    for arm in ("baseline", "sparse_optimizer"):
         write_recipe(store, ArmRecipe.of(config, arm))
     storage.write_bytes(store.finished_run("batch", small_config.schedule.first_day), b"{}")
     return store
@@ -63,16 +65,19 @@ def files_of(store: Store) -> set[str]:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda v: changed(v, "train.seed", 7), ["arms.control.seed: 7, was 0", "arms.candidate.seed: 7, was 0"]),
-        (lambda v: changed(v, "train.batch_size", 100), ["arms.control.batch_size: 100, was 256"]),
-        (lambda v: changed(v, "train.precision", "bfloat16"), ["arms.control.precision: bfloat16, was float32"]),
         (
-            lambda v: changed(v, "arms.candidate.objective_weights", {"click": 2.0}),
-            ["arms.candidate.objective_weights.click: 2.0, was absent"],
+            lambda v: changed(v, "train.seed", 7),
+            ["arms.baseline.seed: 7, was 0", "arms.sparse_optimizer.seed: 7, was 0"],
+        ),
+        (lambda v: changed(v, "train.batch_size", 100), ["arms.baseline.batch_size: 100, was 256"]),
+        (lambda v: changed(v, "train.precision", "bfloat16"), ["arms.baseline.precision: bfloat16, was float32"]),
+        (
+            lambda v: changed(v, "arms.sparse_optimizer.objective_weights", {"click": 2.0}),
+            ["arms.sparse_optimizer.objective_weights.click: 2.0, was absent"],
         ),
         (
-            lambda v: changed(v, "arms.candidate.optimizer.table_multiplier", 25.0),
-            ["arms.candidate.optimizer.table_multiplier: 25.0, was 50.0"],
+            lambda v: changed(v, "arms.sparse_optimizer.optimizer.table_multiplier", 25.0),
+            ["arms.sparse_optimizer.optimizer.table_multiplier: 25.0, was 50.0"],
         ),
         (lambda v: changed(v, "join.salt", 1), ["join.salt: 1, was 20170301"]),
         (lambda v: changed(v, "join.negative_keep_rate", 0.25), ["join.negative_keep_rate: 0.25, was 0.5"]),

@@ -43,7 +43,7 @@ def probabilities(ranking):
 def test_answers_are_those_of_the_evaluator(trained, published, client):
     """From raw features over both tiers, against the checkpoint in torch on tables as INT4 has them."""
     version = Version.published(published.store, published.old)
-    state, _ = load_state(published.store, "control", trained.batch_days[-1])
+    state, _ = load_state(published.store, "baseline", trained.batch_days[-1])
     content = storage.map_bytes(storage.join_uri(version.uri, "tables.int4"))
     for spec in version.manifest.tables:
         packed = content[spec.first_byte :][: spec.num_bytes].reshape(spec.num_rows, -1)

@@ -13,13 +13,13 @@ from components.common.manifests import Step
 from components.features.examples import TRAINING, read_examples
 from components.ranker.dataset import tensors_of
 from components.train.config import TrainConfig
-from components.train.run import train_batch
+from components.train.one_model import train_batch
 from components.train.trainer import Trainer
 from components.train.training_state import load_state, new_state, write_checkpoint
 
 
 def recipe(joined, **optimizer):
-    values = joined.config.arms.candidate.model_dump() | {"epochs": 2, "batch_size": 64}
+    values = joined.config.arms["sparse_optimizer"].model_dump() | {"epochs": 2, "batch_size": 64}
     values["optimizer"] = values["optimizer"] | optimizer
     return TrainConfig.parse(values, "train")
 

@@ -22,7 +22,7 @@ from components.features.objectives import OBJECTIVE_NAMES
 from components.ranker.checkpoint import CheckpointManifest
 from components.train.config import TrainConfig
 from components.train.curves import boundary_jumps
-from components.train.run import train_batch
+from components.train.one_model import train_batch
 from components.train.training_run import TrainingRun
 from components.train.training_state import load_state
 from tests.unit.train.test_run import copy_examples
@@ -103,7 +103,7 @@ import json, sys
 from datetime import date
 from components.features.feature_list import FeatureConfig
 from components.train.config import TrainConfig
-from components.train.run import train_batch
+from components.train.one_model import train_batch
 root, features, train, days = map(json.loads, sys.argv[1:])
 parsed = FeatureConfig.parse(features, "features"), TrainConfig.parse(train, "train")
 print(train_batch(root, "x", *parsed, [date.fromisoformat(day) for day in days]))

@@ -14,7 +14,7 @@ from components.features.examples import TRAINING, ExamplesManifest, read_exampl
 from components.ranker.checkpoint import find_checkpoint
 from components.ranker.dataset import tensors_of
 from components.train.config import TrainConfig
-from components.train.run import train_batch, train_day
+from components.train.one_model import train_batch, train_day
 from components.train.trainer import Trainer
 from components.train.training_state import load_state
 from tests.conftest import Deployment
@@ -36,13 +36,13 @@ def own(joined, tmp_path):
     return copy_examples(joined, str(tmp_path / "own"))
 
 
-def batch(deployment, arm="control", recipe=None):
+def batch(deployment, arm="baseline", recipe=None):
     config = deployment.config
     recipe = recipe or getattr(config.arms, arm)
     return train_batch(deployment.store.root, arm, config.features, recipe, deployment.batch_days)
 
 
-def day(deployment, arm="control", recipe=None, features=None):
+def day(deployment, arm="baseline", recipe=None, features=None):
     config = deployment.config
     recipe = recipe or getattr(config.arms, arm)
     return train_day(
@@ -72,15 +72,15 @@ def test_finished_training_is_not_done_again(own, capsys):
 
 def test_another_recipe_is_trained_again(own):
     first = batch(own)
-    recipe = own.config.arms.control.model_copy(update={"seed": 7})
+    recipe = own.config.arms["baseline"].model_copy(update={"seed": 7})
     assert batch(own, recipe=recipe) != first
 
 
 def test_warm_start_goes_on_from_the_checkpoint(own):
     before = batch(own)
     day(own)
-    state, _ = load_state(own.store, "control", own.scored_day)
-    parent, digest = load_state(own.store, "control", own.batch_days[-1])
+    state, _ = load_state(own.store, "baseline", own.scored_day)
+    parent, digest = load_state(own.store, "baseline", own.batch_days[-1])
     assert state.lineage.parent == digest == before
     assert state.lineage.step > parent.lineage.step
     assert state.lineage.first_day == own.batch_days[0]
@@ -98,7 +98,7 @@ def test_loaded_state_is_the_saved_state(own):
     examples = tensors_of(table, own.config.features, unsampled=False)
     results = []
     for _ in range(2):
-        state, _ = load_state(own.store, "control", own.batch_days[-1])
+        state, _ = load_state(own.store, "baseline", own.batch_days[-1])
         trainer = Trainer(state.model, state.optimizer, state.config, "test", state.lineage.step)
         trainer.train_step(examples.batch(slice(0, 100)))
         results.append(torch.cat([p.flatten() for p in state.model.parameters()]))
@@ -117,7 +117,7 @@ def test_warm_start_under_another_rate_is_refused(own):
 
 def test_warm_start_of_another_model_is_refused(own):
     batch(own)
-    recipe = own.config.arms.control
+    recipe = own.config.arms["baseline"]
     other = recipe.model_copy(update={"model": recipe.model.model_copy(update={"head_size": 5})})
     with pytest.raises(InputError, match="another train.model"):
         day(own, recipe=other)
@@ -130,7 +130,7 @@ def test_day_without_a_checkpoint_before_it_is_refused(own):
 
 def test_damaged_checkpoint_is_refused(own):
     batch(own)
-    uri = storage.join_uri(own.store.checkpoint("control", own.batch_days[-1]), "model.safetensors")
+    uri = storage.join_uri(own.store.checkpoint("baseline", own.batch_days[-1]), "model.safetensors")
     storage.write_bytes(uri, storage.read_bytes(uri)[:-1])
     with pytest.raises(InputError, match=r"model\.safetensors"):
         day(own)
@@ -138,20 +138,20 @@ def test_damaged_checkpoint_is_refused(own):
 
 def test_tables_of_the_sparse_optimizer_move_faster(own):
     moved = {}
-    for arm in ("control", "candidate"):
+    for arm in ("baseline", "sparse_optimizer"):
         batch(own, arm)
         state, _ = load_state(own.store, arm, own.batch_days[-1])
         moved[arm] = state.model.embeddings.tables()["surface"].std().item()
-    assert moved["candidate"] > 3 * moved["control"]
+    assert moved["sparse_optimizer"] > 3 * moved["baseline"]
 
 
 def test_loss_curve_is_kept(own):
     batch(own)
-    manifest = find_checkpoint(own.store, "control", own.batch_days[-1])
-    uri = storage.join_uri(own.store.checkpoint("control", own.batch_days[-1]), "loss_curve.json")
+    manifest = find_checkpoint(own.store, "baseline", own.batch_days[-1])
+    uri = storage.join_uri(own.store.checkpoint("baseline", own.batch_days[-1]), "loss_curve.json")
     points = json.loads(storage.read_bytes(uri))
     steps = manifest.lineage.step
-    assert len(points) == -(-steps // own.config.arms.control.steps_per_point)
+    assert len(points) == -(-steps // own.config.arms["baseline"].steps_per_point)
     assert points[-1]["step"] == manifest.lineage.step
     assert points[-1]["click"] < points[0]["click"]
 
@@ -167,16 +167,16 @@ def test_head_without_a_positive_is_left_out(own, capsys):
             lambda folder, rows=none: parquet_files.write_parquet(storage.join_uri(folder, "part-00000.parquet"), rows),
         )
     batch(own)
-    state, _ = load_state(own.store, "control", own.batch_days[-1])
+    state, _ = load_state(own.store, "baseline", own.batch_days[-1])
     assert state.lineage.left_out == ("good_click",)
     assert "control: the batch has no positive of good_click: left out" in capsys.readouterr().out
     day(own)
-    assert load_state(own.store, "control", own.scored_day)[0].lineage.left_out == ("good_click",)
+    assert load_state(own.store, "baseline", own.scored_day)[0].lineage.left_out == ("good_click",)
 
 
 def test_loss_that_is_not_finite_stops_before_the_update(own):
     batch(own)
-    state, _ = load_state(own.store, "control", own.batch_days[-1])
+    state, _ = load_state(own.store, "baseline", own.batch_days[-1])
     table, _ = read_examples(own.store, TRAINING, own.scored_day)
     poisoned = tensors_of(table, own.config.features, unsampled=False).batch(slice(0, 50))
     poisoned.dense[3, 0] = float("nan")
@@ -199,14 +199,14 @@ def test_missing_examples_are_named(own):
     config = own.config
     with pytest.raises(InputError, match="no finished examples"):
         train_batch(
-            own.store.root, "control", config.features, config.arms.control, [own.scored_day + timedelta(days=1)]
+            own.store.root, "baseline", config.features, config.arms["baseline"], [own.scored_day + timedelta(days=1)]
         )
     assert read_manifest(own.store.examples(TRAINING, own.scored_day), ExamplesManifest).kind == "examples"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_gpu_that_is_not_there_is_said_so(own):
-    recipe = own.config.arms.control
+    recipe = own.config.arms["baseline"]
     execution = recipe.execution.model_copy(update={"device": "cuda"})
     with pytest.raises(InputError, match="torch finds no GPU here; use auto or cpu"):
         batch(own, recipe=recipe.model_copy(update={"execution": execution}))
@@ -215,7 +215,7 @@ def test_gpu_that_is_not_there_is_said_so(own):
 @pytest.mark.parametrize("seed", [20170301, 2**53 + 1, 2**63 - 1])
 def test_any_seed_trains(own, seed):
     """Also where dropout and redrawn tables derive seeds from it."""
-    recipe = own.config.arms.control
+    recipe = own.config.arms["baseline"]
     changes = {"model": {"dropout": 0.1}, "optimizer": {"reinitialize": {}}, "epochs": 2, "seed": seed}
     values = recipe.model_dump(mode="json") | changes
     assert batch(own, recipe=TrainConfig.parse(values, "train"))

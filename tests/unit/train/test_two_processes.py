@@ -32,7 +32,7 @@ def config_file(tmp_path_factory) -> str:
 def start(joined: Deployment, store: Store, config_file: str) -> subprocess.Popen:
     config_uri = load_config(config_file).write(store)
     days = ["--batch", str(joined.batch_days[0]), str(joined.batch_days[-1])]
-    place = ["--store-uri", store.root, "--config-uri", config_uri, "--arm", "candidate"]
+    place = ["--store-uri", store.root, "--config-uri", config_uri, "--arm", "sparse_optimizer"]
     command = [*TORCHRUN, "components.train", *place, *days]
     return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True)
 
@@ -43,7 +43,7 @@ def own_copy(joined: Deployment, folder: Path) -> Store:
 
 
 def digest(joined: Deployment, store: Store) -> str:
-    checkpoint = find_checkpoint(store, "candidate", joined.batch_days[-1])
+    checkpoint = find_checkpoint(store, "sparse_optimizer", joined.batch_days[-1])
     assert checkpoint is not None
     return checkpoint.content_digest
 
@@ -52,12 +52,12 @@ def test_two_processes_that_are_killed_go_on_to_the_same_bits(joined, config_fil
     left_alone, killed = own_copy(joined, tmp_path / "alone"), own_copy(joined, tmp_path / "killed")
     assert start(joined, left_alone, config_file).wait() == 0
     process = start(joined, killed, config_file)
-    points, deadline = killed.resume_points("candidate", joined.batch_days[-1]), time.monotonic() + 120
+    points, deadline = killed.resume_points("sparse_optimizer", joined.batch_days[-1]), time.monotonic() + 120
     while not storage.finished_names(points):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
-    assert process.wait() != 0 and find_checkpoint(killed, "candidate", joined.batch_days[-1]) is None
+    assert process.wait() != 0 and find_checkpoint(killed, "sparse_optimizer", joined.batch_days[-1]) is None
     assert start(joined, killed, config_file).wait() == 0
     assert digest(joined, killed) == digest(joined, left_alone)
     assert storage.list_names(points) == []
