@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-dep
 DEMO_STORE ?= runs/demo
 PYTEST_WORKERS ?= 2
 
-.PHONY: help demo test lint format compile golden study-demo study-training study-training-journey study-pretraining study-join bench-check bench-join bench-evaluate bench-train bench-train-peers bench-pretrain bench-store bench-serve bench-gpu soak images sbom k8s-check lock clean
+.PHONY: help demo test lint format compile golden study-demo study-training study-training-journey study-gate study-pretraining study-join bench-check bench-join bench-evaluate bench-train bench-train-peers bench-pretrain bench-store bench-serve bench-gpu soak images sbom k8s-check lock clean
 .DEFAULT_GOAL := help
 
 help:  ## say what can be made
@@ -43,6 +43,9 @@ study-training: $(VENV)/.dev  ## Sparse Optimizer, FAL and MEDA on simulated ids
 
 study-training-journey: $(VENV)/.dev  ## the same on the demo's examples, seven minutes
 	@AFTERCLICK_PROGRESS_SECONDS=0 $(BIN)/python -W ignore -m tests.benchmarks.study_journey $(DEMO_STORE)
+
+study-gate: $(VENV)/.dev  ## how often the gate blesses equal recipes, and better ones, on the demo's users and simulated ones; under half an hour, a second call goes on
+	@OMP_WAIT_POLICY=PASSIVE AFTERCLICK_PROGRESS_SECONDS=100000 $(BIN)/python -W ignore -m tests.benchmarks.study_gate $(DEMO_STORE) | grep --line-buffered '^gate'
 
 study-pretraining: build/peers/.installed  ## pretrained tables against drawn ones; SIZE=small two minutes, else seven; a second call goes on
 	@PYTHONPATH=build/peers OMP_NUM_THREADS=1 AFTERCLICK_PROGRESS_SECONDS=100000 $(BIN)/python -W ignore -m tests.benchmarks.study_pretraining $(if $(filter small,$(SIZE)),simulated_small) 2>/dev/null | grep --line-buffered '^study'

@@ -13,7 +13,7 @@ from datetime import date
 from typing import Any, TypeVar
 
 from components.common import storage
-from components.common.arms import ArmList
+from components.common.arms import ArmList, find_failure, find_retirement
 from components.common.config import ResolvedConfig
 from components.common.errors import TransientError
 from components.common.layout import Store
@@ -130,7 +130,13 @@ def train_days(addresses: Addresses, arm: str, event_date: str, through: str) ->
 
 
 def _train(step: str, addresses: Addresses, arm: str, last_day: str, work: tuple[str, ...]) -> None:
+    store = Store(addresses[0])
     with working(step, addresses[0], addresses[2]):
+        gone = find_retirement(store, arm) or find_failure(store, arm)
+        if gone is not None:
+            # Not even a TrainJob is started for it.
+            log_line(step, f"{arm} {last_day}: out since {gone.day}: {gone.reason}; the others go on without it")
+            return
         _in_processes(step, addresses, "components.train", (arm, last_day), ("--arm", arm, *work))
 
 

@@ -60,9 +60,10 @@ def _values(folder: Path, **export: float) -> dict[str, Any]:
         **{name: {"uri": str(folder / "logs" / name)} for name in LOG_NAMES},
     }
     values["schedule"] |= {"num_batch_days": 4}
-    values["train"] |= {"num_threads": 1, "epochs": 1}
+    values["train"] |= {"num_threads": 1, "epochs": 1, "replicas": 1}
     values["gate"] |= {"min_positives": 5, "min_day_positives": 1, "min_auc": 0.5, "max_refresh_loss_percent": 50.0}
-    values["gate"] |= {"calibration_sigmas": 6.0, "on_blessing": "experiment"}
+    values["gate"] |= {"calibration_sigmas": 6.0, "on_blessing": "experiment", "on_rejection": "keep"}
+    values["gate"] |= {"evidence": "point", "trial_days": 100}
     values["evaluation"] = {"num_replicates": 20, "regression_days": 7}
     values["retention"] = {"checkpoint_days": 7, "versions": 5, "report_days": 14}
     values["export"] = export

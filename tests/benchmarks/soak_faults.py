@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from components.common.layout import Store
-from components.train import run
+from components.train import one_model
 from components.train.training_state import TrainingState
 
 # Its value is the arm.
 DIVERGING = "AFTERCLICK_SOAK_DIVERGING"
-_load_state = run.load_state
+_load_state = one_model.load_state
 
 
 def _load_diverging_state(store: Store, arm: str, through: date, *how: Any) -> tuple[TrainingState, str]:
@@ -25,4 +25,4 @@ def _load_diverging_state(store: Store, arm: str, through: date, *how: Any) -> t
     return state, digest
 
 
-run.load_state = _load_diverging_state
+one_model.load_state = _load_diverging_state

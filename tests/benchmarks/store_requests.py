@@ -10,6 +10,8 @@ from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 
+from components.common.arms import ArmList
+from components.common.config import ResolvedConfig
 from components.common.layout import Store
 from components.common.releases import BATCH, DAILY
 from components.schedule.run import pick_batch, pick_day
@@ -22,7 +24,7 @@ _CONFIG = {"min_gain_percent": -100.0, "max_objective_loss_percent": 100.0}
 
 
 def main() -> None:
-    """A batch, a day that publishes nothing, and a day that promotes the candidate; 1,000 impressions a day."""
+    """A batch, a day that publishes nothing, and a day that promotes an arm; 1,000 impressions a day."""
     values = small_values()
     values["source"]["impressions_per_day"] = 1000
     values["gate"] |= _CONFIG
@@ -32,9 +34,9 @@ def main() -> None:
         config = load_config(str(write_config(Path(folder, "small.yaml"), values)))
         store = Store(f"s3://{BUCKET}/store")
         for name, pipeline in (("batch", BATCH), ("daily_run", DAILY), ("publishing_daily_run", DAILY)):
-            pick = pick_batch if pipeline == BATCH else pick_day
-            late = config.source.last_day
-            day = pick(store, config.dataset, config.schedule, late).event_date
+            due = (store, config.dataset, config.schedule, config.source.last_day)
+            arms = ArmList.of(store, ResolvedConfig.open(config.write(store)))
+            day = (pick_batch(*due) if pipeline == BATCH else pick_day(*due, arms)).event_date
             server.restart_counts()
             started = time.monotonic()
             outcome = run_pipeline(pipeline, config, store.root, config.dataset.mature_on(day) + timedelta(days=1))
@@ -44,9 +46,6 @@ def main() -> None:
 
 def _print(name: str, server: S3Server, seconds: float) -> None:
     counts = server.counts()
-    import json
-
-    json.dump(counts, open(f"/tmp/c_{name}.json", "w"))
     by_status = Counter({"requests": sum(counts.values())})
     for request, count in counts.items():
         by_status["not_found" if request.split()[1] == "404" else "found"] += count

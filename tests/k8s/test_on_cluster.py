@@ -100,7 +100,7 @@ def test_two_nodes_train_what_one_process_trains_though_a_pod_is_killed(joined_o
     first = config.schedule.first_day
     days = config.dataset.open_days(first, config.dataset.open_day(first, config.schedule.num_batch_days - 1))
     arguments = ("--batch", str(days[0]), str(days[-1]), "--store-uri", store.root, "--config-uri", config_uri)
-    job = train_job("train-control", ("-m", "components.train", "--arm", "baseline", *arguments))
+    job = train_job("train-baseline", ("-m", "components.train", "--arm", "baseline", *arguments))
     lines: list[str] = []
     killed: list[str] = []
 
