@@ -19,7 +19,7 @@ DEMO_CONFIG = "complete_journey"
 @clear_errors
 def demo(
     store: StoreOption = DEMO_STORE,
-    days: Annotated[int, typer.Option(min=1, help="Days of daily training after the batch.")] = 15,
+    days: Annotated[int, typer.Option(min=1, help="Days of daily training after the batch.")] = 10,
     config: ConfigOption = DEMO_CONFIG,
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="With a candidate whose tables are pretrained on all purchases.")

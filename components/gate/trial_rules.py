@@ -226,13 +226,13 @@ def _needed(days: TrialDays, estimate: Estimate, config: GateConfig) -> str:
     if gain <= 0:
         return ""
     allowed = (gain / (norm.isf(trial.alpha) + norm.ppf(config.power))) ** 2
-    true_gain = f"for power {config.power:.0%} at a true gain of {gain:+.2f}%"
+    shown = f"a true gain of {gain:+.2f}% with power {config.power:.0%}"
     if starts >= allowed:
         replicas = math.ceil(2 * (estimate.start_sd or 0.0) ** 2 / allowed) + 1
-        return f"no number of days is enough {true_gain}: random starts alone differ too much; {replicas} replicas are"
+        return f"days alone cannot show {shown}: random starts differ too much, and about {replicas} replicas would"
     total = math.ceil(num_days * user_sd**2 / (allowed - starts))
     if total <= num_days:
-        return f"as many days are enough {true_gain}; the next look decides"
+        return f"as many days can show {shown}; the next look decides"
     positives = round(sum(days.positives(config).values()) * (total - num_days) / num_days)
     late = f", {total - trial.looks[-1]} after its end" if total > trial.looks[-1] else ""
-    return f"{total - num_days} more days{late}, about {positives} positives, {true_gain}"
+    return f"{total - num_days} more days{late}, about {positives} positives, to show {shown}"

@@ -107,12 +107,19 @@ def loss_figure(curves: dict[str, list[dict]], tests: dict[str, list[dict]], col
                 showlegend=number == 0,
             )
             figure.add_trace(trace, row=row, col=column)
-        ends = _last_steps(next(iter(curves.values()), []))[:-1]
-        for step in ends:
-            figure.add_vline(x=step, line={"color": "#bbbbbb", "dash": "dot", "width": 1}, row=row, col=column)
+    ends = _last_steps(next(iter(curves.values()), []))[:-1]
+    figure.update_layout(shapes=[_line_at(step, panel) for panel in range(len(OBJECTIVE_NAMES)) for step in ends])
     figure.update_xaxes(title_text="step", row=2)
     figure.update_yaxes(title_text="loss, nats", col=1)
     return style(figure, 620)
+
+
+def _line_at(step: int, panel: int) -> dict:
+    """A dotted line over the height of a panel; `add_vline` would copy all lines so far for each."""
+    axis = str(panel + 1) if panel else ""
+    line = {"color": "#bbbbbb", "dash": "dot", "width": 1}
+    place = {"xref": f"x{axis}", "yref": f"y{axis} domain"}
+    return {"type": "line", "x0": step, "x1": step, "y0": 0, "y1": 1, "line": line, **place}
 
 
 def _last_steps(points: list[dict]) -> list[int]:

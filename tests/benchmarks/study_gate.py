@@ -49,11 +49,12 @@ FOLDER = Path("build/study-gate")
 NUM_STARTS, REPLICAS, NUM_REPLICATES = 8, 2, 100
 # True gains in percent; equal recipes get most of the histories.
 GAINS = (0.0, 0.1, 0.3, 1.0)
-HISTORIES = {0.0: 1000, 0.1: 200, 0.3: 200, 1.0: 200}
+HISTORIES = {0.0: 1000, 0.1: 100, 0.3: 100, 1.0: 200}
 CHUNK = 50
 ALPHA = 0.025
 RULES: tuple[Evidence, ...] = ("confident", "point")
-SIMULATED_DAYS = 15
+# The demo's trial, and the default one.
+JOURNEY_DAYS, SIMULATED_DAYS = 10, 28
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,9 @@ def journey(store_uri: str) -> Source:
     """The demo's examples and days."""
     store = Store(store_uri)
     days = store.finished_days(DAILY)
-    if len(days) < 10:
+    if len(days) < JOURNEY_DAYS:
         sys.exit(f"{store_uri}: run `make demo` first")
-    return Source("journey", load_config("complete_journey"), store, days)
+    return Source("journey", load_config("complete_journey"), store, days[:JOURNEY_DAYS])
 
 
 def simulated() -> Source:
@@ -236,7 +237,13 @@ def _score(p: Predictions, start: int, day: int, name: str, gain: float, key: np
 
 def judged(rows: list[LedgerRow], evidence: Evidence, num_days: int) -> tuple[str, int]:
     """What the gate says of a history in the end, and after how many days."""
-    gate = GateConfig(evidence=evidence, trial_days=num_days, look_every_days=5, num_days=5, min_positives=1)
+    gate = GateConfig(
+        evidence=evidence,
+        trial_days=num_days,
+        look_every_days=5 if num_days == JOURNEY_DAYS else 7,
+        num_days=5,
+        min_positives=1,
+    )
     first = rows[0].event_date
     trial = Trial(
         kind="candidate",
@@ -289,8 +296,8 @@ def figures(source: Source) -> Iterator[str]:
             kind = "false_bless" if not gain else f"power_{gain:g}pct"
             yield f"gate.{kind}.{rule}.{source.name}: {share:.3f}"
             yield f"gate.{kind}.{rule}.{source.name}.standard_error: {error:.3f} of {len(found)} histories"
-            if not gain:
-                at_first = sum(days == 5 for days in blessed) / len(found)
+            if not gain and blessed:
+                at_first = sum(days == min(blessed) for days in blessed) / len(found)
                 yield f"gate.{kind}.{rule}.{source.name}.at_first_look: {at_first:.3f}"
             decided = float(np.mean([history[rule][1] for history in found]))
             yield f"gate.days_to_decision_{gain:g}pct.{rule}.{source.name}: {decided:.1f}"
