@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from cli.command import DEMO_STORE, DebugOption, StoreOption, clear_errors, console, say
@@ -116,15 +117,15 @@ def arms(
         for one in facts:
             print(json.dumps(asdict(one)))
         return
-    table = Table(title="Arms", title_justify="left", pad_edge=False)
-    for name in ("arm", "state", "recipe", "against"):
-        table.add_column(name)
+    table = Table(title="Arms", title_justify="left", pad_edge=False, collapse_padding=True, box=SIMPLE_HEAD)
+    for name, least in (("arm", 0), ("state", len("in production")), ("recipe", 0), ("against", 0)):
+        table.add_column(name, min_width=least)
     for name in ("gain", "starts", "days", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
     for one in facts:
         gain = "-" if one.gain_percent is None else f"{one.gain_percent:+.3f}%"
         numbers = (gain, str(one.replicas), str(one.days), f"{one.train_seconds:,.1f}")
-        table.add_row(one.name.replace("_", " "), one.state, one.recipe[:8], one.against.replace("_", " "), *numbers)
+        table.add_row(one.name.replace("_", " "), one.state, one.recipe[:6], one.against.replace("_", " "), *numbers)
     console.print(table)
 
 

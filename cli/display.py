@@ -12,9 +12,9 @@ from rich.table import Table
 
 from cli.inspection import newest_blessing
 from components.common import storage
-from components.common.arms import find_failure, ordered
+from components.common.arms import arm_of, find_failure, ordered
 from components.common.layout import Store
-from components.common.ledger import ObjectiveScore, read_ledger
+from components.common.ledger import LedgerRow, read_ledger
 from components.common.manifests import read_manifest
 from components.common.releases import (
     ALARM_DAYS,
@@ -107,7 +107,7 @@ class RunDisplay:
 
 
 def ledger_table(store_uri: str) -> Table:
-    """AUC of the served objectives on every unseen day, by arm."""
+    """AUC of the served objectives on every unseen day, by arm: means over its random starts."""
     store = Store(store_uri)
     blessing, ledger = newest_blessing(store), read_ledger(store)
     served = blessing.served if blessing else DEFAULT_SERVED
@@ -122,22 +122,26 @@ def ledger_table(store_uri: str) -> Table:
         table.add_column("cali-\nbration", justify="right")
     for name in others:
         table.add_column(name, justify="right")
-    names = ordered([row.arm for row in ledger], store.arms())
-    rows = sorted(ledger, key=lambda row: (row.event_date, names.index(row.arm)))
-    for number, row in enumerate(rows):
-        cells = [str(row.event_date), row.arm.replace("_", " ")]
+    names = ordered([arm_of(row.arm) for row in ledger], store.arms())
+    starts: dict[tuple[date, str], list[LedgerRow]] = {}
+    for row in sorted(ledger, key=lambda row: (row.event_date, names.index(arm_of(row.arm)))):
+        starts.setdefault((row.event_date, arm_of(row.arm)), []).append(row)
+    lines = [*starts.items()]
+    for number, ((day, arm), rows) in enumerate(lines):
+        cells = [str(day), arm.replace("_", " ")]
         for name in served:
-            score = row.scores.get(name)
-            cells.append(_shown_auc(score))
-            cells.append(f"{score.calibration:.3f}" if score and score.calibration is not None else "-")
-        cells += [_shown_auc(row.scores.get(name)) for name in others]
-        last_of_day = number + 1 == len(rows) or rows[number + 1].event_date != row.event_date
+            scores = [row.scores[name] for row in rows if name in row.scores]
+            cells += [_mean([score.auc for score in scores], 4), _mean([score.calibration for score in scores], 3)]
+        cells += [_mean([row.scores[name].auc for row in rows if name in row.scores], 4) for name in others]
+        last_of_day = number + 1 == len(lines) or lines[number + 1][0][0] != day
         table.add_row(*cells, end_section=last_of_day)
     return table
 
 
-def _shown_auc(score: ObjectiveScore | None) -> str:
-    return f"{score.auc:.4f}" if score and score.auc is not None else "-"
+def _mean(values: list[float | None], digits: int) -> str:
+    """Of an arm's starts; a dash if one of them is not known."""
+    known = [value for value in values if value is not None]
+    return f"{sum(known) / len(known):.{digits}f}" if known and len(known) == len(values) else "-"
 
 
 def summary_lines(store_uri: str, prefix: str) -> list[str]:

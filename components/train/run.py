@@ -31,8 +31,8 @@ def main_batch(store_uri: str, config_uri: str, arm: str, first_day: str, last_d
     days = config.section(DatasetConfig, "dataset").open_days(
         date.fromisoformat(first_day), date.fromisoformat(last_day)
     )
-    arms = _Arm(Store(store_uri), config, arm)
-    return arms.each_start(lambda model, recipe: [arms.batch(model, recipe, days)])
+    of_arm = _Arm(Store(store_uri), config, arm)
+    return of_arm.each_start(lambda model, recipe: [of_arm.batch(model, recipe, days)])
 
 
 def main_days(store_uri: str, config_uri: str, arm: str, event_date: str, through: str) -> list[str]:
@@ -48,8 +48,8 @@ def main_days(store_uri: str, config_uri: str, arm: str, event_date: str, throug
     """
     config = ResolvedConfig.open(config_uri)
     last, until = date.fromisoformat(event_date), date.fromisoformat(through)
-    arms = _Arm(Store(store_uri), config, arm)
-    return arms.each_start(lambda model, recipe: arms.days(model, recipe, last, until))
+    of_arm = _Arm(Store(store_uri), config, arm)
+    return of_arm.each_start(lambda model, recipe: of_arm.days(model, recipe, last, until))
 
 
 class _Arm:
@@ -104,9 +104,7 @@ def _contained(
 ) -> str:
     """The digest that training returns; '' if it diverges or runs out of memory, now or before: that is the arm's own.
 
-    `also` are other errors that are.
-
-    The failure is kept in the store, so that the other arms go on without it.
+    So is one of the errors in `also`. The failure is kept in the store, so that the other arms go on without it.
     """
     failure = find_failure(store, arm)
     if failure is None:
