@@ -143,12 +143,12 @@ def _train(step: str, addresses: Addresses, arm: str, last_day: str, work: tuple
 def evaluate(addresses: Addresses, pipeline: str, event_date: str, trained_through: str) -> dict[str, Any]:
     """Open the trials that begin with a day, then score all models on it; returns served AUCs by arm."""
     import components.evaluate.run
-    import components.gate.open_trials
+    import components.gate.run
 
     store_uri, config_uri, run_id = addresses
     run = (store_uri, config_uri, pipeline, event_date, trained_through)
     with working("evaluate", store_uri, run_id):
-        components.gate.open_trials.main(*run)
+        components.gate.run.main_open_trials(*run)
         return components.evaluate.run.main(*run)
 
 

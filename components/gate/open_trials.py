@@ -113,9 +113,3 @@ def _described(trial: Trial) -> str:
         f"{what} of {trial.candidate} against {trial.control}: {len(trial.looks)} looks, the last after "
         f"{trial.looks[-1]} scored days, {rule}"
     )
-
-
-def main(store_uri: str, config_uri: str, pipeline: str, event_date: str, trained_through: str) -> list[Trial]:
-    """`open_trials` under a run's configuration."""
-    config, days = ResolvedConfig.open(config_uri), map(date.fromisoformat, (event_date, trained_through))
-    return open_trials(Store(store_uri), config, pipeline, *days)

@@ -15,6 +15,7 @@ from components.common.records import write_record
 from components.common.releases import Blessing, read_blessing, read_pointer, read_publication
 from components.common.trials import Trial, read_trials, write_trial
 from components.gate.config import GateConfig
+from components.gate.open_trials import open_trials
 from components.gate.release_rules import ReleaseRules, decide_release, inputs_digest
 from components.gate.trial_rules import TrialDays, judge_trial
 
@@ -135,3 +136,9 @@ def _forget_retirements(store: Store, config: ResolvedConfig, event_date: date) 
 def main(store_uri: str, config_uri: str, pipeline: str, event_date: str) -> Blessing:
     """`judge_day` under a run's configuration."""
     return judge_day(store_uri, ResolvedConfig.open(config_uri), pipeline, date.fromisoformat(event_date))
+
+
+def main_open_trials(store_uri: str, config_uri: str, pipeline: str, event_date: str, trained_through: str) -> None:
+    """`open_trials` under a run's configuration, before anybody scores the day."""
+    config, days = ResolvedConfig.open(config_uri), map(date.fromisoformat, (event_date, trained_through))
+    open_trials(Store(store_uri), config, pipeline, *days)

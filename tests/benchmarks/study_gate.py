@@ -14,38 +14,22 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import torch
 
-from components.common.layout import Store
 from components.common.ledger import LedgerRow, ObjectiveScore
-from components.common.lineage import Lineage
-from components.common.releases import DAILY
 from components.common.trials import Evidence, Trial
-from components.features.examples import read_examples
 from components.features.hashing import splitmix64, uniform_from_hash
-from components.features.objectives import DEFAULT_SERVED, OBJECTIVE_NAMES
+from components.features.objectives import DEFAULT_SERVED
 from components.gate.config import GateConfig
 from components.gate.trial_rules import TrialDays, judge_trial
-from components.join.assemble import JoinJob
-from components.join.run import join_days
-from components.make_logs.run import make_logs
 from components.ranker.auc import RankedRows, UserReplicates
-from components.ranker.dataset import tensors_of
-from components.ranker.prediction import predict
-from components.train.trainer import Trainer
-from components.train.training_state import new_state
-from data_validation.logs.validate import validate_logs
-from pipelines.config import RunConfig, load_config
+from tests.benchmarks.study_gate_predictions import JOURNEY_DAYS, Source, journey, predict_days, simulated
 
-FOLDER = Path("build/study-gate")
 NUM_STARTS, REPLICAS, NUM_REPLICATES = 8, 2, 100
 # True gains in percent; equal recipes get most of the histories.
 GAINS = (0.0, 0.1, 0.3, 1.0)
@@ -53,84 +37,6 @@ HISTORIES = {0.0: 1000, 0.1: 100, 0.3: 100, 1.0: 200}
 CHUNK = 50
 ALPHA = 0.025
 RULES: tuple[Evidence, ...] = ("confident", "point")
-# The demo's trial, and the default one.
-JOURNEY_DAYS, SIMULATED_DAYS = 10, 28
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where predictions come from: a store with examples, and the days after its batch."""
-
-    name: str
-    config: RunConfig
-    store: Store
-    days: list[date]
-
-    @property
-    def folder(self) -> Path:
-        """Of its predictions and results."""
-        return FOLDER / self.name
-
-
-def journey(store_uri: str) -> Source:
-    """The demo's examples and days."""
-    store = Store(store_uri)
-    days = store.finished_days(DAILY)
-    if len(days) < JOURNEY_DAYS:
-        sys.exit(f"{store_uri}: run `make demo` first")
-    return Source("journey", load_config("complete_journey"), store, days[:JOURNEY_DAYS])
-
-
-def simulated() -> Source:
-    """Logs of the shipped simulator configuration, joined day by day, in the study's own folder."""
-    values = load_config("simulator").model_dump(mode="json")
-    first = date.fromisoformat(values["schedule"]["first_day"])
-    last = first + timedelta(days=values["schedule"]["num_batch_days"] + SIMULATED_DAYS - 1)
-    values["source"]["last_day"] = str(last + timedelta(days=10))
-    config, store = RunConfig.parse(values, "simulated"), Store(str(FOLDER / "simulated" / "store"))
-    as_of = config.dataset.mature_on(last) + timedelta(days=1)
-    read = config.dataset.days_read(first, last, config.features.history_days)
-    make_logs(store.root, config.dataset, config.source.model_dump(mode="json"), read)
-    validate_logs(store.root, config.dataset, config.validation, read, as_of)
-    scored = first + timedelta(days=config.schedule.num_batch_days)
-    join_days(store.root, JoinJob(config.dataset, config.features, config.join, first, last, as_of, scored))
-    return Source("simulated", config, store, [scored + timedelta(days=number) for number in range(SIMULATED_DAYS)])
-
-
-def predict_days(source: Source, start: int) -> None:
-    """Train one start of the Sparse Optimizer's recipe, and keep what it predicts of each day; the labels beside it."""
-    path = source.folder / f"start-{start}.npz"
-    if path.exists():
-        return
-    config, recipe = source.config, source.config.arms["sparse_optimizer"].start(start)
-    torch.set_num_threads(recipe.num_threads)
-    first = config.schedule.first_day
-    batch_days = config.dataset.open_days(first, source.days[0] - timedelta(days=1))
-    read = [read_examples(source.store, "training", day) for day in batch_days]
-    rate = read[0][1].negative_keep_rate
-    batch = tensors_of(pa.concat_tables([table for table, _ in read]), config.features, unsampled=False)
-    lineage = Lineage(
-        arm="study", first_day=first, trained_through=batch_days[-1], parent="", step=0, negative_keep_rate=rate
-    )
-    state = new_state(config.features, recipe, lineage)
-    state.model.net.fit([batch])
-    trainer = Trainer(state.model, state.optimizer, recipe, "study")
-    for epoch in range(recipe.epochs):
-        trainer.train_epoch(batch.shuffled(recipe.batch_size, recipe.seed % 1000 + trainer.step), len(batch), epoch)
-    kept, facts = {}, {}
-    for number, day in enumerate(source.days):
-        unseen = tensors_of(read_examples(source.store, "evaluation", day)[0], config.features, unsampled=True)
-        predictions = predict(state.model, rate, unseen, 4096)
-        for name in DEFAULT_SERVED:
-            column = OBJECTIVE_NAMES.index(name)
-            rows = unseen.masks[:, column].numpy() > 0
-            kept[f"{number}-{name}"] = predictions[rows, column]
-            facts[f"{number}-{name}-labels"] = unseen.labels[rows, column].numpy()
-            facts[f"{number}-{name}-users"] = unseen.users[rows]
-        training = tensors_of(read_examples(source.store, "training", day)[0], config.features, unsampled=False)
-        trainer.train_epoch(training.shuffled(recipe.batch_size, recipe.seed % 1000 + trainer.step), len(training), 0)
-    np.savez(source.folder / "facts.npz", **facts)
-    np.savez(path, **kept)
 
 
 class Predictions:
