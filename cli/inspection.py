@@ -19,6 +19,7 @@ from components.common.releases import (
     read_blessing,
     read_pointer,
 )
+from components.common.store_format import check_format
 from components.common.trials import read_trials
 from components.features.examples import EVALUATION, read_examples
 from components.features.objectives import OBJECTIVE_NAMES
@@ -38,11 +39,13 @@ def open_store(store_uri: str) -> Store:
     """A store that is there.
 
     Raises:
-        InputError: If it is not.
+        InputError: If it is not, or another release made it.
     """
     if not storage.list_names(storage.join_uri(store_uri, "logs")):
         raise InputError(f"{store_uri}: no such store; name one with --store, or make one with afterclick run")
-    return Store(store_uri)
+    store = Store(store_uri)
+    check_format(store)
+    return store
 
 
 def describe_store(store_uri: str) -> dict[str, Any]:

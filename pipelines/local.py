@@ -27,7 +27,7 @@ from components.common.lease import HELD_BY, held
 from components.common.progress import ERROR_PREFIX, LINE_PREFIX, PROGRESS_PREFIX, STEP_PREFIX
 from components.common.releases import BATCH, DAILY, PRETRAINING, read_blessing, read_publication
 from components.common.runs import RunOutcome, read_outcome
-from components.common.store_format import check_format
+from components.common.store_format import claim_format
 from components.schedule.run import Assignment, known_until, pick_batch, pick_day
 from pipelines.config import RunConfig
 from pipelines.warm_steps import warm_steps
@@ -163,7 +163,7 @@ def run_schedule(
     store, events = Store(store_uri), events or RunEvents()
     as_of = known_until(config.source, config.dataset, as_of)
     with _exclusive(store_uri):
-        check_format(store)
+        claim_format(store)
         resolved = ResolvedConfig.open(config.write(store))
         if store.finished_days(BATCH):
             check_recipes(store, resolved)

@@ -16,6 +16,7 @@ from components.common import storage
 from components.common.arms import ArmList, ArmRecipe, write_recipe
 from components.common.config import ResolvedConfig
 from components.common.layout import Store
+from components.common.store_format import claim_format
 from pipelines.config import RunConfig, load_config
 
 os.environ.setdefault("AFTERCLICK_PROGRESS_SECONDS", "1000")
@@ -91,6 +92,7 @@ def joined(small_config: RunConfig, tmp_path_factory: pytest.TempPathFactory) ->
 
     config = small_config
     store = Store(str(tmp_path_factory.mktemp("joined")))
+    claim_format(store)
     first = config.schedule.first_day
     days = [first + timedelta(days=i) for i in range(config.schedule.num_batch_days + 1)]
     as_of = config.dataset.mature_on(days[-1]) + timedelta(days=1)

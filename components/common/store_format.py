@@ -20,18 +20,34 @@ class StoreFormat(Config):
 
 
 def check_format(store: Store) -> None:
-    """Check that a store is of this release, and mark a new one.
+    """Check that a store is of this release, or that nothing has run in it yet.
 
     Raises:
         InputError: If another release made it.
     """
-    found = find_record(store.format(), StoreFormat, "restore it")
-    if found is None and not any(storage.list_names(storage.join_uri(store.root, name)) for name in _MADE_BY_RUNS):
-        create_record(store.format(), StoreFormat(format=FORMAT))
-        return
-    number = found.format if found else 1
-    if number != FORMAT:
+    number = _format_of(store)
+    if number not in (None, FORMAT):
         raise InputError(
             f"{store.root}: a store of format {number}, and this release's is {FORMAT}: go on with the release that "
             "made it, or use a new store, which takes over nothing but the logs that its source delivers again"
         )
+
+
+def claim_format(store: Store) -> None:
+    """Check a store, and mark a new one, before anything is written into it.
+
+    Raises:
+        InputError: If another release made it.
+    """
+    check_format(store)
+    if _format_of(store) is None:
+        create_record(store.format(), StoreFormat(format=FORMAT))
+
+
+def _format_of(store: Store) -> int | None:
+    """A store's format; None before its first run."""
+    found = find_record(store.format(), StoreFormat, "restore it")
+    if found is None:
+        is_used = any(storage.list_names(storage.join_uri(store.root, name)) for name in _MADE_BY_RUNS)
+        return 1 if is_used else None
+    return found.format

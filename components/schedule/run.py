@@ -12,7 +12,7 @@ from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.progress import log_line
 from components.common.releases import BATCH, DAILY, PRETRAINING
-from components.common.store_format import check_format
+from components.common.store_format import claim_format
 from components.features.events import DatasetConfig
 from components.features.examples import EARLY, TRAINING
 from components.schedule.config import ScheduleConfig
@@ -137,7 +137,7 @@ def main_pick_window(store_uri: str, config_uri: str, as_of: str) -> date:
     if not config.values.get("pretrain"):
         raise InputError("pretrain: the configuration has no such section; docs/pretraining.md says what goes in it")
     dataset, schedule, known_on = _known(config, as_of)
-    check_format(Store(store_uri))
+    claim_format(Store(store_uri))
     through = pick_window(Store(store_uri), dataset, schedule, known_on)
     log_line(PRETRAINING, f"window until {through}")
     return through
@@ -154,7 +154,7 @@ def main_pick(store_uri: str, config_uri: str, pipeline: str, as_of: str) -> Ass
     """Pick under a run's configuration; an empty `as_of` means today."""
     config, store = ResolvedConfig.open(config_uri), Store(store_uri)
     dataset, schedule, known_on = _known(config, as_of)
-    check_format(store)
+    claim_format(store)
     if store.finished_days(BATCH):
         check_recipes(store, config)
     if pipeline == BATCH:

@@ -15,6 +15,7 @@ from components.common.arms import ArmCosts, ArmFailure, ArmRecipe, find_retirem
 from components.common.layout import Store
 from components.common.records import write_record
 from components.common.releases import Pointer
+from components.common.store_format import claim_format
 from components.common.trials import Gain, TrialVerdict, write_trial
 from tests.unit.gate.rows import trial
 
@@ -25,6 +26,7 @@ DAY = date(2026, 1, 5)
 def store(tmp_path) -> Store:
     """An arm in production, one on trial with two starts, one that failed."""
     store = Store(str(tmp_path / "store"))
+    claim_format(store)
     storage.write_bytes(storage.join_uri(store.root, "logs", "kept"), b"")
     for arm, replicas in (("baseline", 1), ("sparse_optimizer", 2), ("wild", 0)):
         write_recipe(store, ArmRecipe(arm=arm, values={"train": {"arm": arm}}))

@@ -12,7 +12,7 @@ from components.common.arms import ArmRecipe, write_recipe
 from components.common.config import ResolvedConfig
 from components.common.errors import InputError
 from components.common.layout import Store
-from components.common.store_format import check_format
+from components.common.store_format import claim_format
 from components.schedule.run import Assignment, main_pick
 from pipelines.config import load_config
 from tests.conftest import small_values, write_config
@@ -45,7 +45,7 @@ def with_quality_table(values: dict) -> dict:
 def store(small_config, tmp_path) -> Store:
     """A store whose batch is finished, trained by `small_values`."""
     store = Store(str(tmp_path / "store"))
-    check_format(store)
+    claim_format(store)
     config = ResolvedConfig.open(small_config.write(store))
     for arm in ("baseline", "sparse_optimizer"):
         write_recipe(store, ArmRecipe.of(config, arm))
