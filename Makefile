@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 DEMO_STORE ?= runs/demo
+# Fewer days than the demo has by itself, where only its working is looked at.
+DEMO_DAYS ?=
 PYTEST_WORKERS ?= 2
 
 .PHONY: help demo test lint format compile golden study-demo study-training study-training-journey study-gate study-pretraining study-join bench-check bench-join bench-evaluate bench-train bench-train-peers bench-pretrain bench-store bench-serve bench-gpu soak images sbom k8s-check lock clean
@@ -15,7 +17,7 @@ help:  ## say what can be made
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
 
 demo: $(VENV)/.runtime  ## real logs to a published, gated model, in runs/demo; a second call resumes
-	@$(BIN)/afterclick demo --store $(DEMO_STORE)
+	@$(BIN)/afterclick demo --store $(DEMO_STORE) $(if $(DEMO_DAYS),--days $(DEMO_DAYS))
 
 test: $(VENV)/.dev  ## all tests, with end-to-end runs of the pipelines
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
