@@ -27,7 +27,7 @@ from components.features.hashing import splitmix64, uniform_from_hash
 from components.features.objectives import DEFAULT_SERVED
 from components.gate.config import GateConfig
 from components.gate.trial_rules import TrialDays, judge_trial
-from components.ranker.auc import RankedRows, UserReplicates
+from components.ranker.auc import UserReplicates
 from tests.benchmarks.study_gate_predictions import JOURNEY_DAYS, Source, journey, predict_days, simulated
 
 NUM_STARTS, REPLICAS, NUM_REPLICATES = 8, 2, 100
@@ -36,6 +36,7 @@ GAINS = (0.0, 0.1, 0.3, 1.0)
 HISTORIES = {0.0: 1000, 0.1: 100, 0.3: 100, 1.0: 200}
 CHUNK = 50
 ALPHA = 0.025
+_POISSON_CUMULATIVE = np.cumsum(np.exp(-1.0) / np.array([1, 1, 2, 6, 24, 120, 720]))
 RULES: tuple[Evidence, ...] = ("confident", "point")
 
 
@@ -65,11 +66,10 @@ class Predictions:
         return UserReplicates(self.users(day, name)).weights(range(NUM_REPLICATES))
 
     @cache  # noqa: B019
-    def ranked(self, start: int, day: int, name: str, gain: float) -> RankedRows:
+    def order(self, start: int, day: int, name: str, gain: float) -> np.ndarray:
         """A start's rows in the order of its predictions, which know as much of the labels as the gain takes."""
         p = self._starts[start][f"{day}-{name}"].astype(np.float64).clip(1e-7, 1 - 1e-7)
-        labels = self.labels(day, name)
-        return RankedRows(labels, np.log(p / (1 - p)) + self.strength(gain) * (labels - p))
+        return np.argsort(np.log(p / (1 - p)) + self.strength(gain) * (self.labels(day, name) - p), kind="stable")
 
     def strength(self, gain: float) -> float:
         """How much a candidate must be told of the labels to gain so many percent over all starts, days and users."""
@@ -90,54 +90,62 @@ class Predictions:
                 labels = self.labels(day, name)
                 for start in range(0, NUM_STARTS, 2):
                     p = self._starts[start][f"{day}-{name}"].astype(np.float64).clip(1e-7, 1 - 1e-7)
-                    ranked = RankedRows(labels, np.log(p / (1 - p)) + strength * (labels - p))
-                    total += float(ranked.auc(np.ones((len(labels), 1)))[0])
+                    order = np.argsort(np.log(p / (1 - p)) + strength * (labels - p), kind="stable")
+                    total += float(weighted_aucs(order, labels, np.ones((len(labels), 1), np.int32))[0])
         return total
 
 
-def ledger_of(predictions: Predictions, number: int, gain: float) -> list[LedgerRow]:
+def weighted_aucs(order: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """`RankedRows.auc` of predictions without ties, several times faster: only positives are looked at twice."""
+    is_positive, weights = labels[order] > 0, weights[order]
+    below = np.cumsum(weights * ~is_positive[:, None], axis=0, dtype=np.int32)
+    own = weights[is_positive].astype(np.float64)
+    pairs = own.sum(axis=0) * below[-1]
+    return np.where(pairs > 0, (own * below[is_positive]).sum(axis=0) / np.maximum(pairs, 1), 0.5)
+
+
+def ledger_of(p: Predictions, number: int, gain: float) -> list[LedgerRow]:
     """The ledger of one history: who is who is drawn, and so are the users."""
     generator = np.random.default_rng([number, round(gain * 1000)])
     chosen = generator.permutation(NUM_STARTS)[: 2 * REPLICAS]
+    names = [("baseline", 0.0, r) for r in range(REPLICAS)] + [("candidate", gain, r) for r in range(REPLICAS)]
+    models = [(f"{arm}.{r}" if r else arm, int(start), of) for (arm, of, r), start in zip(names, chosen, strict=True)]
     key = splitmix64(np.array([number + 1_000_003 * round(gain * 1000)]))
     rows = []
-    for place, start in enumerate(chosen):
-        arm, of_arm = ("baseline", 0.0) if place < REPLICAS else ("candidate", gain)
-        replica = place % REPLICAS
-        for day in range(predictions.num_days):
-            scores = {name: _score(predictions, int(start), day, name, of_arm, key) for name in DEFAULT_SERVED}
-            event_date = date(2000, 1, 1) + timedelta(days=day)
-            rows.append(
-                LedgerRow(
-                    arm=f"{arm}.{replica}" if replica else arm,
-                    event_date=event_date,
-                    trained_through=event_date - timedelta(days=1),
-                    checkpoint_digest="",
-                    recipe_digest="",
-                    examples_digest="",
-                    inputs_digest="",
-                    scores=scores,
+    for day in range(p.num_days):
+        scores: dict[str, dict[str, ObjectiveScore]] = {model: {} for model, *_ in models}
+        for name in DEFAULT_SERVED:
+            labels, users = p.labels(day, name), p.users(day, name)
+            drawn = uniform_from_hash(splitmix64(splitmix64(users) ^ key))
+            outer = np.searchsorted(_POISSON_CUMULATIVE, drawn, side="right").astype(np.int32)
+            weights = np.column_stack([outer, p.replicates(day, name) * outer[:, None]])
+            counts = {"rows": int(outer.sum()), "positives": int((outer * labels).sum())}
+            for model, start, of_arm in models:
+                aucs = weighted_aucs(p.order(start, day, name, of_arm), labels, weights)
+                scores[model][name] = ObjectiveScore(
+                    **counts,
+                    auc=float(aucs[0]),
+                    pr_auc=None,
+                    log_loss=None,
+                    mean_prediction=counts["positives"] / max(counts["rows"], 1),
+                    calibration=1.0,
+                    auc_replicates=tuple(aucs[1:].tolist()),
                 )
-            )
+        rows += [_row(model, day, scores[model]) for model, *_ in models]
     return rows
 
 
-def _score(p: Predictions, start: int, day: int, name: str, gain: float, key: np.ndarray) -> ObjectiveScore:
-    labels, users = p.labels(day, name), p.users(day, name)
-    drawn = uniform_from_hash(splitmix64(splitmix64(users) ^ key))
-    outer = np.searchsorted(np.cumsum(np.exp(-1.0) / np.array([1, 1, 2, 6, 24, 120, 720])), drawn, side="right")
-    weights = np.column_stack([np.ones(len(labels), np.uint8), p.replicates(day, name)]) * outer[:, None]
-    aucs = np.nan_to_num(p.ranked(start, day, name, gain).auc(weights), nan=0.5)
-    rows, positives = int(outer.sum()), int((outer * labels).sum())
-    return ObjectiveScore(
-        rows=rows,
-        positives=positives,
-        auc=float(aucs[0]),
-        pr_auc=None,
-        log_loss=None,
-        mean_prediction=positives / max(rows, 1),
-        calibration=1.0,
-        auc_replicates=tuple(aucs[1:].tolist()),
+def _row(model: str, day: int, scores: dict[str, ObjectiveScore]) -> LedgerRow:
+    event_date = date(2000, 1, 1) + timedelta(days=day)
+    return LedgerRow(
+        arm=model,
+        event_date=event_date,
+        trained_through=event_date - timedelta(days=1),
+        checkpoint_digest="",
+        recipe_digest="",
+        examples_digest="",
+        inputs_digest="",
+        scores=scores,
     )
 
 
