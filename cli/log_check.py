@@ -202,6 +202,14 @@ def _of_tables(config: RunConfig, log: LogFacts) -> Iterator[Finding]:
 
 def _of_release(config: RunConfig, facts: OwnLogFacts) -> Iterator[Finding]:
     gate = config.gate
+    single = [name for name, recipe in config.arms.items() if recipe.replicas == 1]
+    if gate.evidence == "confident" and gate.start_sd_percent is None and len(single) > 1:
+        yield Finding(
+            "warning",
+            f"no trial will end in a blessing: {', '.join(single)} have one random start each, so nothing tells how "
+            "far chance alone moves their AUC; set train.replicas: 2 or more, or gate.start_sd_percent if it has been "
+            "measured, or gate.evidence: point",
+        )
     for name in config.served:
         per_day = facts.per_day(name)
         window = per_day * gate.num_days

@@ -41,7 +41,9 @@ class RunConfig(Config):
     features: FeatureConfig
     served: ServedObjectives = DEFAULT_SERVED
     schedule: ScheduleConfig
-    production: str = Field(description="the arm that is to be served first; later, the one that the registry names is")
+    production: str = Field(
+        description="the arm that is to be served first, the first of them if not given; later, the registry says"
+    )
     arms: dict[str, TrainConfig] = Field(min_length=1, description="recipes under comparison, each complete, by name")
     validation: ValidationConfig = ValidationConfig()
     join: JoinConfig = JoinConfig()
@@ -51,6 +53,13 @@ class RunConfig(Config):
     retention: RetentionConfig = RetentionConfig()
     pretrain: PretrainConfig | None = Field(None, description="tables of ids on all engagement, to start arms from")
     cluster: ClusterConfig = ClusterConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_production(cls, values: Any) -> Any:
+        named = isinstance(values, dict) and "production" in values
+        arms = values.get("arms") if isinstance(values, dict) else None
+        return {**values, "production": next(iter(arms))} if arms and not named else values
 
     @model_validator(mode="after")
     def _check_sections(self) -> RunConfig:
@@ -94,14 +103,6 @@ class RunConfig(Config):
                         "them, or give one another seed, for a test of equals"
                     )
                 starts[digest] = name
-        if len(self.arms) > 1 and self.gate.evidence == "confident" and self.gate.start_sd_percent is None:
-            single = [name for name, recipe in self.arms.items() if recipe.replicas == 1]
-            if len(single) > 1:
-                raise ValueError(
-                    f"arms: {', '.join(single)} have one random start each, so nothing tells how far chance alone "
-                    "moves their AUC: set replicas: 2 or more (train.replicas, for all), or gate.start_sd_percent if "
-                    "it has been measured, or gate.evidence: point"
-                )
 
     def _check_pretrained(self) -> None:
         pretrain = self.pretrain

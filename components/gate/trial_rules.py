@@ -174,7 +174,11 @@ def _decision(
         return ("undecided", against) if against else ("blessed", [f"{gained} reaches the threshold"])
     p_value, p_worse = estimate.p_value(), estimate.p_value(-1)
     if p_value is None or p_worse is None or level is None:
-        return "undecided", [*against, "the error of the gain is not known: users or random starts tell nothing"]
+        return "undecided", [
+            *against,
+            "the error of the gain is not known: with one random start of each arm nothing tells chance from a gain; "
+            "give new arms replicas, or set gate.start_sd_percent",
+        ]
     look = f"look {number} of {len(trial.looks)}"
     if p_worse <= level:
         return "rejected", [f"{gained} is surely below zero: p {p_worse:.2g}, level {level:.2g} of {look}", *against]

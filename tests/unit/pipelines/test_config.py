@@ -154,7 +154,6 @@ def test_digest_ignores_order():
         ("arms", {"baseline": {"optimizer": {"table_multiplier": 50}}}, "same recipe with the same seed"),
         ("arms", {"served": {"seed": 1}}, "'served' cannot be an arm's name"),
         ("arms", {"Fal-2": {"seed": 1}}, "'Fal-2' cannot be an arm's name"),
-        ("gate", {"evidence": "confident"}, "one random start each, .* set replicas: 2"),
         ("evaluation", {"slices": [{"column": "colour", "values": [1]}]}, "'colour' is not a categorical feature"),
     ],
 )
@@ -205,6 +204,14 @@ def test_what_a_configuration_extends_is_looked_at(tmp_path):
         load_config(str(write_config(tmp_path / "fourth.yaml", {"extends": "absent.yaml"})))
 
 
+def test_first_arm_is_in_production_unless_another_is_named(tmp_path):
+    values = small_values()
+    del values["production"]
+    assert load_config(str(write_config(tmp_path / "c.yaml", values))).production == "baseline"
+    values["production"] = "sparse_optimizer"
+    assert load_config(str(write_config(tmp_path / "c.yaml", values))).production == "sparse_optimizer"
+
+
 def test_production_names_an_arm(tmp_path):
     values = small_values() | {"production": "absent"}
     with pytest.raises(InputError, match="production: 'absent' is not among the arms"):
@@ -218,9 +225,3 @@ def test_equal_recipes_with_other_seeds_are_a_test_of_equals(tmp_path):
     config = load_config(str(write_config(tmp_path / "c.yaml", values)))
     seeds = [recipe.start(number).seed for recipe in config.arms.values() for number in range(2)]
     assert len(set(seeds)) == 4 and seeds[0] == 0
-
-
-def test_one_arm_alone_needs_no_replicas(tmp_path):
-    values = small_values()
-    values["arms"], values["gate"] = {"baseline": {}}, values["gate"] | {"evidence": "confident"}
-    assert [*load_config(str(write_config(tmp_path / "c.yaml", values))).arms] == ["baseline"]
