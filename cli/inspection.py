@@ -65,7 +65,9 @@ def describe_store(store_uri: str) -> dict[str, Any]:
         "daily_days": [str(day) for day in store.finished_days(DAILY)],
         "arms": {arm: [str(day) for day in store.checkpoint_days(arm)] for arm in store.trained_models()},
         "auc": _aucs(ledger),
-        "verdict": {**blessing.model_dump(mode="json"), "blessed": blessing.blessed} if blessing else None,
+        "verdict": {**blessing.model_dump(mode="json"), "blessed": blessing.blessed, "reasons": blessing.reasons}
+        if blessing
+        else None,
         "trials": [trial.model_dump(mode="json", exclude={"verdicts"}) | {"answer": trial.answer} for trial in trials],
         "report": store.newest_report() if storage.exists(store.newest_report()) else None,
     }
