@@ -125,7 +125,7 @@ def test_changed_configuration_of_a_store_is_named(tmp_path):
     changed = (TINY / "ok_changed.yaml").read_text().replace("LOGS", str(tmp_path))
     Path(config).write_text(changed)
     printed = run(config, store, expect=1)
-    assert "were trained by another recipe: arms.baseline.batch_size: 32, was 64" in printed
+    assert "were trained by another recipe: arms.control.batch_size: 32, was 64" in printed
 
 
 @needs_tiny
