@@ -38,13 +38,13 @@ def own(joined, tmp_path):
 
 def batch(deployment, arm="baseline", recipe=None):
     config = deployment.config
-    recipe = recipe or getattr(config.arms, arm)
+    recipe = recipe or config.arms[arm]
     return train_batch(deployment.store.root, arm, config.features, recipe, deployment.batch_days)
 
 
 def day(deployment, arm="baseline", recipe=None, features=None):
     config = deployment.config
-    recipe = recipe or getattr(config.arms, arm)
+    recipe = recipe or config.arms[arm]
     return train_day(
         deployment.store.root,
         arm,
