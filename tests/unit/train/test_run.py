@@ -169,7 +169,7 @@ def test_head_without_a_positive_is_left_out(own, capsys):
     batch(own)
     state, _ = load_state(own.store, "baseline", own.batch_days[-1])
     assert state.lineage.left_out == ("good_click",)
-    assert "control: the batch has no positive of good_click: left out" in capsys.readouterr().out
+    assert "baseline: the batch has no positive of good_click: left out" in capsys.readouterr().out
     day(own)
     assert load_state(own.store, "baseline", own.scored_day)[0].lineage.left_out == ("good_click",)
 
