@@ -85,6 +85,7 @@ def train(
 
     torchrun --no-python --nproc-per-node 8 afterclick train --config own.yaml --store s3://bucket/store --arm baseline
     """
+    from components.common.store_format import claim_format
     from components.train.one_model import train_batch, train_day
     from pipelines.config import load_config
 
@@ -93,6 +94,7 @@ def train(
     if arm not in loaded.arms:
         raise InputError(f"--arm {arm}: {config} has the arms {', '.join(loaded.arms)}")
     recipe = loaded.arms[arm]
+    claim_format(Store(store))
     if day and schedule.train_immature:
         raise InputError("schedule.train_immature: the pipelines choose a day's labels; use `afterclick run`")
     if day:
