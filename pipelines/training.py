@@ -18,7 +18,6 @@ from pipelines.steps import evaluate, prepare_examples, release, train_batch, tr
 
 # Those of the shipped configurations.
 SHIPPED_ARMS = ("baseline", "sparse_optimizer")
-Train = Callable[["_Run", PipelineTask, str], PipelineTask]
 
 
 class _Run:

@@ -24,7 +24,7 @@ from components.common.remembered import remembering
 from components.common.runs import RunOutcome
 from components.features.edges import EdgesConfig
 from components.features.events import DatasetConfig
-from components.features.examples import TRAINING
+from components.features.examples import newest_days
 from components.schedule.run import Assignment, main_pick, main_pick_window
 from pipelines.cluster import ClusterConfig
 
@@ -115,8 +115,8 @@ def _days_with_edges(addresses: tuple[str, str], chosen: Assignment) -> list[dat
     arms = ArmList.of(store, config)
     if all(store.checkpoint_days(model) for model in arms.models):
         return chosen.train_days
-    batch = [day for day in store.example_days(TRAINING) if day <= chosen.event_date]
-    return sorted({*batch[-config.values["schedule"]["num_batch_days"] :], *chosen.train_days})
+    batch = newest_days(store, chosen.event_date, config.values["schedule"]["num_batch_days"])
+    return sorted({*batch, *chosen.train_days})
 
 
 def train_batch(addresses: Addresses, arm: str, first_day: str, last_day: str) -> None:

@@ -54,7 +54,8 @@ def small_values() -> dict:
     values["source"] |= {"last_day": "2026-01-20", "impressions_per_day": 1500, "num_users": 4000}
     values["schedule"] |= {"first_day": "2026-01-07", "num_batch_days": 4}
     values["train"] |= {"num_threads": 1, "epochs": 1, "steps_per_point": 4, "replicas": 1}
-    values["evaluation"] = {"num_replicates": 20, "logistic_regression": False}
+    slices = [{"column": "surface", "values": [0, 1]}]
+    values["evaluation"] = {"num_replicates": 20, "logistic_regression": False, "slices": slices}
     values["gate"] |= {"evidence": "point", "trial_days": 28, "min_positives": 5, "min_auc": 0.5}
     values["gate"] |= {"calibration_sigmas": 6.0, "max_refresh_loss_percent": 50.0}
     return values

@@ -27,8 +27,8 @@ def evaluate_day(
 ) -> dict[str, dict[str, float | None]]:
     """Score every model on a day that it has not seen, and keep the scores in the ledger.
 
-    The arms are taken as they were after `trained_through`; those that failed before, or are new, are left out. A
-    record stands while it was made from the same inputs; made from others, it is written anew until its run is
+    The arms are taken as they were after `trained_through`; those that failed before, are new or are behind are left
+    out. A record stands while it was made from the same inputs; made from others, it is written anew until its run is
     finished, and stands from then on. The served version is scored by its own files, until this run has published:
     after that, it would be judged against itself.
 

@@ -81,13 +81,16 @@ class Scorer:
         self._examples_digest = read_examples_manifest(store, EVALUATION, event_date).content_digest
 
     def models(self, arms: ArmList, production: Pointer | None) -> list[Model]:
-        """All starts of the arms that have not failed, the version in production, if any, and the yardstick.
+        """All starts of the arms that can be scored, the version in production, if any, and the yardstick.
+
+        An arm that failed, is new, or has been taken up again and is behind, is left out, with a line that says so.
 
         Raises:
-            InputError: If an arm that did not fail and is not new has no checkpoint, or the version in production is
-                damaged.
+            InputError: If the arm in production has no checkpoint, or any has none after the batch run, or the version
+                in production is damaged.
         """
-        checkpoints = [one for model in arms.models if (one := self._checkpoint(model)) is not None]
+        found = (self._checkpoint(model, arms.production) for model in arms.models)
+        checkpoints = [checkpoint for checkpoint in found if checkpoint is not None]
         models = [self._arm(checkpoint) for checkpoint in checkpoints]
         if production is not None:
             models.append(self._served(production))
@@ -95,19 +98,18 @@ class Scorer:
             models.append(self._yardstick(checkpoints[0]))
         return models
 
-    def _checkpoint(self, model: str) -> CheckpointManifest | None:
-        failure = find_failure(self._store, arm_of(model))
-        if failure is not None and failure.day <= self._trained_through:
+    def _checkpoint(self, model: str, production: str) -> CheckpointManifest | None:
+        arm, through = arm_of(model), self._trained_through
+        failure = find_failure(self._store, arm)
+        if failure is not None and failure.day <= through:
             log_line("evaluate", f"{self._event_date}: {model} is left out: failed on {failure.day}: {failure.reason}")
             return None
-        checkpoint = find_checkpoint(self._store, model, self._trained_through)
+        checkpoint = find_checkpoint(self._store, model, through)
+        if checkpoint is None and (arm == production or not self._store.finished_days(BATCH)):
+            uri = self._store.checkpoint(model, through)
+            raise InputError(f"{uri}: no checkpoint to score; train {model} through {through} first")
         if checkpoint is None:
-            is_behind = any(day < self._trained_through for day in self._store.checkpoint_days(model))
-            if not is_behind and self._store.finished_days(BATCH):
-                log_line("evaluate", f"{self._event_date}: {model} is left out: it is new")
-                return None
-            uri = self._store.checkpoint(model, self._trained_through)
-            raise InputError(f"{uri}: no checkpoint to score; train {model} through {self._trained_through} first")
+            log_line("evaluate", f"{self._event_date}: {model} is left out: it has no checkpoint through {through} yet")
         return checkpoint
 
     def _arm(self, checkpoint: CheckpointManifest) -> Model:

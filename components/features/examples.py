@@ -118,6 +118,11 @@ def example_files(store: Store, split: str, day: date) -> list[str]:
     return verified_files(store.examples(split, day), read_examples_manifest(store, split, day))
 
 
+def newest_days(store: Store, through: date, number: int) -> list[date]:
+    """The newest days that have training examples, until one: what a batch that ends there is made of."""
+    return [day for day in store.example_days(TRAINING) if day <= through][-number:]
+
+
 def check_made_alike(manifests: list[ExamplesManifest]) -> ExamplesManifest:
     """The first of some days' manifests, after a check that all days were labelled and sampled by the same rules.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date
 
 from components.common.arms import ArmList, ArmRecipe, find_failure, starts_of
@@ -13,12 +12,6 @@ from components.common.progress import log_line
 from components.common.releases import read_pointer, read_publication
 from components.common.trials import Kind, Trial, open_trial, read_trials
 from components.gate.config import GateConfig
-
-
-@dataclass(frozen=True)
-class _Arm:
-    name: str
-    recipe: str
 
 
 def open_trials(
@@ -36,33 +29,32 @@ def open_trials(
     if read_publication(store, pipeline, event_date) is not None:
         return []
     arms = ArmList.of(store, config)
-    ready = {arm.name: arm for arm in _ready(store, config, arms, trained_through)}
-    control = ready.pop(arms.production, None)
-    if control is None:
+    recipes = _recipes_ready(store, config, arms, trained_through)
+    control_recipe = recipes.pop(arms.production, None)
+    if control_recipe is None:
         return []
     known = read_trials(store)
     judged = {
         (trial.candidate, trial.candidate_recipe)
         for trial in known
-        if (trial.control, trial.control_recipe) == (control.name, control.recipe) and not trial.abandoned
+        if (trial.control, trial.control_recipe) == (arms.production, control_recipe) and not trial.abandoned
     }
-    candidates = [arm for arm in ready.values() if (arm.name, arm.recipe) not in judged]
+    candidates = [arm for arm, recipe in recipes.items() if (arm, recipe) not in judged]
     replaced = pointer.replaced if pointer else ""
-    kinds: dict[str, Kind] = {arm.name: "probation" if arm.name == replaced else "candidate" for arm in candidates}
+    kinds: dict[str, Kind] = {arm: "probation" if arm == replaced else "candidate" for arm in candidates}
     num_new = sum(kind == "candidate" for kind in kinds.values())
     alphas = {"candidate": alpha_of_new(known, event_date, gate, num_new), "probation": gate.alpha}
     opened = []
-    for arm in candidates:
-        kind = kinds[arm.name]
+    for arm, kind in kinds.items():
         looks = gate.looks(kind)
         if not looks:
             continue
         trial = Trial(
             kind=kind,
-            candidate=arm.name,
-            control=control.name,
-            candidate_recipe=arm.recipe,
-            control_recipe=control.recipe,
+            candidate=arm,
+            control=arms.production,
+            candidate_recipe=recipes[arm],
+            control_recipe=control_recipe,
             first_day=event_date,
             looks=looks,
             evidence=gate.evidence,
@@ -81,28 +73,24 @@ def alpha_of_new(known: Sequence[Trial], event_date: date, gate: GateConfig, num
     have left, in equal parts. So the chance that any equal recipe is blessed is at most alpha in any such period
     (Bonferroni), the first trial has a half, and no number of trials uses it up.
     """
-    sharing = [
-        trial
-        for trial in known
-        if (trial.kind, trial.evidence) == ("candidate", "confident")
-        and 0 <= (event_date - trial.first_day).days < gate.alpha_period_days
-    ]
-    of_day = [trial.alpha for trial in sharing if trial.first_day == event_date]
-    left = gate.alpha - sum(trial.alpha for trial in sharing) + sum(of_day)
+    sharing = [trial for trial in known if (trial.kind, trial.evidence) == ("candidate", "confident")]
+    ages = [(trial.alpha, (event_date - trial.first_day).days) for trial in sharing]
+    left = gate.alpha - sum(alpha for alpha, age in ages if 0 < age < gate.alpha_period_days)
+    of_day = [alpha for alpha, age in ages if age == 0]
     # A run that was killed between two trials gives the second what it would have had.
     share = left / 2 / max(len(of_day) + num_new, 1)
     return max(min(share, (left - sum(of_day)) / max(num_new, 1)), 0.0)
 
 
-def _ready(store: Store, config: ResolvedConfig, arms: ArmList, trained_through: date) -> list[_Arm]:
-    """The arms of which every start will be scored."""
-    ready = []
+def _recipes_ready(store: Store, config: ResolvedConfig, arms: ArmList, trained_through: date) -> dict[str, str]:
+    """Digest of the recipe of each arm of which every start will be scored."""
+    ready = {}
     for arm, replicas in arms.replicas.items():
         failure = find_failure(store, arm)
         is_failed = failure is not None and failure.day <= trained_through
         starts = starts_of(arm, replicas)
         if not is_failed and all(trained_through in store.checkpoint_days(start) for start in starts):
-            ready.append(_Arm(arm, ArmRecipe.of(config, arm).recipe_digest))
+            ready[arm] = ArmRecipe.of(config, arm).recipe_digest
     return ready
 
 

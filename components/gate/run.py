@@ -103,7 +103,6 @@ def _judged(
     if ended:
         log_line("gate", f"{event_date}: the trial of {trial.candidate} against {trial.control} ends: {ended}")
         return trial.model_copy(update={"abandoned": ended, "abandoned_on": event_date})
-    # A probation lets the control be the one that is judged; both have the replicas that the configuration gives them.
     replicas = (arms.replicas[trial.candidate], arms.replicas.get(trial.control, 1))
     verdict = judge_trial(trial, TrialDays.of(trial, rows, event_date, replicas), event_date, gate)
     return trial.model_copy(update={"verdicts": (*trial.verdicts, verdict)})

@@ -7,7 +7,7 @@ from collections import Counter
 import jinja2
 import plotly.graph_objects as go
 
-from components.common.arms import ordered
+from components.common.arms import arm_of, ordered
 from components.common.ledger import LOGISTIC_REGRESSION, LedgerRow
 from components.common.releases import ALARM_DAYS, MIN_GAIN_PERCENT
 from components.features.examples import LABELS
@@ -84,11 +84,11 @@ def _ledger_rows(ledger: list[LedgerRow], arms: list[str]) -> list[LedgerRow]:
 
 
 def _mean_aucs(ledger: list[LedgerRow], arms: list[str], served: tuple[str, ...]) -> dict[str, dict[str, float]]:
-    """Mean AUC over the days of the page, by arm and served objective."""
+    """Mean AUC over the days of the page and the starts of an arm, by arm and served objective."""
     means: dict[str, dict[str, float]] = {}
     for arm in (*arms, LOGISTIC_REGRESSION):
         for name in served:
-            aucs = [r.scores[name].auc for r in ledger if r.arm == arm and name in r.scores]
+            aucs = [r.scores[name].auc for r in ledger if arm_of(r.arm) == arm and name in r.scores]
             known = [auc for auc in aucs if auc is not None]
             if known:
                 means.setdefault(arm, {})[name] = sum(known) / len(known)

@@ -16,7 +16,7 @@ from components.common.layout import Store
 from components.common.progress import log_line
 from components.common.records import write_record
 from components.features.events import DatasetConfig
-from components.features.examples import EARLY, TRAINING
+from components.features.examples import EARLY, TRAINING, newest_days
 from components.features.feature_list import FeatureConfig
 from components.tables.processes import joined_processes
 from components.train.config import TrainConfig
@@ -86,8 +86,7 @@ class _Arm:
         """Train what is missing until a day, one digest after the other; '' if that fails."""
         parents = [day for day in self.store.checkpoint_days(model) if day < event_date]
         if not parents:
-            known = [day for day in self.store.example_days(TRAINING) if day <= event_date]
-            batch = known[-self.schedule["num_batch_days"] :]
+            batch = newest_days(self.store, event_date, self.schedule["num_batch_days"])
             log_line("train", f"{model}: new: a batch of {len(batch)} days, {batch[0]}..{batch[-1]}")
             # The others were trained on these examples: what is wrong is the arm's own, such as tables to start from.
             yield self.batch(model, recipe, batch, also=(InputError,))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date, timedelta
 from pathlib import Path
 
+from cli.arm_commands import retry
 from components.common.arms import find_failure, find_recipe, find_retirement
 from components.common.layout import Store
 from components.common.ledger import read_ledger
@@ -98,8 +99,12 @@ def test_life_of_a_store(tmp_path):
     page = Path(store.newest_report()).read_text()
     assert "Probation: baseline against idle" in page and "taken back to production" in page
 
-    outcome = life.run(4, SURE, baseline=BASELINE, diverging=DIVERGING, again=SPARSE | {"seed": 2})
+    retry("sparse", store.root)
+    arms = {"sparse": SPARSE | {"seed": 1}, "diverging": DIVERGING, "again": SPARSE | {"seed": 2}}
+    outcome = life.run(4, SURE, baseline=BASELINE, **arms)
     assert outcome.published and not outcome.promoted and life.production.arm == "baseline"
     assert {row.arm for row in read_ledger(store, since=outcome.event_date)} == {"baseline", "served"}
     assert {trial.candidate for trial in read_trials(store)} == {"sparse", "idle", "baseline"}, "nobody is tried twice"
+    missed = [FIRST + timedelta(days=number) for number in range(-1, 4)]
+    assert store.checkpoint_days("sparse") == missed, "taken up again, it catches up day by day"
     assert find_recipe(store, "again") is not None and store.checkpoint_days("again") == [outcome.event_date]

@@ -16,8 +16,8 @@ from components.common.layout import Store
 from components.common.records import write_record
 from components.common.releases import Pointer
 from components.common.store_format import claim_format
-from components.common.trials import Gain, TrialVerdict, write_trial
-from tests.unit.gate.rows import trial
+from components.common.trials import Gain, write_trial
+from tests.unit.gate.rows import trial, with_verdict
 
 DAY = date(2026, 1, 5)
 
@@ -39,18 +39,8 @@ def store(tmp_path) -> Store:
     pointer = Pointer(version="v", arm="baseline", checkpoint_digest="c", trained_through=DAY, published_on=DAY)
     write_record(store.pointer("CURRENT"), pointer)
     write_record(store.arm_failure("wild"), ArmFailure(arm="wild", day=DAY, reason="not finite"))
-    one = trial(first_day=DAY)
-    verdict = TrialVerdict(
-        trial=one.name,
-        kind="candidate",
-        candidate="sparse_optimizer",
-        control="baseline",
-        event_date=DAY,
-        answer="undecided",
-        reasons=("wait",),
-        gain=Gain(percent=0.25, low=None, high=None),
-    )
-    write_trial(store, one.model_copy(update={"verdicts": (verdict,)}))
+    gain = Gain(percent=0.25, low=None, high=None)
+    write_trial(store, with_verdict(trial(first_day=DAY), DAY, "undecided", gain=gain))
     return store
 
 

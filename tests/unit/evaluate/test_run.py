@@ -1,9 +1,14 @@
+import shutil
 from datetime import timedelta
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
+from components.common import parquet_files, storage
 from components.common.arms import ArmList
 from components.common.errors import InputError
+from components.common.layout import Store
 from components.common.ledger import find_row
 from components.evaluate.config import EvaluationConfig
 from components.evaluate.logistic_regression import Yardstick
@@ -81,3 +86,38 @@ def test_yardstick_learns_and_is_calibrated(joined):
     labels = unseen.labels[:, OBJECTIVE_NAMES.index("checkout_given_view")].numpy()[rows]
     assert predicted[rows][labels > 0].mean() > 1.2 * predicted[rows][labels == 0].mean()
     assert predicted[rows].mean() == pytest.approx(labels.mean(), rel=0.35)
+
+
+def test_arm_that_is_behind_is_left_out_and_production_never_is(trained, tmp_path, capsys):
+    """Such as one that was retired, and is taken up again: it is trained on in this run, and scored in the next."""
+    shutil.copytree(trained.store.root, tmp_path / "store", ignore=shutil.ignore_patterns("ledger"))
+    store, through = Store(str(tmp_path / "store")), trained.batch_days[-1]
+    earlier = through - timedelta(days=1)
+    shutil.move(store.checkpoint("sparse_optimizer", through), store.checkpoint("sparse_optimizer", earlier))
+    days = (trained.scored_day, through)
+    rest = (trained.config.dataset, trained.config.evaluation)
+    with pytest.raises(InputError, match="no checkpoint to score; train sparse_optimizer through"):
+        evaluate_day(store.root, *rest, ARMS, "batch", *days)
+    storage.write_bytes(store.finished_run("batch", trained.scored_day), b"{}")
+    assert evaluate_day(store.root, *rest, ARMS, "daily", *days).keys() == {"baseline"}
+    assert "sparse_optimizer is left out: it has no checkpoint through" in capsys.readouterr().out
+    with pytest.raises(InputError, match="train sparse_optimizer through"):
+        evaluate_day(store.root, *rest, ArmList("sparse_optimizer", ARMS.replicas), "daily", *days)
+
+
+def test_slices_are_those_of_the_logs(trained):
+    logged = read_parquet_days(trained, "impressions")
+    scores = find_row(trained.store, trained.scored_day, "baseline").scores
+    sliced = [scores[name].slices for name in DEFAULT_SERVED]
+    for surface in (0, 1):
+        rows = sum(slices[f"surface={surface}"].rows for slices in sliced)
+        assert 0 < rows == pc.sum(pc.equal(logged["surface"], surface)).as_py()
+    known, unknown = (sum(s[f"users {word} earlier actions"].rows for s in sliced) for word in ("with", "without"))
+    assert known > 0 and known + unknown == logged.num_rows
+
+
+def read_parquet_days(deployment, log: str) -> pa.Table:
+    """The clean log of the scored day."""
+    uri = deployment.store.clean_logs(log, deployment.scored_day)
+    names = [name for name in storage.list_names(uri) if name.endswith(".parquet")]
+    return pa.concat_tables([parquet_files.read_parquet(storage.join_uri(uri, name)) for name in names])

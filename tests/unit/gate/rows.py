@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 
 from components.common.ledger import LedgerRow, ObjectiveScore
-from components.common.trials import Trial
+from components.common.trials import Trial, TrialVerdict
 from components.features.objectives import DEFAULT_SERVED
 
 
@@ -60,3 +60,10 @@ def trial(**changes) -> Trial:
         "alpha": 0.025,
     }
     return Trial(**(values | changes))
+
+
+def with_verdict(one: Trial, day: date, answer: str, **facts) -> Trial:
+    """A trial with a verdict on a day."""
+    about = {"trial": one.name, "kind": one.kind, "candidate": one.candidate, "control": one.control}
+    verdict = TrialVerdict(**({"event_date": day, "answer": answer, "reasons": ("so it is",)} | about | facts))
+    return one.model_copy(update={"verdicts": (*one.verdicts, verdict)})

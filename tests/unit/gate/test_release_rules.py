@@ -7,11 +7,11 @@ from components.common.layout import Store
 from components.common.ledger import write_row
 from components.common.records import write_record
 from components.common.releases import Pointer, Publication, read_blessing
-from components.common.trials import TrialVerdict, write_trial
+from components.common.trials import Gain, write_trial
 from components.gate.config import GateConfig
 from components.gate.release_rules import ReleaseRules, decide_release
 from components.gate.run import judge_day
-from tests.unit.gate.rows import ledger_row, trial
+from tests.unit.gate.rows import ledger_row, trial, with_verdict
 
 CONFIG = GateConfig(evidence="point", num_days=2, min_positives=100, on_blessing="promote")
 DAY = date(2026, 1, 2)
@@ -29,19 +29,9 @@ def rows(candidate=0.7, control=0.7, served=0.7):
     return [*found, ledger_row("served", 2, served, checkpoint="baseline-1")]
 
 
-def judged(answer="blessed", day=DAY, **changes):
+def judged(answer="blessed", day=DAY, gain=None, **changes):
     """A trial with an answer."""
-    one = trial(**changes)
-    verdict = TrialVerdict(
-        trial=one.name,
-        kind=one.kind,
-        candidate=one.candidate,
-        control=one.control,
-        event_date=day,
-        answer=answer,
-        reasons=("so it is",),
-    )
-    return one.model_copy(update={"verdicts": (verdict,)})
+    return with_verdict(trial(**changes), day, answer, gain=gain)
 
 
 def decide(pipeline, found, production=None, config=CONFIG, trials=(), arm="baseline", notes=(), excluded=frozenset()):
@@ -128,14 +118,9 @@ def test_blessed_candidate_is_promoted_if_the_configuration_says_so():
 
 
 def test_best_of_several_blessed_candidates_is_promoted():
-    def with_gain(candidate, percent):
-        one = judged(candidate=candidate)
-        gain = {"percent": percent, "low": None, "high": None}
-        verdict = TrialVerdict(**(one.newest.model_dump() | {"gain": gain}))
-        return one.model_copy(update={"verdicts": (verdict,)})
-
     found = [*rows(candidate=0.71), ledger_row("fal", 2, 0.72)]
-    trials = [with_gain("sparse_optimizer", 0.5), with_gain("fal", 0.9)]
+    gains = {"sparse_optimizer": Gain(percent=0.5, low=None, high=None), "fal": Gain(percent=0.9, low=None, high=None)}
+    trials = [judged(candidate=arm, gain=gain) for arm, gain in gains.items()]
     assert released(decide("daily", found, pointer(), trials=trials)) == [("promote", "fal", "fal-2")]
 
 

@@ -9,6 +9,7 @@ from components.gate.config import GateConfig
 from components.join.config import JoinConfig
 from data_validation.config import ValidationConfig
 from pipelines.config import load_config
+from pipelines.training import SHIPPED_ARMS
 from tests.conftest import small_values, write_config
 
 
@@ -210,6 +211,11 @@ def test_first_arm_is_in_production_unless_another_is_named(tmp_path):
     assert load_config(str(write_config(tmp_path / "c.yaml", values))).production == "baseline"
     values["production"] = "sparse_optimizer"
     assert load_config(str(write_config(tmp_path / "c.yaml", values))).production == "sparse_optimizer"
+
+
+def test_pipelines_are_compiled_with_the_arms_of_the_shipped_configurations():
+    for name in ("complete_journey", "simulator"):
+        assert tuple(load_config(name).arms) == SHIPPED_ARMS
 
 
 def test_production_names_an_arm(tmp_path):

@@ -17,13 +17,13 @@ from components.common.ledger import write_row
 from components.common.page_script import script_inside
 from components.common.records import write_record
 from components.common.releases import Blessing, read_blessing
-from components.common.trials import Gain, TrialVerdict, write_trial
+from components.common.trials import Gain, write_trial
 from components.features.objectives import DEFAULT_SERVED
 from components.gate.run import judge_day
 from components.report.facts import collect
 from components.report.page import render
 from components.report.run import main, write_report
-from tests.unit.gate.rows import ledger_row, trial
+from tests.unit.gate.rows import ledger_row, trial, with_verdict
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
@@ -75,27 +75,15 @@ def judged(trained, tmp_path):
     write_row(store, ledger_row("baseline", 12))
     tried = trial(first_day=day, looks=(1, 2), evidence="confident")
     gain = Gain(percent=0.5, low=0.1, high=0.9)
-    verdict = TrialVerdict(
-        trial=tried.name,
-        kind="candidate",
-        candidate="sparse_optimizer",
-        control="baseline",
-        event_date=day,
-        answer="blessed",
-        reasons=("better",),
-        gain=gain,
-        gain_by_objective=dict.fromkeys(DEFAULT_SERVED, gain),
-        days=(day,),
-        look=1,
-        num_looks=2,
-        boundary=(0.4, 0.2),
-    )
-    write_trial(store, tried.model_copy(update={"verdicts": (verdict,)}))
+    facts = {"gain": gain, "gain_by_objective": dict.fromkeys(DEFAULT_SERVED, gain), "days": (day,)}
+    looked = {"look": 1, "num_looks": 2, "boundary": (0.4, 0.2), "reasons": ("better",)}
+    tried = with_verdict(tried, day, "blessed", **facts, **looked)
+    write_trial(store, tried)
     blessing = Blessing(
         pipeline="daily",
         event_date=day,
         production="baseline",
-        verdicts=(verdict,),
+        verdicts=tried.verdicts,
         notes=("good",),
         ledger_digest="",
     )
