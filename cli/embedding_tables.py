@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -13,9 +14,10 @@ from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.manifests import read_manifest
 from components.common.releases import read_pointer
+from components.features.exact_ids import IdIndex
 from components.features.examples import EARLY, TRAINING, example_files
 from components.features.feature_list import FeatureConfig, sequence_column
-from components.ranker.checkpoint import CheckpointManifest
+from components.ranker.checkpoint import CheckpointManifest, read_indexes
 from components.tables.config import OptimizerConfig
 from components.train.config import TrainConfig
 
@@ -30,7 +32,8 @@ class TableFacts:
         megabytes: Its weights, float32.
         training_megabytes: Its weights and what the optimizer keeps beside them.
         ids_seen: Different ids in the training examples.
-        ids_in_one: Of these, the ids whose rows are all those of another id too: one to the model.
+        ids_in_one: Of these, the ids whose rows are all those of another id too, or of ids that are not known: one to
+            the model.
         rows_used: Rows that these ids look up.
     """
 
@@ -66,7 +69,8 @@ def describe_tables(store: Store, arm: str) -> list[TableFacts]:
     dim = checkpoint.model.embedding_dim
     kept = _bytes_kept(TrainConfig.parse(checkpoint.recipe, "recipe").optimizer, dim)
     gated = checkpoint.gated_tables
-    return [_facts(features, table, ids, dim, kept, 2 if table in gated else 1) for table, ids in seen.items()]
+    indexes = read_indexes(store.checkpoint(arm, lineage.trained_through), checkpoint)
+    return [_facts(features, indexes, table, ids, dim, kept, 2 if table in gated else 1) for table, ids in seen.items()]
 
 
 def _bytes_kept(config: OptimizerConfig, dim: int) -> int:
@@ -77,14 +81,22 @@ def _bytes_kept(config: OptimizerConfig, dim: int) -> int:
 
 
 def _facts(
-    features: FeatureConfig, table: str, ids: np.ndarray, dim: int, bytes_kept: int, num_weights: int
+    features: FeatureConfig,
+    indexes: Mapping[str, IdIndex],
+    table: str,
+    ids: np.ndarray,
+    dim: int,
+    bytes_kept: int,
+    num_weights: int,
 ) -> TableFacts:
-    code, rows = features.binary_codes.get(table), features.tables[table]
+    code, rows, num_ids = features.binary_codes.get(table), features.tables[table], len(ids)
+    if table in indexes:
+        ids = indexes[table].rows(ids)
     known, counts = np.unique(ids % features.num_ids[table], return_counts=True)
     used = np.unique(np.concatenate(code.rows(known))) if code else known
     megabytes = rows * dim * 4 / 1e6
     training = num_weights * (megabytes + rows * bytes_kept / 1e6)
-    return TableFacts(table, rows, megabytes, training, len(ids), int(counts[counts > 1].sum()), len(used))
+    return TableFacts(table, rows, megabytes, training, num_ids, int(counts[counts > 1].sum()), len(used))
 
 
 def _ids_seen(features: FeatureConfig, uris: list[str]) -> dict[str, np.ndarray]:

@@ -26,7 +26,7 @@ from components.sources.profile import time_options
 from components.sources.relation import Relation, explained
 from pipelines.config import RunConfig, load_config
 
-_MAX_ROWS = 2**24
+_MAX_ROWS, _MAX_EXACT = 2**24, 2**17
 # Ids of which each has a dozen rows or less tell little of the next day.
 _FEW_IDS, _SHARE_OF_ROWS = 200, 0.08
 
@@ -198,9 +198,12 @@ def _sizes(drafts: dict[str, Draft], days: dict[str, Any]) -> dict[str, Any]:
     """Rows of tables and of training batches."""
     shown = drafts[IMPRESSIONS]
 
-    def table(column: str) -> int:
-        """Four rows an id: of five ids, four have a row of their own."""
-        return min(_MAX_ROWS, 2 ** max(4, math.ceil(math.log2(4 * max(shown.profiles[column].distinct, 1)))))
+    def table(column: str) -> str:
+        """Of few ids exact ones, with room for as many again; else four rows an id, as four of five ids have then."""
+        distinct = max(shown.profiles[column].distinct, 1)
+        if distinct <= _MAX_EXACT:
+            return f"exact: {{capacity: {2 ** max(4, math.ceil(math.log2(2 * distinct)))}}}"
+        return f"num_rows: {min(_MAX_ROWS, 2 ** math.ceil(math.log2(4 * distinct)))}"
 
     in_batch = days["rows_per_day"] * days["batch_days"]
     return {

@@ -193,10 +193,11 @@ def _of_tables(config: RunConfig, log: LogFacts) -> Iterator[Finding]:
         sharing = 1 - (1 - 1 / rows) ** (count - 1)
         if sharing > _SHARED_IDS:
             better = 2 ** math.ceil(math.log2(4 * count))
+            left = 1 - (1 - 1 / better) ** (count - 1)
             yield Finding(
                 "warning",
-                f"{name}: {sharing:.0%} of about {count:,} ids share a row of {rows:,} with others; "
-                f"num_rows: {better} leaves {1 - (1 - 1 / better) ** (count - 1):.0%}",
+                f"{name}: {sharing:.0%} of about {count:,} ids share a row of {rows:,} with others; exact: "
+                f"{{capacity: {better // 2}}} gives each its own, num_rows: {better} leaves {left:.0%}",
             )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from components.common.arms import ArmList, ArmRecipe, write_recipe
 from components.common.config import ResolvedConfig
 from components.common.layout import Store
 from components.common.store_format import claim_format
+from components.features.feature_list import FeatureConfig
 from pipelines.config import RunConfig, load_config
 
 os.environ.setdefault("AFTERCLICK_PROGRESS_SECONDS", "1000")
@@ -59,6 +60,16 @@ def small_values() -> dict:
     values["gate"] |= {"evidence": "point", "trial_days": 28, "min_positives": 5, "min_auc": 0.5}
     values["gate"] |= {"calibration_sigmas": 6.0, "max_refresh_loss_percent": 50.0}
     return values
+
+
+def exact_campaigns(features: dict) -> dict:
+    """A feature list as plain values whose campaigns are exact ids, with fewer rows than there are campaigns."""
+    exact = {"capacity": 60, "admit_after": 3, "oov_rows": 4}
+    own = [
+        {"name": "campaign_id", "exact": exact} if feature["name"] == "campaign_id" else feature
+        for feature in features["categorical"]
+    ]
+    return features | {"categorical": own}
 
 
 def write_config(path: Path, values: dict) -> Path:
@@ -113,11 +124,13 @@ def copy_clean_logs(deployment: Deployment, root: str) -> Store:
 
 @pytest.fixture(scope="session")
 def trained(joined: Deployment) -> Deployment:
-    """`joined` with a checkpoint of each arm after the batch days, scored on the day after them."""
+    """`joined` with a checkpoint of each arm after the batch days, scored on the day after them; with exact ids."""
     from components.evaluate.run import evaluate_day
     from components.gate.open_trials import open_trials
     from components.train.one_model import train_batch
 
+    features = FeatureConfig.parse(exact_campaigns(joined.config.features.model_dump(mode="json")), "features")
+    joined = replace(joined, config=joined.config.model_copy(update={"features": features}))
     config, root = joined.config, joined.store.root
     resolved = ResolvedConfig.open(config.write(joined.store))
     for arm, recipe in config.arms.items():

@@ -85,6 +85,7 @@ class LedgerRow(Config):
         examples_digest: Which rows.
         inputs_digest: Everything that the scores were computed from, and by which settings.
         scores: By objective.
+        unknown_ids: Share of the day's rows whose id has no row of its own in the model, by table with exact ids.
     """
 
     arm: str
@@ -95,6 +96,7 @@ class LedgerRow(Config):
     examples_digest: str
     inputs_digest: str
     scores: dict[str, ObjectiveScore]
+    unknown_ids: dict[str, float] = {}
 
 
 def find_row(store: Store, event_date: date, arm: str) -> LedgerRow | None:

@@ -29,4 +29,7 @@ class EvaluationConfig(Config):
     regression_days: int = Field(60, ge=1, description="newest days that the logistic regression is fitted on")
     slices: list[SliceConfig] = Field([], description="AUC and calibration of each of these, beside those of all rows")
     known_users: bool = Field(True, description="and of users with and without earlier actions")
+    max_unknown_ids: float = Field(
+        0.5, gt=0, le=1, description="an alarm tells of a larger share of rows whose exact id has no row of its own"
+    )
     batch_size: int = Field(4096, ge=1)

@@ -58,6 +58,15 @@ def evaluate_day(
     for arm, scores in aucs.items():
         shown = ", ".join(f"{name} {auc:.4f}" if auc is not None else f"{name} -" for name, auc in scores.items())
         log_line("evaluate", f"{event_date}: {arm}: AUC {shown}")
+    for row in rows:
+        for table, share in row.unknown_ids.items():
+            if share > config.max_unknown_ids:
+                log_line(
+                    "evaluate",
+                    f"ALARM: {event_date}: {row.arm}: {share:.0%} of the rows have a {table} without a row of its own "
+                    f"(evaluation.max_unknown_ids = {config.max_unknown_ids:g}); raise the table's capacity, or see "
+                    "whether the logs name it in another way",
+                )
     return aucs
 
 

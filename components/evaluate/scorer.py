@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 
@@ -22,6 +22,7 @@ from components.evaluate.config import EvaluationConfig
 from components.evaluate.logistic_regression import Yardstick
 from components.evaluate.metrics import score_objective
 from components.features.events import DatasetConfig
+from components.features.exact_ids import IdIndex
 from components.features.example_columns import identifier_of
 from components.features.examples import (
     EVALUATION,
@@ -32,7 +33,7 @@ from components.features.examples import (
 )
 from components.features.feature_list import FeatureConfig
 from components.features.objectives import OBJECTIVE_NAMES
-from components.ranker.checkpoint import CheckpointManifest, TrainedRanker, find_checkpoint
+from components.ranker.checkpoint import CheckpointManifest, TrainedRanker, find_checkpoint, read_indexes
 from components.ranker.dataset import ExampleSet, tensors_of
 from components.version.manifest import known_heads
 from components.version.predictor import Predictor
@@ -53,6 +54,7 @@ class Model:
         recipe_digest: How it was trained.
         made_from: Digest of the files that predict.
         predict: From the day's examples to probabilities by objective, shape (n,) each.
+        indexes: Of its exact ids, by table.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Model:
     recipe_digest: str
     made_from: str
     predict: Callable[[pa.Table, ExampleSet], dict[str, np.ndarray]]
+    indexes: Mapping[str, IdIndex] = field(default_factory=dict)
 
 
 class Scorer:
@@ -121,7 +124,8 @@ class Scorer:
             return known_heads(OBJECTIVE_NAMES, lineage, probabilities)
 
         through, digest = lineage.trained_through, checkpoint.checkpoint_digest
-        return Model(lineage.arm, checkpoint.features, through, digest, lineage.recipe_digest, digest, predict)
+        indexes = read_indexes(self._store.checkpoint(lineage.arm, through), checkpoint)
+        return Model(lineage.arm, checkpoint.features, through, digest, lineage.recipe_digest, digest, predict, indexes)
 
     def _served(self, pointer: Pointer) -> Model:
         """The published files, as a server has them: INT4 tables and ONNX, whatever the model code is today."""
@@ -133,23 +137,25 @@ class Scorer:
 
         manifest, through = version.manifest, pointer.trained_through
         recipe_digest, digest = manifest.lineage.recipe_digest, pointer.checkpoint_digest
-        return Model(SERVED, manifest.features, through, digest, recipe_digest, version.digest, predict)
+        indexes = version.indexes()
+        return Model(SERVED, manifest.features, through, digest, recipe_digest, version.digest, predict, indexes)
 
     def _yardstick(self, checkpoint: CheckpointManifest) -> Model:
         """A logistic regression on the newest of the days that the arms have seen."""
         days = self._dataset.open_days(checkpoint.lineage.first_day, self._trained_through)
         days = days[-self._config.regression_days :]
         manifests = [read_examples_manifest(self._store, TRAINING, day) for day in days]
+        indexes = read_indexes(self._store.checkpoint(checkpoint.lineage.arm, self._trained_through), checkpoint)
         fitted_from = digest_json([*(manifest.content_digest for manifest in manifests), self._config.regression_c])
 
         def predict(table: pa.Table, examples: ExampleSet) -> dict[str, np.ndarray]:
             read = pa.concat_tables([read_examples(self._store, TRAINING, day)[0] for day in days])
-            training = tensors_of(read, checkpoint.features, unsampled=False)
+            training = tensors_of(read, checkpoint.features, False, indexes)
             rate = check_made_alike(manifests).negative_keep_rate
             return Yardstick(training, rate, self._config.regression_c, self._config.served).predict(examples)
 
         features, through = checkpoint.features, self._trained_through
-        return Model(LOGISTIC_REGRESSION, features, through, fitted_from, fitted_from, fitted_from, predict)
+        return Model(LOGISTIC_REGRESSION, features, through, fitted_from, fitted_from, fitted_from, predict, indexes)
 
     def inputs_digest(self, model: Model) -> str:
         """Everything that a model's scores are computed from, and by which settings."""
@@ -160,10 +166,11 @@ class Scorer:
     def _table(self) -> pa.Table:
         return read_examples(self._store, EVALUATION, self._event_date)[0]
 
-    def _examples(self, features: FeatureConfig) -> ExampleSet:
-        digest = features.digest()
+    def _examples(self, model: Model) -> ExampleSet:
+        # Exact ids have other rows in each model.
+        digest = f"{model.features.digest()} {model.made_from if model.indexes else ''}"
         if digest not in self._encoded:
-            self._encoded = {digest: tensors_of(self._table, features, unsampled=True)}
+            self._encoded = {digest: tensors_of(self._table, model.features, True, model.indexes)}
         return self._encoded[digest]
 
     def _slices(self, examples: ExampleSet) -> dict[str, np.ndarray]:
@@ -184,7 +191,7 @@ class Scorer:
         Raises:
             InputError: If its files are damaged.
         """
-        examples = self._examples(model.features)
+        examples = self._examples(model)
         probabilities = model.predict(self._table, examples)
         slices = self._slices(examples)
         scores: dict[str, ObjectiveScore] = {}
@@ -207,4 +214,13 @@ class Scorer:
             examples_digest=self._examples_digest,
             inputs_digest=self.inputs_digest(model),
             scores=scores,
+            unknown_ids=_unknown_ids(model, examples),
         )
+
+
+def _unknown_ids(model: Model, examples: ExampleSet) -> dict[str, float]:
+    columns = dict(zip(model.features.categorical_tables, examples.categorical.numpy().T, strict=True))
+    return {
+        table: float((columns[table] >= exact.capacity).mean()) if len(examples) else 0.0
+        for table, exact in model.features.exact_ids.items()
+    }

@@ -51,7 +51,7 @@ class Reference:
         """
         if len(table) < 2:
             raise Withheld(f"parity takes two evaluation rows at least, there are {len(table)}; export a later day")
-        examples = tensors_of(table, ranker.features, unsampled=True)
+        examples = tensors_of(table, ranker.features, True, ranker.indexes)
         return cls(table, examples, ranker.predict(examples, _ROWS_AT_ONCE))
 
     def compare(self, served: np.ndarray, table_bytes: TableBytes) -> TableParity:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -11,14 +11,17 @@ from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.lineage import Lineage
 from components.common.progress import log_line
-from components.features.encoding import encode_categorical, encode_sequences
+from components.features.encoding import encode_categorical, encode_sequences, exact_rows
+from components.features.exact_ids import NO_INDEXES, IdIndex
 from components.features.examples import EARLY, TRAINING, example_files
 from components.features.feature_list import FeatureConfig, sequence_column
 
 _EXAMPLES_AT_ONCE = 65_536
 
 
-def count_look_ups(store: Store, lineage: Lineage, features: FeatureConfig) -> dict[str, np.ndarray]:
+def count_look_ups(
+    store: Store, lineage: Lineage, features: FeatureConfig, indexes: Mapping[str, IdIndex] = NO_INDEXES
+) -> dict[str, np.ndarray]:
     """Look-ups of each row by the training examples of a checkpoint's days, as far as the store still has them.
 
     Returns:
@@ -37,13 +40,13 @@ def count_look_ups(store: Store, lineage: Lineage, features: FeatureConfig) -> d
     frequencies = {table: np.zeros(num_rows, dtype=np.int64) for table, num_rows in features.tables.items()}
     for day in days:
         for uri in example_files(store, split_of[day], day):
-            for table, rows in _looked_up(uri, features):
+            for table, rows in _looked_up(uri, features, indexes):
                 frequencies[table] += np.bincount(rows, minlength=len(frequencies[table]))
     log_line("export", f"row frequencies of {len(days)} days of training examples, {days[0]} to {days[-1]}")
     return frequencies
 
 
-def _looked_up(uri: str, features: FeatureConfig) -> Iterator[tuple[str, np.ndarray]]:
+def _looked_up(uri: str, features: FeatureConfig, indexes: Mapping[str, IdIndex]) -> Iterator[tuple[str, np.ndarray]]:
     """Tables, and rows that were looked up in them, of one file of examples."""
     lists = [sequence_column(name) for name in features.sequence_names]
     columns = [*features.categorical_names, *lists]
@@ -52,6 +55,7 @@ def _looked_up(uri: str, features: FeatureConfig) -> Iterator[tuple[str, np.ndar
         sequence, lengths = encode_sequences({name: part[name].combine_chunks() for name in lists}, features)
         used = sequence[np.arange(sequence.shape[1]) < lengths[:, None]]
         for tables, ids in ((features.categorical_tables, categorical), (features.sequence_tables, used)):
+            ids = exact_rows(ids, tables, features, indexes)
             for column, table in enumerate(tables):
                 code = features.binary_codes.get(table)
                 for rows in code.rows(ids[:, column]) if code else [ids[:, column]]:

@@ -30,10 +30,12 @@ from components.features.log_manifests import CleanLogManifest
 from components.features.objectives import OBJECTIVE_NAMES
 from components.ranker.checkpoint import TrainedRanker
 from components.version.int4 import finest_layout
-from components.version.manifest import ONNX_INPUTS, PREDICTOR_FILE, RANKER_FILE, TABLES_FILE, VersionManifest
-from components.version.packed_tables import PackedTable, bytes_of, pack_tables
+from components.version.manifest import IDS_FILE, ONNX_INPUTS, PREDICTOR_FILE, RANKER_FILE, TABLES_FILE, VersionManifest
+from components.version.packed_ids import pack_ids
+from components.version.packed_tables import PackedTable
 from components.version.parity import Parity, TableParity
 from components.version.predictor import Predictor
+from components.version.table_packing import bytes_of, pack_tables
 
 STEP = Step("export")
 # Settings that decide what is in the files; the others only limit it.
@@ -89,12 +91,15 @@ def _export(store: Store, config: ExportConfig, blessing: Blessing, release: Rel
     table, days = _parity_examples(store, config, blessing.event_date)
     reference, hot = Reference.of(ranker, table), _hot_rows(store, ranker, config)
     files, parity, plain = _make_files_within_limits(store, ranker, config, hot, reference)
-    contents = {RANKER_FILE: files.onnx, TABLES_FILE: files.tables}
+    ids, id_specs = pack_ids(ranker.indexes)
+    contents = {RANKER_FILE: files.onnx, TABLES_FILE: files.tables} | ({IDS_FILE: ids} if id_specs else {})
     single_file_difference = None
     if config.single_file:
         packed = _packed_ranker(ranker, files.specs)
         single = export_single_file(packed, files.tables, files.specs, ranker.features, config)
-        single_file_difference = compare_single_file(single, table, ranker.features, files.predictions, config)
+        single_file_difference = compare_single_file(
+            single, table, ranker.features, files.predictions, config, ranker.indexes
+        )
         contents[PREDICTOR_FILE] = single
     wanted = VersionManifest(
         origin=origin,
@@ -103,6 +108,7 @@ def _export(store: Store, config: ExportConfig, blessing: Blessing, release: Rel
         objectives=OBJECTIVE_NAMES,
         served=config.served,
         tables=tuple(files.specs),
+        ids=tuple(id_specs),
         identifiers=_identifier_types(store, days),
         lineage=ranker.lineage,
         parity=Parity(
@@ -195,7 +201,7 @@ def _make_files(
         onnx = make()
         if onnx is None:
             continue
-        predictor = Predictor.from_files(onnx, tables, specs, ranker.features)
+        predictor = Predictor.from_files(onnx, tables, specs, ranker.features, ranker.indexes)
         by_torch, predictions = predict_both(packed, predictor, rows)
         difference = np.abs(predictions - by_torch)
         if difference.max(initial=0) <= config.max_parity_difference:
@@ -216,7 +222,7 @@ def _hot_rows(store: Store, ranker: TrainedRanker, config: ExportConfig) -> dict
     """The rows that keep 8 bits, by table; none by default."""
     if not config.int8_share:
         return {}
-    frequencies = count_look_ups(store, ranker.lineage, ranker.features)
+    frequencies = count_look_ups(store, ranker.lineage, ranker.features, ranker.indexes)
     return {table: most_frequent(counts, config.int8_share) for table, counts in frequencies.items()}
 
 

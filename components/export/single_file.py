@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import onnxruntime
 import pyarrow as pa
@@ -15,10 +17,12 @@ from components.export.onnx_export import export_onnx
 from components.export.served_ranker import PackedRanker
 from components.features.binary_code import BinaryCode
 from components.features.encoding import encode
+from components.features.exact_ids import NO_INDEXES, IdIndex
 from components.features.feature_list import FeatureConfig
 from components.version.int4 import Int4Layout, finest, widen
 from components.version.manifest import ONNX_OUTPUT, PREDICTOR_INPUTS
-from components.version.packed_tables import PackedTable, bytes_of
+from components.version.packed_tables import PackedTable
+from components.version.table_packing import bytes_of
 
 # A protobuf message ends before 2 GiB; the rest is for what is in neither the tables' file nor the ranker's.
 _MAX_BYTES = 2**31 - 2**24
@@ -168,7 +172,12 @@ def export_single_file(
 
 
 def compare_single_file(
-    onnx: bytes, table: pa.Table, features: FeatureConfig, served: np.ndarray, config: ExportConfig
+    onnx: bytes,
+    table: pa.Table,
+    features: FeatureConfig,
+    served: np.ndarray,
+    config: ExportConfig,
+    indexes: Mapping[str, IdIndex] = NO_INDEXES,
 ) -> float:
     """Check that the single file predicts what the two files do.
 
@@ -178,6 +187,7 @@ def compare_single_file(
         features: The version's.
         served: Probabilities by the version's two files, shape (n, objectives).
         config: The limit.
+        indexes: Of its exact ids, by table.
 
     Returns:
         The largest difference of a probability.
@@ -187,7 +197,7 @@ def compare_single_file(
     """
     session, parts = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"]), []
     for start in range(0, table.num_rows, _ROWS_AT_ONCE):
-        encoded = encode(table.slice(start, _ROWS_AT_ONCE), features)
+        encoded = encode(table.slice(start, _ROWS_AT_ONCE), features).with_rows(features, indexes)
         values = (encoded.categorical, encoded.dense, encoded.sequence, encoded.lengths)
         parts += session.run([ONNX_OUTPUT], dict(zip(PREDICTOR_INPUTS, values, strict=True)))
     difference, limit = np.abs(np.concatenate(parts) - served).max(), config.max_parity_difference * _SHARE_OF_LIMIT

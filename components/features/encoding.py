@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from components.features.exact_ids import IdIndex
 from components.features.feature_list import FeatureConfig, sequence_column
 
 
@@ -17,7 +18,7 @@ class EncodedFeatures:
     """Features of n examples.
 
     Attributes:
-        categorical: Ids, each below its table's `num_ids`, int64, shape (n, C).
+        categorical: Ids, each below its table's modulus, int64, shape (n, C).
         dense: Raw values, float32, shape (n, D).
         sequence: Ids likewise, padded at the end with 0, int64, shape (n, L, S).
         lengths: Used positions, int64, shape (n,).
@@ -28,9 +29,15 @@ class EncodedFeatures:
     sequence: np.ndarray
     lengths: np.ndarray
 
+    def with_rows(self, features: FeatureConfig, indexes: Mapping[str, IdIndex]) -> EncodedFeatures:
+        """The same with exact ids as a model takes them, which are rows; `indexes` are that model's, by table."""
+        categorical = exact_rows(self.categorical, features.categorical_tables, features, indexes)
+        sequence = exact_rows(self.sequence, features.sequence_tables, features, indexes)
+        return replace(self, categorical=categorical, sequence=sequence)
+
 
 def encode(table: pa.Table, features: FeatureConfig) -> EncodedFeatures:
-    """Encode examples; hashes become ids of their table by modulo.
+    """Encode examples; hashes become ids of their table by modulo, those of exact ids stay as they are.
 
     Raises:
         ValueError: If a sequence is longer than the feature list allows.
@@ -44,8 +51,8 @@ def encode(table: pa.Table, features: FeatureConfig) -> EncodedFeatures:
 def encode_categorical(columns: Mapping[str, np.ndarray], features: FeatureConfig) -> np.ndarray:
     """Ids, int64, shape (n, C), of hashes."""
     # Column by column in memory, as they come and as a batch wants them.
-    num_ids = np.array([feature.num_ids for feature in features.categorical])
-    return (np.stack([columns[name] for name in features.categorical_names]) % num_ids[:, None]).T
+    moduli = np.array([feature.modulus for feature in features.categorical])
+    return (np.stack([columns[name] for name in features.categorical_names]) % moduli[:, None]).T
 
 
 def encode_dense(columns: Mapping[str, np.ndarray], features: FeatureConfig) -> np.ndarray:
@@ -70,6 +77,29 @@ def encode_sequences(lists: Mapping[str, pa.ListArray], features: FeatureConfig)
             raise ValueError(f"{sequence_column(name)} has {lengths.max()} values, at most {limit} fit the model")
         rows = np.repeat(np.arange(len(lengths)), lengths)
         places = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        num_ids = features.num_ids[features.sequence_table(name)]
-        padded[rows, places, position] = column.flatten().to_numpy(zero_copy_only=False) % num_ids
+        modulus = features.moduli[features.sequence_table(name)]
+        padded[rows, places, position] = column.flatten().to_numpy(zero_copy_only=False) % modulus
     return padded, lengths
+
+
+def exact_rows(
+    ids: np.ndarray, tables: tuple[str, ...], features: FeatureConfig, indexes: Mapping[str, IdIndex]
+) -> np.ndarray:
+    """Ids as the model takes them: of tables with exact ids the rows, of others the same.
+
+    Args:
+        ids: As they are encoded, int64, shape (..., columns).
+        tables: Of each column.
+        features: The feature list.
+        indexes: Of the checkpoint or version, by table.
+
+    Returns:
+        int64, of the same shape.
+    """
+    exact = [column for column, table in enumerate(tables) if table in features.exact_ids]
+    if not exact:
+        return ids
+    found = ids.copy(order="K")
+    for column in exact:
+        found[..., column] = indexes[tables[column]].rows(ids[..., column])
+    return found

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from components.common.config import Config, Distinct
 from components.features.binary_code import BinaryCode
 from components.features.events import ACTION_TYPES, DatasetConfig, TimeZone
+from components.features.exact_ids import ExactIds
 
 CLOCK_FEATURES = ("hour_of_day", "day_of_week")
 NUM_GAP_BUCKETS = 32
 ENGAGEMENT_RATES = ("click", "add_to_cart", "checkout")
+# `hashing.feature_ids` are below 2^63.
+NUM_HASHES = 2**63 - 1
 _SEQUENCE_FIXED = {"action_type": len(ACTION_TYPES), "gap": NUM_GAP_BUCKETS}
 
 
@@ -26,20 +29,34 @@ class CategoricalFeature(Config):
     name: str = Field(description="user_id, item_id, a context identifier, hour_of_day or day_of_week")
     num_rows: int | None = Field(None, ge=2, le=2**31 - 1, description="rows of the table; ids are taken modulo this")
     binary_code: BinaryCode | None = Field(None, description="instead of num_rows: many ids on few rows")
+    exact: ExactIds | None = Field(None, description="instead of num_rows: ids that training meets have own rows")
 
     @model_validator(mode="after")
     def _check_size(self) -> CategoricalFeature:
-        if (self.num_rows is None) == (self.binary_code is None):
-            raise ValueError(f"{self.name}: give either num_rows or binary_code")
+        if [self.num_rows, self.binary_code, self.exact].count(None) != 2:
+            raise ValueError(f"{self.name}: give one of num_rows, binary_code and exact")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # What came later is left out where it is not used: feature lists of before keep their digests.
+        values: dict[str, Any] = serialize(self)
+        return values if self.exact is not None else {key: value for key, value in values.items() if key != "exact"}
 
     @property
     def num_ids(self) -> int:
-        """How many ids the model tells apart; those of the examples are taken modulo this."""
+        """How many ids the model tells apart."""
         if self.binary_code is not None:
             return self.binary_code.num_codes
+        if self.exact is not None:
+            return self.exact.num_rows
         assert self.num_rows is not None
         return self.num_rows
+
+    @property
+    def modulus(self) -> int:
+        """What hashes are taken modulo; those of exact ids stay as they are."""
+        return NUM_HASHES if self.exact is not None else self.num_ids
 
 
 class SequenceFeature(Config):
@@ -153,13 +170,25 @@ class FeatureConfig(Config):
     @cached_property
     def num_ids(self) -> dict[str, int]:
         """How many ids every embedding table tells apart, by table name."""
-        ids = {feature.name: feature.num_ids for feature in self.categorical}
-        return {**ids, **{sequence_column(name): size for name, size in _SEQUENCE_FIXED.items()}}
+        return self._with_fixed({feature.name: feature.num_ids for feature in self.categorical})
+
+    @cached_property
+    def moduli(self) -> dict[str, int]:
+        """What hashes of every embedding table are taken modulo, by table name."""
+        return self._with_fixed({feature.name: feature.modulus for feature in self.categorical})
+
+    def _with_fixed(self, sizes: dict[str, int]) -> dict[str, int]:
+        return {**sizes, **{sequence_column(name): size for name, size in _SEQUENCE_FIXED.items()}}
 
     @cached_property
     def binary_codes(self) -> dict[str, BinaryCode]:
         """The tables that blocks of a code are looked up in, by table name."""
         return {feature.name: feature.binary_code for feature in self.categorical if feature.binary_code is not None}
+
+    @cached_property
+    def exact_ids(self) -> dict[str, ExactIds]:
+        """The tables whose ids have rows of their own, by table name."""
+        return {feature.name: feature.exact for feature in self.categorical if feature.exact is not None}
 
     @cached_property
     def tables(self) -> dict[str, int]:

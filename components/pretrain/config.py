@@ -111,6 +111,10 @@ class PretrainConfig(Config):
                 where = f"pretrain.edges.relations: {relation.name}: {end!r}"
                 if end not in tables:
                     raise ValueError(f"{where} has no table; add it to features.categorical")
+                if tables[end].exact is not None:
+                    raise ValueError(
+                        f"{where} has exact ids, which are not pretrained; give it num_rows or binary_code"
+                    )
                 code = tables[end].binary_code
                 if code is not None and code.combine == "concatenate":
                     raise ValueError(f"{where}: blocks of its binary code are concatenated; set combine: sum")

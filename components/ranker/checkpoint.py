@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
 from pathlib import PurePosixPath
@@ -15,11 +16,13 @@ from components.common.digests import digest_json
 from components.common.layout import Store
 from components.common.lineage import Lineage
 from components.common.manifests import Manifest, find_manifest, read_manifest, verified_bytes
+from components.features.exact_ids import IdIndex
 from components.features.feature_list import FeatureConfig
 from components.ranker.config import ModelConfig, PretrainedConfig
 from components.ranker.dataset import ExampleSet
 from components.ranker.prediction import predict
 from components.ranker.ranker import Ranker
+from components.ranker.vocabularies import VOCABULARY_FILE, indexes_of, read_vocabularies
 from components.tables.model_state import MODEL_FILE, load_weights
 from components.tables.shard_layout import HeldRows
 
@@ -49,9 +52,9 @@ class CheckpointManifest(Manifest):
 
     @property
     def checkpoint_digest(self) -> str:
-        """What names the checkpoint: the digest of its model file, or of several together."""
-        stem = PurePosixPath(MODEL_FILE).stem
-        digests = [entry.sha256 for entry in self.files if PurePosixPath(entry.name).stem.partition("-")[0] == stem]
+        """What names the checkpoint: the digest of its model file, or of several and its vocabulary together."""
+        stems = {PurePosixPath(name).stem for name in (MODEL_FILE, VOCABULARY_FILE)}
+        digests = [entry.sha256 for entry in self.files if PurePosixPath(entry.name).stem.partition("-")[0] in stems]
         return digests[0] if len(digests) == 1 else digest_json(digests)
 
     @property
@@ -66,6 +69,15 @@ def find_checkpoint(store: Store, arm: str, through: date) -> CheckpointManifest
     return find_manifest(store.checkpoint(arm, through), CheckpointManifest)
 
 
+def read_indexes(uri: str, checkpoint: CheckpointManifest) -> dict[str, IdIndex]:
+    """Which row each of a checkpoint's exact ids has, by table.
+
+    Raises:
+        InputError: If the file is absent or damaged.
+    """
+    return indexes_of(read_vocabularies(checkpoint.features, partial(verified_bytes, uri, checkpoint)))
+
+
 @dataclass(frozen=True)
 class TrainedRanker:
     """A checkpoint's ranker, without what only training needs.
@@ -73,10 +85,12 @@ class TrainedRanker:
     Attributes:
         model: In evaluation mode.
         checkpoint: Where it is from.
+        indexes: Of its exact ids, by table.
     """
 
     model: Ranker
     checkpoint: CheckpointManifest
+    indexes: Mapping[str, IdIndex] = field(default_factory=dict)
 
     @classmethod
     def load(cls, store: Store, arm: str, through: date) -> TrainedRanker:
@@ -90,7 +104,7 @@ class TrainedRanker:
         model = Ranker(checkpoint.features, checkpoint.model, gated=checkpoint.gated_tables)
         held = HeldRows.alone(len(model.embeddings.weight))
         load_weights(model, uri, partial(verified_bytes, uri, checkpoint), held)
-        return cls(model.eval(), checkpoint)
+        return cls(model.eval(), checkpoint, read_indexes(uri, checkpoint))
 
     @property
     def features(self) -> FeatureConfig:

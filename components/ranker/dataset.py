@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from components.features.encoding import encode
+from components.features.exact_ids import NO_INDEXES, IdIndex
 from components.features.examples import NEGATIVE_KEPT, USER_HASH
 from components.features.feature_list import FeatureConfig
 from components.features.objectives import OBJECTIVES, Objective
@@ -100,9 +101,11 @@ def participation(objective: Objective, table: pa.Table, unsampled: bool) -> tup
     return positive & eligible, eligible & (positive | table[NEGATIVE_KEPT].to_numpy())
 
 
-def tensors_of(table: pa.Table, features: FeatureConfig, unsampled: bool) -> ExampleSet:
-    """Turn a table of examples into tensors."""
-    encoded = encode(table, features)
+def tensors_of(
+    table: pa.Table, features: FeatureConfig, unsampled: bool, indexes: Mapping[str, IdIndex] = NO_INDEXES
+) -> ExampleSet:
+    """Turn a table of examples into tensors; `indexes` are those of the model's exact ids, by table."""
+    encoded = encode(table, features).with_rows(features, indexes)
     taking_part = [participation(objective, table, unsampled) for objective in OBJECTIVES]
     return ExampleSet(
         features=features,

@@ -58,6 +58,7 @@ def render(facts: ReportFacts, script: str) -> str:
         served_objectives=facts.blessing.served,
         objectives=OBJECTIVE_NAMES,
         ledger_rows=_ledger_rows(facts.ledger, facts.arms),
+        unknown_ids=_unknown_ids(facts.ledger, facts.arms),
         mean_aucs=_mean_aucs(facts.ledger, facts.arms, facts.blessing.served),
         quarantined=quarantined,
         labels=LABELS,
@@ -81,6 +82,13 @@ def _embed(figure: go.Figure, name: str) -> str:
 def _ledger_rows(ledger: list[LedgerRow], arms: list[str]) -> list[LedgerRow]:
     names = ordered([row.arm for row in ledger], arms)
     return sorted(ledger, key=lambda row: (row.event_date, names.index(row.arm)))
+
+
+def _unknown_ids(ledger: list[LedgerRow], arms: list[str]) -> list[LedgerRow]:
+    """The rows of the page's last day whose models have exact ids, and those of production on the days before."""
+    last = max((row.event_date for row in ledger), default=None)
+    rows = [row for row in _ledger_rows(ledger, arms) if row.unknown_ids and row.arm in arms]
+    return [row for row in rows if row.event_date == last or row.arm == arms[0]]
 
 
 def _mean_aucs(ledger: list[LedgerRow], arms: list[str], served: tuple[str, ...]) -> dict[str, dict[str, float]]:

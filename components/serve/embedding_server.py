@@ -27,6 +27,7 @@ from components.serve.config import EmbeddingTierConfig
 from components.serve.loading import load_named
 from components.serve.observability import IN_FLIGHT, LOADED, REQUEST_SECONDS, REQUESTS, ROWS, log_as_json, log_event
 from components.serve.protocol import CATEGORICAL, SEQUENCE, TABLES_MODEL, pb, pb_grpc
+from components.serve.table_source import count_unknown
 from components.serve.tensors import arrays_of, infer_response, shortened
 from components.version.packed_tables import PackedTables
 from components.version.version import Version
@@ -110,10 +111,11 @@ class EmbeddingTier:
         """
         return self._tables[digest]
 
-    def look_up(self, tables: PackedTables, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def look_up(self, version: str, tables: PackedTables, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Packed rows of a request's ids.
 
         Args:
+            version: Its digest.
             tables: Of the version.
             arrays: `categorical`, int64, shape (n, C), and `sequence`, int64, shape (u, L, S), or one of them.
 
@@ -139,6 +141,7 @@ class EmbeddingTier:
                     "dimensions"
                 )
             rows[f"{name}_rows"] = tables.look_up(columns, ids)
+        count_unknown(version, tables, arrays.get(CATEGORICAL))
         return rows
 
 
@@ -204,7 +207,7 @@ class EmbeddingServicer(pb_grpc.GRPCInferenceServiceServicer):
             )
         with IN_FLIGHT.labels(_TIER, version).track_inprogress():
             try:
-                rows = self._tier.look_up(tables, arrays_of(request.inputs, request.raw_input_contents))
+                rows = self._tier.look_up(version, tables, arrays_of(request.inputs, request.raw_input_contents))
             except InputError as error:
                 REQUESTS.labels(_TIER, version, "INVALID_ARGUMENT").inc()
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, shortened(str(error)))

@@ -11,6 +11,7 @@ import grpc
 import numpy as np
 
 from components.common.errors import InputError
+from components.serve.observability import UNKNOWN_IDS
 from components.serve.protocol import CATEGORICAL, SEQUENCE, TABLES_MODEL, channel_options, pb, pb_grpc
 from components.serve.tensors import arrays_of, infer_request
 from components.version.packed_tables import PackedTables
@@ -93,6 +94,13 @@ class RemoteTables:
         return bool((await self._connected().ModelReady(request, timeout=self._timeout_seconds)).ready)
 
 
+def count_unknown(version: str, tables: PackedTables, categorical: np.ndarray | None) -> None:
+    """Count the candidates of a request whose exact ids have no row of their own."""
+    if categorical is not None:
+        for table, number in tables.num_unknown(tables.features.categorical_tables, categorical).items():
+            UNKNOWN_IDS.labels(version, table).inc(number)
+
+
 class LocalTables:
     """Tables in the ranker's own process, for models that fit beside it."""
 
@@ -104,6 +112,7 @@ class LocalTables:
     async def look_up(self, version: str, categorical: np.ndarray, sequence: np.ndarray) -> Rows:
         """See `TableSource`."""
         tables, features = self._tables[version], self._tables[version].features
+        count_unknown(version, tables, categorical)
         return (
             tables.look_up(features.categorical_tables, categorical),
             tables.look_up(features.sequence_tables, sequence),

@@ -142,10 +142,11 @@ def redraw_rows(weight: Tensor, chosen: Tensor, first_row: int, std: float, seed
     dim, last_row = weight.shape[1], first_row + len(weight)
     for block in range(first_row // _BLOCK_ROWS, -(-last_row // _BLOCK_ROWS)):
         start, end = max(first_row, block * _BLOCK_ROWS), min(last_row, (block + 1) * _BLOCK_ROWS)
-        skipped = start - block * _BLOCK_ROWS
+        part, skipped = slice(start - first_row, end - first_row), start - block * _BLOCK_ROWS
+        if not chosen[part].any():
+            continue
         # NumPy mixes all of the seed; torch's CPU generator takes 32 bits of it.
         stream = np.random.default_rng([*seed, block])
         drawn = stream.standard_normal((skipped + end - start, dim), dtype=np.float32)[skipped:]
-        part = slice(start - first_row, end - first_row)
         fresh = torch.from_numpy(drawn).mul_(std).to(weight.device, weight.dtype)
         weight[part] = torch.where(chosen[part, None], fresh, weight[part])

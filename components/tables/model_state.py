@@ -9,6 +9,8 @@ from functools import partial
 from itertools import chain
 from typing import Generic, Self, TypeVar
 
+import numpy as np
+import torch
 from torch import Tensor
 from torchrec.distributed import DistributedModelParallel
 
@@ -84,6 +86,16 @@ class ModelState(Generic[Model]):
         if self.parallel is None:
             return HeldRows.alone(len(self.model.embeddings.weight))
         return self.parallel.module.embeddings.held
+
+    def renew(self, table: str, rows: np.ndarray, seed: tuple[int, ...]) -> None:
+        """Make some rows of a table new: drawn by the seed, and without anything that the optimizer knew of them."""
+        embeddings, chosen = self.model.embeddings, np.zeros(self.features.tables[table], dtype=bool)
+        if not len(rows):
+            return
+        chosen[rows] = True
+        first, own = embeddings.layout.first_rows[table], torch.zeros(len(embeddings.weight), dtype=torch.bool)
+        self.held.put(own, torch.from_numpy(chosen), first)
+        self.optimizer.renew(own.to(embeddings.weight.device), seed)
 
     def write(self, folder: str) -> list[str]:
         """Write weights and optimizer as files; returns the names of this process's; all processes at once."""

@@ -96,15 +96,26 @@ class ModelOptimizer:
         if keep_above is not None:
             assert self.tables is not None and self.tables.frequencies is not None
             rows = self.tables.frequencies.of(torch.arange(len(rows), device=rows.device)) <= keep_above
-        embeddings.redraw(rows, (seed, epoch))
+        self._redraw(rows, (seed, epoch))
+        if self.tables is None:
+            self.dense.state[embeddings.weight]["step"].zero_()
+
+    def _redraw(self, rows: Tensor, seed: tuple[int, ...]) -> None:
+        """Draw rows anew and forget their moments; bool, shape (all rows,)."""
+        embeddings = self._model.embeddings
+        embeddings.redraw(rows, seed)
         if self.tables is not None:
             self.tables.forget(rows)
         else:
-            for name, value in self.dense.state[embeddings.weight].items():
+            for name, value in self.dense.state.get(embeddings.weight, {}).items():
                 if name != "step":
                     value[rows] = 0.0
-                else:
-                    value.zero_()
+
+    def renew(self, rows: Tensor, seed: tuple[int, ...]) -> None:
+        """Make rows new, as another id needs that is given them: numbers, moments and frequencies."""
+        self._redraw(rows, seed)
+        if self.tables is not None and self.tables.frequencies is not None:
+            self.tables.frequencies.forget(rows)
 
     def state_tensors(self) -> _State:
         """Everything that a checkpoint must hold."""

@@ -48,6 +48,10 @@ class RowFrequencies:
         self.raise_largest(self.largest.scatter_reduce(0, tables, total, "amax"))
         return total
 
+    def forget(self, rows: Tensor) -> None:
+        """Begin anew for some rows, bool, shape (all rows,); the tables' largest counts stay."""
+        self._bits[rows] = 0
+
     def raise_largest(self, counts: Tensor) -> None:
         """Take in each table's largest count of those added; int64, shape (tables,). All processes at once."""
         torch.maximum(self.largest, counts, out=self.largest)

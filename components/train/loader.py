@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import date
 from itertools import accumulate
@@ -18,6 +18,7 @@ from components.common import parquet_files
 from components.common.layout import Store
 from components.common.manifests import verified_content
 from components.common.parquet_files import RowGroup
+from components.features.exact_ids import NO_INDEXES, IdIndex
 from components.features.examples import ExamplesManifest, read_examples_manifest
 from components.features.feature_list import FeatureConfig
 from components.ranker.batch import Batch
@@ -40,6 +41,11 @@ class ExampleStream:
         """Read these row groups; most users call `open_stream`."""
         self._groups, self._features, self._pool_rows, self._share = groups, features, pool_rows, share
         self._num_rows = sum(group.num_rows for group in groups)
+        self._indexes = NO_INDEXES
+
+    def use(self, indexes: Mapping[str, IdIndex]) -> None:
+        """Take the rows of exact ids from these, by table."""
+        self._indexes = indexes
 
     def __len__(self) -> int:
         """Number of rows, of all processes together."""
@@ -52,7 +58,7 @@ class ExampleStream:
     def parts(self) -> Iterator[ExampleSet]:
         """All rows in the order of the files, a pool at a time."""
         for pool in self._pools(self._groups):
-            yield tensors_of(parquet_files.read_pool(pool), self._features, unsampled=False)
+            yield tensors_of(parquet_files.read_pool(pool), self._features, False, self._indexes)
 
     def shuffled(self, batch_size: int, seed: int, first: int = 0) -> Iterator[Batch]:
         """This process's part of every batch, from the batch with number `first`; the seed decides their rows.
@@ -122,7 +128,7 @@ class ExampleStream:
     def _read_shuffled(self, pool: list[RowGroup], seed: int, positions: np.ndarray) -> ExampleSet:
         table = parquet_files.read_pool(pool)
         order = torch.randperm(table.num_rows, generator=torch.Generator().manual_seed(seed)).numpy()
-        return tensors_of(table.take(pa.array(order[positions])), self._features, unsampled=False)
+        return tensors_of(table.take(pa.array(order[positions])), self._features, False, self._indexes)
 
 
 def open_stream(

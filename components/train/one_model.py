@@ -16,12 +16,13 @@ from components.common.lineage import Lineage
 from components.common.manifests import Origin, Step, find_current
 from components.common.progress import log_line
 from components.common.records import write_record
-from components.features.examples import TRAINING, ExamplesManifest, check_made_alike
+from components.features.examples import TRAINING, ExamplesManifest, check_made_alike, example_files
 from components.features.feature_list import FeatureConfig
 from components.features.objectives import OBJECTIVE_NAMES
 from components.ranker.checkpoint import CheckpointManifest, find_checkpoint
 from components.ranker.dataset import ExampleSet, concatenate
 from components.ranker.pretrained import PretrainedManifest, find_pretrained, start_from
+from components.ranker.vocabularies import count_ids
 from components.tables import memory
 from components.tables.processes import Process, joined_processes
 from components.train.config import TrainConfig
@@ -81,6 +82,7 @@ def train_batch(store_uri: str, arm: str, features: FeatureConfig, config: Train
             started = start_from(embeddings, held, features, store, tables, config.pretrained)
             shown = ", ".join(f"{rows} of {features.tables[table]} rows of {table}" for table, rows in started.items())
             log_line("train", f"{arm}: starts from tables through {tables.through}: {shown}")
+        _meet(store, state, TRAINING, days[: len(days) - num_tested], [stream, last])
         positives = torch.zeros(len(OBJECTIVE_NAMES))
         state.fit(_counted(stream.parts(), positives))
         _leave_out(state, positives)
@@ -127,6 +129,7 @@ def train_day(
         _check_warm_start(state, features, config, manifests[0], store.checkpoint(arm, before))
         state.config = config
         state.lineage = Lineage(**{**state.lineage.model_dump(), "parent": digest, "trained_through": day})
+        _meet(store, state, split, [day], [stream])
         return _train(store, state, [Phase(stream, 1)], origin, pairs)
 
 
@@ -139,6 +142,18 @@ def _open(
     split: str = TRAINING,
 ) -> tuple[ExampleStream, list[ExamplesManifest]]:
     return open_stream(store, split, days, features, config.pool_rows, process.share)
+
+
+def _meet(store: Store, state: TrainingState, split: str, days: list[date], streams: list[ExampleStream]) -> None:
+    """Take in the exact ids of the days to train on, day by day, and read examples by what is known then."""
+    if not state.vocabularies:
+        return
+    for day in days:
+        state.meet(day, count_ids(state.features, example_files(store, split, day)))
+    for stream in streams:
+        stream.use(state.indexes)
+    known = ", ".join(f"{own.num_admitted} of {table}" for table, own in state.vocabularies.items())
+    log_line("train", f"{state.lineage.arm} {days[-1]}: exact ids with a row of their own: {known}")
 
 
 def _counted(parts: Iterable[ExampleSet], positives: torch.Tensor) -> Iterator[ExampleSet]:

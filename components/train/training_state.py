@@ -5,25 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from components.common import storage
 from components.common.digests import canonical_json
 from components.common.layout import Store
 from components.common.lineage import Lineage
-from components.common.manifests import Origin, read_manifest
+from components.common.manifests import Origin, read_manifest, verified_bytes
+from components.features.exact_ids import IdIndex, Vocabulary
 from components.features.feature_list import FeatureConfig
 from components.ranker.checkpoint import CheckpointManifest
 from components.ranker.dataset import ExampleSet
 from components.ranker.ranker import Ranker
+from components.ranker.vocabularies import indexes_of, new_vocabularies, read_vocabularies, write_vocabularies
 from components.tables.look_ups import double_of
 from components.tables.model_state import ModelState
 from components.tables.optimizer import ModelOptimizer
 from components.tables.processes import ALONE, Process
 from components.tables.shard_layout import HeldRows
 from components.train.config import ExecutionConfig, TrainConfig
+
+_FIRST_DAY = date(1970, 1, 1)
 
 
 @dataclass
@@ -34,11 +40,13 @@ class TrainingState:
         of_model: The ranker and its optimizer.
         config: Its recipe.
         lineage: Where it comes from.
+        vocabularies: Of its exact ids, by table.
     """
 
     of_model: ModelState[Ranker]
     config: TrainConfig
     lineage: Lineage
+    vocabularies: dict[str, Vocabulary]
 
     @property
     def model(self) -> Ranker:
@@ -61,9 +69,24 @@ class TrainingState:
         return self.of_model.process
 
     @property
+    def indexes(self) -> dict[str, IdIndex]:
+        """Which row each of its exact ids has, by table."""
+        return indexes_of(self.vocabularies)
+
+    @property
     def title(self) -> str:
         """How progress and logs name the run."""
         return f"train {self.lineage.arm}"
+
+    def meet(self, day: date, counted: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+        """Take in the exact ids of a day's examples, as `count_ids` has them, before training on them.
+
+        Rows that are given to another id are drawn anew, and begin without moments and frequency, as late rows do.
+        """
+        number = (day - _FIRST_DAY).days
+        for table, vocabulary in self.vocabularies.items():
+            given = vocabulary.update(*counted[table], number)
+            self.of_model.renew(table, given, (self.config.seed, number))
 
     def fit(self, parts: Iterable[ExampleSet]) -> None:
         """Fit what the net takes from its examples before training; all processes at once."""
@@ -90,7 +113,7 @@ def new_state(
         return Ranker(features, config.model, held, gated)
 
     state = ModelState.make(make, features, config.optimizer, config.batch_size, sharding, process, frozen)
-    return TrainingState(state, config, lineage)
+    return TrainingState(state, config, lineage, new_vocabularies(features))
 
 
 def load_state(
@@ -110,6 +133,7 @@ def load_state(
         config = config.model_copy(update={"execution": execution})
     state = new_state(checkpoint.features, config, checkpoint.lineage, process)
     state.of_model.read(uri, checkpoint)
+    state.vocabularies = read_vocabularies(checkpoint.features, partial(verified_bytes, uri, checkpoint))
     return state, checkpoint.checkpoint_digest
 
 
@@ -124,6 +148,7 @@ def write_checkpoint(
 
     def write(folder: str) -> Iterator[str]:
         yield from state.of_model.write(folder)
+        yield from write_vocabularies(folder, state.vocabularies) if state.process.is_first else ()
         for name, points in curves.items() if state.process.is_first else ():
             storage.write_bytes(storage.join_uri(folder, name), canonical_json(points))
             yield name

@@ -11,11 +11,14 @@ from components.common.lineage import Lineage
 from components.common.manifests import Manifest
 from components.features.feature_list import FeatureConfig
 from components.features.objectives import DEFAULT_SERVED
+from components.version.packed_ids import PackedIds
 from components.version.packed_tables import PackedTable
 from components.version.parity import Parity
 
 RANKER_FILE = "ranker.onnx"
 TABLES_FILE = "tables.int4"
+# Which row each exact id has, if the feature list has such ids.
+IDS_FILE = "ids.bin"
 # Tables and ranker in one, where it is asked for.
 PREDICTOR_FILE = "predictor.onnx"
 # Packed rows, numbers as they are, packed rows of each user's actions, how many these are, and each row's user.
@@ -33,6 +36,7 @@ class VersionManifest(Manifest):
         objectives: Of the ranker's outputs, in order.
         served: Those of them that servers answer.
         tables: What lies where in the file of tables.
+        ids: What lies where in the file of exact ids, if it has any.
         identifiers: By log and column, whether identifiers are integers or strings, which decides their hash.
         lineage: Where its training comes from.
         parity: How its predictions differ from the checkpoint's.
@@ -48,6 +52,7 @@ class VersionManifest(Manifest):
     objectives: tuple[str, ...]
     served: tuple[str, ...] = DEFAULT_SERVED
     tables: tuple[PackedTable, ...]
+    ids: tuple[PackedIds, ...] = ()
     identifiers: dict[Literal["impressions", "actions"], dict[str, Literal["int64", "string"]]]
     lineage: Lineage
     parity: Parity

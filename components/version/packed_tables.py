@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -11,12 +12,13 @@ from pydantic import Field, model_validator
 from components.common.config import Config
 from components.common.errors import InputError
 from components.features.binary_code import BinaryCode
+from components.features.encoding import exact_rows
+from components.features.exact_ids import NO_INDEXES, IdIndex
 from components.features.feature_list import FeatureConfig
-from components.version.int4 import Int4Layout, finest, layouts, quantize, quantize_int8, relative_error, widen
-from components.version.parity import TableBytes
+from components.version.int4 import Int4Layout, finest, widen
 
 _PAGE = 4096
-_ID = np.dtype("<i8")
+HOT_ID = np.dtype("<i8")
 
 
 class PackedTable(Config):
@@ -60,15 +62,15 @@ class PackedTable(Config):
         return self.num_rows * self.layout.row_bytes
 
     @property
-    def _hot_byte(self) -> int:
+    def hot_byte(self) -> int:
         """Where the ids of the hot rows start."""
         rows_end = self.first_byte + self.num_bytes + (self.num_hot + 1) * self.layout.row_bytes
-        return rows_end + -rows_end % _ID.itemsize
+        return rows_end + -rows_end % HOT_ID.itemsize
 
     @property
     def end_byte(self) -> int:
         """Where what belongs to it ends."""
-        return self._hot_byte + self.num_hot * _ID.itemsize if self.num_hot else self.first_byte + self.num_bytes
+        return self.hot_byte + self.num_hot * HOT_ID.itemsize if self.num_hot else self.first_byte + self.num_bytes
 
     def rows(self, content: np.ndarray) -> np.ndarray:
         """Its rows in the file's bytes, then its fine rows; uint8, shape (any, row bytes)."""
@@ -77,55 +79,7 @@ class PackedTable(Config):
 
     def hot_ids(self, content: np.ndarray) -> np.ndarray:
         """Ids of its hot rows in the file's bytes, sorted, int64."""
-        return content[self._hot_byte : self.end_byte].view(_ID) if self.num_hot else np.zeros(0, dtype=_ID)
-
-
-def pack_tables(
-    tables: dict[str, np.ndarray], max_error: float, hot: dict[str, np.ndarray] | None = None
-) -> tuple[bytes, list[PackedTable]]:
-    """Quantize tables, each in the smallest layout whose error in 4 bits is at most `max_error`, or the finest.
-
-    Args:
-        tables: float32, shape (rows, dim) each, all of one dim.
-        max_error: Squared error over squares.
-        hot: By table, the rows that keep 8 bits, sorted, int64; other tables have none.
-
-    Returns:
-        The file, and the tables in it.
-    """
-    parts, specs, position = [], [], 0
-    for name, rows in tables.items():
-        for layout in layouts(rows.shape[1]):
-            try:
-                packed = quantize(rows, layout)
-            except ValueError as error:
-                raise InputError(f"table {name}: {error}; train again at a lower rate") from error
-            loss = relative_error(rows, packed, layout)
-            if loss <= max_error:
-                break
-        ids = (hot or {}).get(name, np.zeros(0, dtype=_ID))
-        padding = -position % layout.row_bytes
-        spec = PackedTable(
-            name=name,
-            num_rows=len(rows),
-            dim=layout.dim,
-            block_size=layout.block_size,
-            first_byte=position + padding,
-            relative_error=loss,
-            num_hot=len(ids),
-        )
-        behind = _refine(packed, rows, ids, spec) if len(ids) else b""
-        parts += [bytes(padding), packed.tobytes(), behind]
-        specs.append(spec)
-        position = spec.end_byte
-    return b"".join(parts), specs
-
-
-def _refine(packed: np.ndarray, rows: np.ndarray, ids: np.ndarray, spec: PackedTable) -> bytes:
-    """Pack some rows as 8-bit numbers; returns what lies behind the table."""
-    packed[ids], fine = quantize_int8(rows[ids], spec.layout)
-    zeros = spec._hot_byte - spec.first_byte - spec.num_bytes - fine.size
-    return fine.tobytes() + bytes(zeros) + ids.astype(_ID).tobytes()
+        return content[self.hot_byte : self.end_byte].view(HOT_ID) if self.num_hot else np.zeros(0, dtype=HOT_ID)
 
 
 @dataclass(frozen=True)
@@ -159,11 +113,18 @@ class PackedTables:
 
     Attributes:
         features: The feature list.
+        indexes: Which row each exact id has, by table.
         layout: Of the rows that it gives: that of its tables with the most blocks.
     """
 
-    def __init__(self, content: np.ndarray, specs: list[PackedTable], features: FeatureConfig) -> None:
-        """Read from the file's bytes, uint8, shape (size,).
+    def __init__(
+        self,
+        content: np.ndarray,
+        specs: list[PackedTable],
+        features: FeatureConfig,
+        indexes: Mapping[str, IdIndex] = NO_INDEXES,
+    ) -> None:
+        """Read from the file's bytes, uint8, shape (size,); `indexes` has the rows of exact ids, by table.
 
         Raises:
             InputError: If the file is not as long as its tables need, or a table of the feature list is not in it.
@@ -180,7 +141,7 @@ class PackedTables:
         misplaced = [spec.name for spec in specs if spec.first_byte % spec.layout.row_bytes]
         if misplaced:
             raise InputError(f"tables: {misplaced[:3]} do not begin at a multiple of their rows; export them again")
-        self._content, self.features = np.asarray(content), features
+        self._content, self.features, self.indexes = np.asarray(content), features, indexes
         self.layout = finest(spec.layout for spec in specs)
         self._rows = {layout: _rows_of(self._content, layout) for layout in {spec.layout for spec in specs}}
         self._columns = {
@@ -188,8 +149,18 @@ class PackedTables:
             for tables in (features.categorical_tables, features.sequence_tables)
         }
 
+    def num_unknown(self, tables: tuple[str, ...], ids: np.ndarray) -> dict[str, int]:
+        """How many ids of columns have no row of their own, by table with exact ids."""
+        return {
+            table: int((self.indexes[table].find(ids[..., column]) < 0).sum())
+            for column, table in enumerate(tables)
+            if table in self.indexes
+        }
+
     def look_up(self, tables: tuple[str, ...], ids: np.ndarray) -> np.ndarray:
         """Rows of ids, of every block of their codes, and of what these have beyond 4 bits.
+
+        Exact ids are hashes, of which any may come: those that are not admitted get one of the shared rows.
 
         Args:
             tables: Of each column: the feature list's categorical or sequence tables.
@@ -199,11 +170,11 @@ class PackedTables:
             Packed rows in `layout`, uint8, shape (..., rows, `layout.row_bytes`).
 
         Raises:
-            InputError: If an id is not below its table's `num_ids`, or below 0.
+            InputError: If an id is not below its table's modulus, or below 0.
         """
         columns = self._columns[tables]
         columns.check(tables, ids)
-        places = columns.places(ids)
+        places = columns.places(exact_rows(ids, tables, self.features, self.indexes))
         if len(self._rows) == 1:
             return self._rows[self.layout].take(places, axis=0)
         rows = np.empty((*places.shape, self.layout.row_bytes), dtype=np.uint8)
@@ -222,7 +193,7 @@ class _Columns:
     """Where ids of some columns lie.
 
     Attributes:
-        num_ids: Of each column, int64, shape (columns,).
+        moduli: Ids of each column are below it, int64, shape (columns,).
         first_rows: Of each row of a look-up, in the file as an array of rows, int64, shape (rows,).
         layouts: Of each row of a look-up.
         codes: Of each column.
@@ -230,7 +201,7 @@ class _Columns:
         hot: Ids of each column's hot rows, sorted.
     """
 
-    num_ids: np.ndarray
+    moduli: np.ndarray
     first_rows: np.ndarray
     layouts: tuple[Int4Layout, ...]
     codes: tuple[BinaryCode | None, ...]
@@ -245,7 +216,7 @@ class _Columns:
         by_name = {spec.name: spec for spec in specs}
         columns = tuple(by_name[table] for table in tables)
         return cls(
-            np.array([features.num_ids[table] for table in tables]),
+            np.array([features.moduli[table] for table in tables]),
             np.array([spec.first_byte // spec.layout.row_bytes for spec in owners]),
             tuple(spec.layout for spec in owners),
             tuple(features.binary_codes.get(table) for table in tables),
@@ -256,18 +227,18 @@ class _Columns:
     def check(self, tables: tuple[str, ...], ids: np.ndarray) -> None:
         if ids.shape[-1] != len(tables):
             raise InputError(f"ids of {ids.shape[-1]} columns; the version has {len(tables)}: {list(tables)[:5]}")
-        wrong = (ids < 0) | (ids >= self.num_ids)
+        wrong = (ids < 0) | (ids >= self.moduli)
         if wrong.any():
             column = int(np.argmax(wrong.reshape(-1, len(tables)).any(axis=0)))
             value = ids[..., column][wrong[..., column]].flat[0]
             raise InputError(
-                f"id {value} of {tables[column]}: must be from 0 to {self.num_ids[column] - 1}; take hashes modulo the "
+                f"id {value} of {tables[column]}: must be from 0 to {self.moduli[column] - 1}; take hashes modulo the "
                 "table's ids"
             )
 
     def places(self, ids: np.ndarray) -> np.ndarray:
         """Rows of the file, int64, shape (..., rows)."""
-        if len(self.first_rows) == len(self.num_ids):
+        if len(self.first_rows) == len(self.moduli):
             return ids + self.first_rows
         places: list[np.ndarray] = []
         for column, (code, spec, hot) in enumerate(zip(self.codes, self.tables, self.hot, strict=True)):
@@ -289,10 +260,3 @@ def _ranks(hot: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 def _rows_of(content: np.ndarray, layout: Int4Layout) -> np.ndarray:
     return content[: len(content) // layout.row_bytes * layout.row_bytes].reshape(-1, layout.row_bytes)
-
-
-def bytes_of(specs: list[PackedTable]) -> TableBytes:
-    """Bytes of the tables as they are, and as float16."""
-    packed = sum(spec.end_byte - spec.first_byte for spec in specs)
-    half = sum(spec.num_rows * spec.dim * 2 for spec in specs)
-    return TableBytes(int4=packed, float16=half, ratio=packed / half)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +14,7 @@ from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.releases import PRODUCTION_CHANNEL, Pointer, known_pointer
 from components.features.encoding import encode
+from components.features.exact_ids import NO_INDEXES, IdIndex
 from components.features.feature_list import FeatureConfig, sequence_column
 from components.version.manifest import ONNX_INPUTS, ONNX_OUTPUT
 from components.version.packed_tables import PackedTable, PackedTables
@@ -33,7 +35,12 @@ class Predictor:
 
     @classmethod
     def from_files(
-        cls, onnx: bytes, tables: bytes | np.ndarray, specs: list[PackedTable], features: FeatureConfig
+        cls,
+        onnx: bytes,
+        tables: bytes | np.ndarray,
+        specs: list[PackedTable],
+        features: FeatureConfig,
+        indexes: Mapping[str, IdIndex] = NO_INDEXES,
     ) -> Predictor:
         """Load from a version's files; the tables may be mapped into memory.
 
@@ -41,7 +48,7 @@ class Predictor:
             InputError: If they do not fit each other.
         """
         content = np.frombuffer(tables, dtype=np.uint8) if isinstance(tables, bytes) else tables
-        return cls(features, PackedTables(content, specs, features), onnx)
+        return cls(features, PackedTables(content, specs, features, indexes), onnx)
 
     @cached_property
     def session(self) -> onnxruntime.InferenceSession:

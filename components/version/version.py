@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from components.common import storage
 from components.common.digests import digest_bytes
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.manifests import manifest_path, read_manifest, verified_bytes, verify_files
-from components.version.manifest import RANKER_FILE, TABLES_FILE, VersionManifest
+from components.features.exact_ids import IdIndex
+from components.version.manifest import IDS_FILE, RANKER_FILE, TABLES_FILE, VersionManifest
+from components.version.packed_ids import indexes_in
 from components.version.packed_tables import PackedTables
 from components.version.request import RequestContract
 
@@ -56,9 +60,23 @@ class Version:
         Raises:
             InputError: If the file is absent or damaged.
         """
-        verify_files(self.uri, self.manifest, (TABLES_FILE,))
-        content = storage.map_bytes(storage.join_uri(self.uri, TABLES_FILE))
-        return PackedTables(content, list(self.manifest.tables), self.manifest.features)
+        return PackedTables(
+            self._mapped(TABLES_FILE), list(self.manifest.tables), self.manifest.features, self.indexes()
+        )
+
+    def indexes(self) -> dict[str, IdIndex]:
+        """Which row each of its exact ids has, by table, likewise.
+
+        Raises:
+            InputError: If the file is absent or damaged.
+        """
+        if not self.manifest.features.exact_ids:
+            return {}
+        return indexes_in(self._mapped(IDS_FILE), list(self.manifest.ids), self.manifest.features)
+
+    def _mapped(self, name: str) -> np.ndarray:
+        verify_files(self.uri, self.manifest, (name,))
+        return storage.map_bytes(storage.join_uri(self.uri, name))
 
     def onnx(self) -> bytes:
         """Its ranker.

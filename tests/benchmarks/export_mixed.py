@@ -15,7 +15,8 @@ import torch
 from components.export.look_up_counts import most_frequent
 from components.export.served_ranker import RowsToVectors
 from components.features.feature_list import FeatureConfig
-from components.version.packed_tables import PackedTables, bytes_of, pack_tables
+from components.version.packed_tables import PackedTables
+from components.version.table_packing import bytes_of, pack_tables
 
 NUM_ROWS, DIM, NUM_LOOK_UPS, EXPONENT = 200_000, 32, 5_000_000, 1.0
 SHARES = (0.01, 0.1, 0.3)

@@ -34,9 +34,9 @@ from components.serve.ranker_version import RankerVersion
 from components.serve.rollout import Rollout, RolloutPlan, begin
 from components.serve.tensors import infer_request, request_tensors
 from components.version.manifest import RANKER_FILE
-from components.version.packed_tables import bytes_of
 from components.version.predictor import Predictor
 from components.version.request import Limits
+from components.version.table_packing import bytes_of
 from components.version.version import Version
 from tests.benchmarks.serve_look_ups import look_ups, median_ms, say
 from tests.benchmarks.serve_version import FEATURES, NUM_ROWS, Requests, num_parameters, write_version

@@ -24,9 +24,10 @@ from components.ranker.config import ModelConfig
 from components.ranker.ranker import RankerNet
 from components.version.int4 import Int4Layout
 from components.version.manifest import ONNX_INPUTS, RANKER_FILE, TABLES_FILE, VersionManifest
-from components.version.packed_tables import PackedTable, bytes_of
+from components.version.packed_tables import PackedTable
 from components.version.parity import Parity
 from components.version.request import RequestContract
+from components.version.table_packing import bytes_of
 
 NUM_TABLES, DIM, NUM_ROWS = 60, 32, 200_000
 HALF_FILE, HALF_RANKER_FILE = "tables.float16", "ranker_float16.onnx"

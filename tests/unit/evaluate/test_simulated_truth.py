@@ -64,7 +64,7 @@ def scored(tmp_path_factory):
         [parquet_files.read_parquet(storage.join_uri(store.truth(day), LOG_FILE)) for day in days[NUM_DAYS:]]
     )
     truth = truth.take(pc.index_in(table["impression_id"], value_set=truth["impression_id"].combine_chunks()))
-    examples = tensors_of(table, state.features, unsampled=True)
+    examples = tensors_of(table, state.features, True, state.indexes)
     predictions = predict(state.model, state.lineage.negative_keep_rate, examples, 4096)
     found = {}
     for number, objective in enumerate(OBJECTIVES):

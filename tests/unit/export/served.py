@@ -19,8 +19,9 @@ from components.ranker.checkpoint import find_checkpoint
 from components.ranker.ranker import Ranker
 from components.version.int4 import dequantize
 from components.version.manifest import ONNX_INPUTS, VersionManifest
-from components.version.packed_tables import PackedTable, pack_tables
+from components.version.packed_tables import PackedTable
 from components.version.predictor import Predictor
+from components.version.table_packing import pack_tables
 from tests.conftest import Deployment
 
 

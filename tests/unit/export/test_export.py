@@ -24,9 +24,9 @@ from components.train.config import TrainConfig
 from components.train.training_state import load_state, new_state, write_checkpoint
 from components.version.int4 import dequantize
 from components.version.manifest import ONNX_INPUTS, VersionManifest
-from components.version.packed_tables import pack_tables
 from components.version.parity import ObjectiveParity
 from components.version.predictor import Predictor
+from components.version.table_packing import pack_tables
 from components.version.version import Version
 from tests.unit.export.served import blessing_of
 
@@ -36,7 +36,7 @@ def test_version_predicts_what_the_evaluator_predicts(exported):
     predictor = Predictor.from_version(Version.open(uri))
     state, _ = load_state(deployment.store, "baseline", deployment.batch_days[-1])
     table, _ = read_examples(deployment.store, EVALUATION, deployment.scored_day)
-    examples = tensors_of(table, state.features, unsampled=True)
+    examples = tensors_of(table, state.features, True, state.indexes)
     served, expected = predictor.predict(table), predict(state.model, state.lineage.negative_keep_rate, examples, 512)
     parity = manifest.parity
     assert parity.max_difference < 1e-6
@@ -75,7 +75,7 @@ def test_gated_rows_are_served_mixed(unexported):
     assert {spec.name for spec in opened.manifest.tables} == {*features.tables}
     table, _ = read_examples(store, EVALUATION, deployment.scored_day)
     served, ranker = Predictor.from_version(opened).predict(table), TrainedRanker.load(store, "baseline", day)
-    examples = tensors_of(table, features, unsampled=True)
+    examples = tensors_of(table, features, True, ranker.indexes)
     difference = np.abs(served - ranker.predict(examples, 512))
     for name in ranker.model.embeddings.layout.doubled:
         ranker.model.embeddings.tables()[double_of(name)].zero_()

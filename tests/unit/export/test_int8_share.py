@@ -85,7 +85,7 @@ def predicted_by_torch(deployment, content, specs):
         state.model.embeddings.tables()[spec.name].copy_(torch.from_numpy(vectors_of(content, spec)))
     table = read_examples(deployment.store, EVALUATION, deployment.scored_day)[0]
     return predict(
-        state.model, state.lineage.negative_keep_rate, tensors_of(table, state.features, unsampled=True), 512
+        state.model, state.lineage.negative_keep_rate, tensors_of(table, state.features, True, state.indexes), 512
     )
 
 

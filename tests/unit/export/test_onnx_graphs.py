@@ -19,7 +19,7 @@ from components.export.served_ranker import PackedRanker, ServedRanker
 from components.ranker.config import ModelConfig
 from components.ranker.ranker import Ranker
 from components.version.manifest import ONNX_INPUTS, VersionManifest
-from components.version.packed_tables import pack_tables
+from components.version.table_packing import pack_tables
 from tests.unit.export.served import Unexported
 
 MODELS = {

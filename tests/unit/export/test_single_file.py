@@ -187,7 +187,7 @@ def test_version_with_a_single_file_is_published_and_runs_as_documented(unexport
     uri = deployment.store.version(digest)
     predictor = Predictor.from_version(Version.open(uri))
     rows = read_examples(deployment.store, EVALUATION, deployment.scored_day)[0]
-    names = {"rows": rows, "features": predictor.features}
+    names = {"rows": rows}
     monkeypatch.chdir(uri)
     exec(snippet, names)
     np.testing.assert_allclose(names["probabilities"], predictor.predict(rows), rtol=0, atol=1e-6)

@@ -50,7 +50,7 @@ def test_answers_are_those_of_the_evaluator(trained, published, client):
         state.model.embeddings.tables()[spec.name].copy_(torch.from_numpy(dequantize(packed, spec.layout)))
     table, _ = read_examples(published.store, EVALUATION, trained.scored_day)
     expected = predict(
-        state.model, state.lineage.negative_keep_rate, tensors_of(table, state.features, unsampled=True), 512
+        state.model, state.lineage.negative_keep_rate, tensors_of(table, state.features, True, state.indexes), 512
     )
     columns = [OBJECTIVE_NAMES.index(name) for name in DEFAULT_SERVED]
     compared = 0

@@ -13,7 +13,8 @@ from components.common.errors import InputError
 from components.export.served_ranker import RowsToVectors
 from components.features.feature_list import FeatureConfig
 from components.version.int4 import Int4Layout, dequantize, layouts, quantize, relative_error
-from components.version.packed_tables import PackedTables, pack_tables
+from components.version.packed_tables import PackedTables
+from components.version.table_packing import pack_tables
 
 ROW, BLOCKS = Int4Layout(32, 32), Int4Layout(32, 16)
 

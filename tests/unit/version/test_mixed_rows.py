@@ -15,7 +15,8 @@ from components.common.errors import InputError
 from components.export.served_ranker import RowsToVectors
 from components.features.feature_list import FeatureConfig
 from components.version.int4 import Int4Layout, dequantize, quantize, quantize_int8, unpack
-from components.version.packed_tables import PackedTable, PackedTables, bytes_of, look_up_rows, pack_tables
+from components.version.packed_tables import PackedTable, PackedTables, look_up_rows
+from components.version.table_packing import bytes_of, pack_tables
 from tests.unit.version import test_int4
 from tests.unit.version.test_int4 import BLOCKS, ROW, rows_of
 

@@ -1,0 +1,78 @@
+"""The exact ids of a version: one flat file, which may be mapped into memory, and what lies where in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from pydantic import Field
+
+from components.common.config import Config
+from components.common.errors import InputError
+from components.features.exact_ids import IdIndex
+from components.features.feature_list import FeatureConfig
+
+_KEY, _SLOT = np.dtype("<i8"), np.dtype("<i4")
+
+
+class PackedIds(Config):
+    """The ids of one table in the file: that of each row, little-endian int64, then the slots of a hash table, int32.
+
+    Attributes:
+        name: The table.
+        num_keys: Rows in use.
+        num_slots: Slots, a power of two.
+        first_byte: Where it starts, a multiple of 8.
+    """
+
+    name: str
+    num_keys: int = Field(ge=0)
+    num_slots: int = Field(ge=2)
+    first_byte: int = Field(ge=0, multiple_of=8)
+
+    @property
+    def _slots_byte(self) -> int:
+        return self.first_byte + self.num_keys * _KEY.itemsize
+
+    @property
+    def end_byte(self) -> int:
+        """Where what belongs to it ends."""
+        return self._slots_byte + self.num_slots * _SLOT.itemsize
+
+    def keys(self, content: np.ndarray) -> np.ndarray:
+        """The id of each row in the file's bytes, int64."""
+        return content[self.first_byte : self._slots_byte].view(_KEY)
+
+    def slots(self, content: np.ndarray) -> np.ndarray:
+        """The slots in the file's bytes, int32."""
+        return content[self._slots_byte : self.end_byte].view(_SLOT)
+
+
+def pack_ids(indexes: Mapping[str, IdIndex]) -> tuple[bytes, list[PackedIds]]:
+    """The file, and what lies where in it."""
+    parts, specs, position = [], [], 0
+    for name, index in indexes.items():
+        keys, slots = index.keys.astype(_KEY), index.slots.astype(_SLOT)
+        spec = PackedIds(name=name, num_keys=len(keys), num_slots=len(slots), first_byte=position)
+        parts += [keys.tobytes(), slots.tobytes()]
+        specs.append(spec)
+        position = spec.end_byte
+    return b"".join(parts), specs
+
+
+def indexes_in(content: np.ndarray, specs: list[PackedIds], features: FeatureConfig) -> dict[str, IdIndex]:
+    """Which row each id has, by table, from the file's bytes, uint8, shape (size,).
+
+    Raises:
+        InputError: If the file is not as long as its ids need, or they are not those of the feature list.
+    """
+    needed = max((spec.end_byte for spec in specs), default=0)
+    if len(content) != needed:
+        raise InputError(f"ids: {len(content)} bytes, the manifest's ids take {needed}; restore the file")
+    if {spec.name for spec in specs} != {*features.exact_ids}:
+        raise InputError(
+            f"ids: of {[spec.name for spec in specs]}, not of {[*features.exact_ids]}; restore the version"
+        )
+    return {
+        spec.name: IdIndex(features.exact_ids[spec.name], spec.keys(content), spec.slots(content)) for spec in specs
+    }
