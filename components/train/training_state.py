@@ -81,12 +81,14 @@ class TrainingState:
     def meet(self, day: date, counted: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
         """Take in the exact ids of a day's examples, as `count_ids` has them, before training on them.
 
-        Rows that are given to another id are drawn anew, and begin without moments and frequency, as late rows do.
+        Rows that are given to another id are drawn anew, and begin without moments and frequency, as late rows do. Those
+        of a model that has not been trained yet are new as they are.
         """
         number = (day - _FIRST_DAY).days
         for table, vocabulary in self.vocabularies.items():
             given = vocabulary.update(*counted[table], number)
-            self.of_model.renew(table, given, (self.config.seed, number))
+            if self.lineage.step:
+                self.of_model.renew(table, given, (self.config.seed, number))
 
     def fit(self, parts: Iterable[ExampleSet]) -> None:
         """Fit what the net takes from its examples before training; all processes at once."""

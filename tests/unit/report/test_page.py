@@ -58,7 +58,13 @@ def test_page_needs_nothing_from_elsewhere(page):
 def test_page_says_what_happened(page):
     assert "Undecided." in page and "Trial: sparse optimizer against baseline" in page
     assert "1 days are scored, and look 1 of 27 is after 2" in page
-    for text in ("The ledger", "AUC on unseen days", "Loss per objective", "No row is in quarantine"):
+    for text in (
+        "The ledger",
+        "AUC on unseen days",
+        "Loss per objective",
+        "No row is in quarantine",
+        "Ids without a row",
+    ):
         assert text in page
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -165,10 +166,11 @@ def test_health_and_metrics(published, servers, client):
     for tier, text in texts.items():
         assert f'afterclick_requests_total{{code="OK",tier="{tier}",version="{published.old}"}}' in text
         assert f'afterclick_version_loaded{{tier="{tier}",version="{published.old}"}} 1.0' in text
-    assert (
-        "afterclick_look_up_seconds_bucket" in texts["ranker"]
-        and "afterclick_rows_looked_up_total" in texts["embedding"]
-    )
+    assert "afterclick_look_up_seconds_bucket" in texts["ranker"]
+    assert "afterclick_rows_looked_up_total" in texts["embedding"]
+    unknown = rf'afterclick_unknown_ids_total{{table="campaign_id",version="{published.old}"}} (\d+)'
+    (number,) = re.findall(unknown, texts["embedding"])
+    assert int(number) > 0, "some of the campaigns that were asked for have no row of their own"
     for server, path in zip(servers, ("ready", "v2/health/ready"), strict=True):
         with urllib.request.urlopen(f"http://localhost:{server.http_port}/{path}") as answer:
             assert json.load(answer)["ready"] is True
