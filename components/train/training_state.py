@@ -81,8 +81,8 @@ class TrainingState:
     def meet(self, day: date, counted: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
         """Take in the exact ids of a day's examples, as `count_ids` has them, before training on them.
 
-        Rows that are given to another id are drawn anew, and begin without moments and frequency, as late rows do. Those
-        of a model that has not been trained yet are new as they are.
+        Rows that are given to another id are drawn anew, and begin without moments and frequency, as late rows do. A
+        model that has not been trained has none that is not new.
         """
         number = (day - _FIRST_DAY).days
         for table, vocabulary in self.vocabularies.items():
