@@ -47,7 +47,7 @@ study-training-journey: $(VENV)/.dev  ## the same on the demo's examples, seven 
 	@AFTERCLICK_PROGRESS_SECONDS=0 $(BIN)/python -W ignore -m tests.benchmarks.study_journey $(DEMO_STORE)
 
 study-gate: $(VENV)/.dev  ## how often the gate blesses equal recipes, and better ones, on the demo's users and simulated ones; under half an hour, a second call goes on
-	@OMP_WAIT_POLICY=PASSIVE AFTERCLICK_PROGRESS_SECONDS=100000 $(BIN)/python -W ignore -m tests.benchmarks.study_gate $(DEMO_STORE) | grep --line-buffered '^gate'
+	@OMP_WAIT_POLICY=PASSIVE AFTERCLICK_PROGRESS_SECONDS=100000 $(BIN)/python -W ignore -m tests.benchmarks.study_gate | grep --line-buffered '^gate'
 
 study-pretraining: build/peers/.installed  ## pretrained tables against drawn ones; SIZE=small two minutes, else seven; a second call goes on
 	@PYTHONPATH=build/peers OMP_NUM_THREADS=1 AFTERCLICK_PROGRESS_SECONDS=100000 $(BIN)/python -W ignore -m tests.benchmarks.study_pretraining $(if $(filter small,$(SIZE)),simulated_small) 2>/dev/null | grep --line-buffered '^study'

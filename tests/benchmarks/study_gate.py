@@ -12,7 +12,6 @@ Everything is kept in build/study-gate: a second call goes on. Prints one figure
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from datetime import date, timedelta
 from functools import cache
@@ -217,9 +216,10 @@ def figures(source: Source) -> Iterator[str]:
             yield f"gate.days_to_decision_{gain:g}pct.{rule}.{source.name}: {decided:.1f}"
 
 
-def main(store_uri: str = "runs/demo") -> None:
+def main() -> None:
     """Print every source's figures."""
-    for source in (journey(store_uri), simulated()):
+    for make in (journey, simulated):
+        source = make()
         source.folder.mkdir(parents=True, exist_ok=True)
         for start in range(NUM_STARTS):
             predict_days(source, start)
@@ -231,4 +231,4 @@ def main(store_uri: str = "runs/demo") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

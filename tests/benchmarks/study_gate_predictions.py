@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -13,7 +12,6 @@ import torch
 
 from components.common.layout import Store
 from components.common.lineage import Lineage
-from components.common.releases import DAILY
 from components.features.examples import read_examples
 from components.features.objectives import DEFAULT_SERVED, OBJECTIVE_NAMES
 from components.join.assemble import JoinJob
@@ -46,29 +44,29 @@ class Source:
         return FOLDER / self.name
 
 
-def journey(store_uri: str) -> Source:
-    """The demo's examples and days."""
-    store = Store(store_uri)
-    days = store.finished_days(DAILY)
-    if len(days) < JOURNEY_DAYS:
-        sys.exit(f"{store_uri}: run `make demo` first")
-    return Source("journey", load_config("complete_journey"), store, days[:JOURNEY_DAYS])
+def journey() -> Source:
+    """The demo's logs, recipe and days."""
+    return _joined("journey", load_config("complete_journey"), JOURNEY_DAYS)
 
 
 def simulated() -> Source:
-    """Logs of the shipped simulator configuration, joined day by day, in the study's own folder."""
+    """Logs of the shipped simulator configuration."""
     values = load_config("simulator").model_dump(mode="json")
-    first = date.fromisoformat(values["schedule"]["first_day"])
-    last = first + timedelta(days=values["schedule"]["num_batch_days"] + SIMULATED_DAYS - 1)
-    values["source"]["last_day"] = str(last + timedelta(days=10))
-    config, store = RunConfig.parse(values, "simulated"), Store(str(FOLDER / "simulated" / "store"))
+    values["source"]["last_day"] = str(date.fromisoformat(values["source"]["last_day"]) + timedelta(days=60))
+    return _joined("simulated", RunConfig.parse(values, "simulated"), SIMULATED_DAYS)
+
+
+def _joined(name: str, config: RunConfig, num_days: int) -> Source:
+    """Logs, joined until `num_days` after the batch, in the study's own folder."""
+    store, first = Store(str(FOLDER / name / "store")), config.schedule.first_day
+    scored = first + timedelta(days=config.schedule.num_batch_days)
+    last = scored + timedelta(days=num_days - 1)
     as_of = config.dataset.mature_on(last) + timedelta(days=1)
     read = config.dataset.days_read(first, last, config.features.history_days)
     make_logs(store.root, config.dataset, config.source.model_dump(mode="json"), read)
     validate_logs(store.root, config.dataset, config.validation, read, as_of)
-    scored = first + timedelta(days=config.schedule.num_batch_days)
     join_days(store.root, JoinJob(config.dataset, config.features, config.join, first, last, as_of, scored))
-    return Source("simulated", config, store, [scored + timedelta(days=number) for number in range(SIMULATED_DAYS)])
+    return Source(name, config, store, [scored + timedelta(days=number) for number in range(num_days)])
 
 
 def predict_days(source: Source, start: int) -> None:
