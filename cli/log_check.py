@@ -187,6 +187,13 @@ def _of_training(config: RunConfig, facts: OwnLogFacts) -> Iterator[Finding]:
 def _of_tables(config: RunConfig, log: LogFacts) -> Iterator[Finding]:
     sizes = {feature.name: feature.num_rows for feature in config.features.categorical}
     for name, count in log.distinct.items():
+        exact = config.features.exact_ids.get(name)
+        if exact is not None and count > exact.capacity:
+            yield Finding(
+                "warning",
+                f"{name}: about {count:,} ids for exact.capacity = {exact.capacity:,}: the rarest share "
+                f"{exact.oov_rows:,} rows; raise it if they matter",
+            )
         rows = sizes.get(name)
         if not rows or count < 2:
             continue

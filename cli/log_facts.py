@@ -119,7 +119,7 @@ def _log_facts(relation: Relation, log: OwnLog, config: RunConfig) -> LogFacts:
     dataset = config.dataset
     projection = f"(SELECT {relation.projection()} FROM {relation.sql} WHERE {relation.condition})"
     day = f"(timezone({quoted(dataset.timezone, chr(39))}, make_timestamptz({MOMENT})))::DATE"
-    ids = [feature.name for feature in config.features.categorical if feature.num_rows is not None]
+    ids = [feature.name for feature in config.features.categorical if feature.binary_code is None]
     known = {column.name for column in dataset.columns(relation.log_name) if column.kind == "identifier"}
     ids = [name for name in ids if name in known and relation.log_name == IMPRESSIONS]
     ask = relation.connection.execute

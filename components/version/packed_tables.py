@@ -185,7 +185,8 @@ class PackedTables:
 
     def warm(self) -> None:
         """Read a byte of every page, so that no request waits for a disk."""
-        self._content[::_PAGE].max(initial=0)
+        for content in (self._content, *(part for own in self.indexes.values() for part in (own.keys, own.slots))):
+            content[:: _PAGE // content.itemsize].max(initial=0)
 
 
 @dataclass(frozen=True)
