@@ -74,6 +74,7 @@ bench-train: $(VENV)/.dev  ## embedding tables and their optimizers on two milli
 	@$(BIN)/python -W ignore -m tests.benchmarks.train 2>/dev/null
 	@AFTERCLICK_PROGRESS_SECONDS=100000 $(BIN)/python -W ignore -m tests.benchmarks.train_loader 2>/dev/null | grep '^train'
 	@$(BIN)/python -W ignore -m tests.benchmarks.train_checkpoints 2>/dev/null
+	@$(BIN)/python -W ignore -m tests.benchmarks.vocabulary
 
 bench-train-peers: build/peers/.installed  ## whole steps against three other libraries, and peak memory, about eight minutes
 	@mkdir -p build/bench
