@@ -13,10 +13,18 @@ from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from components.common import storage
 from components.common.digests import digest_bytes, digest_json
@@ -62,6 +70,18 @@ class Config(BaseModel):
     def digest(self) -> str:
         """SHA-256 of the resolved values."""
         return digest_json(self.model_dump(mode="json"))
+
+
+class GrownConfig(Config):
+    """One with fields that came later: where these are not used, its values and digest are what they were before."""
+
+    later: ClassVar[tuple[str, ...]]
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = serialize(self)
+        unused = [name for name in self.later if getattr(self, name) == type(self).model_fields[name].default]
+        return {key: value for key, value in values.items() if key not in unused}
 
 
 C = TypeVar("C", bound=Config)

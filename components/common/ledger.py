@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import date
+from typing import ClassVar
 
-from components.common.config import Config
+from components.common.config import Config, GrownConfig
 from components.common.layout import Store
 from components.common.records import find_record, write_record
 from components.common.releases import DAILY
@@ -72,7 +73,7 @@ class ObjectiveScore(Config):
     auc_replicates: tuple[float, ...] = ()
 
 
-class LedgerRow(Config):
+class LedgerRow(GrownConfig):
     """One model's scores on one day that it had not been trained on.
 
     Attributes:
@@ -87,6 +88,8 @@ class LedgerRow(Config):
         scores: By objective.
         unknown_ids: Share of the day's rows whose id has no row of its own in the model, by table with exact ids.
     """
+
+    later: ClassVar[tuple[str, ...]] = ("unknown_ids",)
 
     arm: str
     event_date: date

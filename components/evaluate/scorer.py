@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import pyarrow as pa
@@ -54,7 +54,7 @@ class Model:
         recipe_digest: How it was trained.
         made_from: Digest of the files that predict.
         predict: From the day's examples to probabilities by objective, shape (n,) each.
-        indexes: Of its exact ids, by table.
+        indexes: Gives those of its exact ids, by table.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Model:
     recipe_digest: str
     made_from: str
     predict: Callable[[pa.Table, ExampleSet], dict[str, np.ndarray]]
-    indexes: Mapping[str, IdIndex] = field(default_factory=dict)
+    indexes: Callable[[], Mapping[str, IdIndex]]
 
 
 class Scorer:
@@ -124,7 +124,7 @@ class Scorer:
             return known_heads(OBJECTIVE_NAMES, lineage, probabilities)
 
         through, digest = lineage.trained_through, checkpoint.checkpoint_digest
-        indexes = read_indexes(self._store.checkpoint(lineage.arm, through), checkpoint)
+        indexes = partial(read_indexes, self._store.checkpoint(lineage.arm, through), checkpoint)
         return Model(lineage.arm, checkpoint.features, through, digest, lineage.recipe_digest, digest, predict, indexes)
 
     def _served(self, pointer: Pointer) -> Model:
@@ -137,20 +137,25 @@ class Scorer:
 
         manifest, through = version.manifest, pointer.trained_through
         recipe_digest, digest = manifest.lineage.recipe_digest, pointer.checkpoint_digest
-        indexes = version.indexes()
-        return Model(SERVED, manifest.features, through, digest, recipe_digest, version.digest, predict, indexes)
+        return Model(
+            SERVED, manifest.features, through, digest, recipe_digest, version.digest, predict, version.indexes
+        )
 
     def _yardstick(self, checkpoint: CheckpointManifest) -> Model:
         """A logistic regression on the newest of the days that the arms have seen."""
         days = self._dataset.open_days(checkpoint.lineage.first_day, self._trained_through)
         days = days[-self._config.regression_days :]
         manifests = [read_examples_manifest(self._store, TRAINING, day) for day in days]
-        indexes = read_indexes(self._store.checkpoint(checkpoint.lineage.arm, self._trained_through), checkpoint)
-        fitted_from = digest_json([*(manifest.content_digest for manifest in manifests), self._config.regression_c])
+        indexes = partial(
+            read_indexes, self._store.checkpoint(checkpoint.lineage.arm, self._trained_through), checkpoint
+        )
+        of_ids = [checkpoint.checkpoint_digest] if checkpoint.features.exact_ids else []
+        made_of = [*(manifest.content_digest for manifest in manifests), *of_ids]
+        fitted_from = digest_json([*made_of, self._config.regression_c])
 
         def predict(table: pa.Table, examples: ExampleSet) -> dict[str, np.ndarray]:
             read = pa.concat_tables([read_examples(self._store, TRAINING, day)[0] for day in days])
-            training = tensors_of(read, checkpoint.features, False, indexes)
+            training = tensors_of(read, checkpoint.features, False, indexes())
             rate = check_made_alike(manifests).negative_keep_rate
             return Yardstick(training, rate, self._config.regression_c, self._config.served).predict(examples)
 
@@ -168,9 +173,9 @@ class Scorer:
 
     def _examples(self, model: Model) -> ExampleSet:
         # Exact ids have other rows in each model.
-        digest = f"{model.features.digest()} {model.made_from if model.indexes else ''}"
+        digest = f"{model.features.digest()} {model.made_from if model.features.exact_ids else ''}"
         if digest not in self._encoded:
-            self._encoded = {digest: tensors_of(self._table, model.features, True, model.indexes)}
+            self._encoded = {digest: tensors_of(self._table, model.features, True, model.indexes())}
         return self._encoded[digest]
 
     def _slices(self, examples: ExampleSet) -> dict[str, np.ndarray]:

@@ -95,7 +95,13 @@ def exact_rows(
 
     Returns:
         int64, of the same shape.
+
+    Raises:
+        ValueError: If a table's index is not given.
     """
+    missing = sorted({*tables} & {*features.exact_ids} - {*indexes})
+    if missing:
+        raise ValueError(f"{missing[0]} has exact ids; pass the indexes of the checkpoint or version (`read_indexes`)")
     exact = [column for column, table in enumerate(tables) if table in features.exact_ids]
     if not exact:
         return ids

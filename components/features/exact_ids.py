@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from components.common.config import Config
+from components.features.hashing import splitmix64
 
 _UNUSED = np.int64(-1)
 # Fibonacci hashing: the golden ratio's part of 2^64.
@@ -20,10 +21,24 @@ _LEAST_SLOTS = 16
 class ExactIds(Config):
     """A table whose rows are given to ids one by one, as training meets them."""
 
-    capacity: int = Field(ge=1, le=2**31 - 2, description="ids with a row of their own, at most")
+    capacity: int = Field(ge=1, description="ids with a row of their own, at most")
     admit_after: int = Field(2, ge=1, description="occurrences in training examples before an id gets a row")
     evict_after_days: int = Field(90, ge=1, description="days without an occurrence after which an id loses its row")
     oov_rows: int = Field(16, ge=1, description="rows that all other ids share, by hash")
+    max_waiting: int | None = Field(
+        None, ge=1, description="ids without a row whose occurrences are remembered; 8 a row, a million at least"
+    )
+
+    @model_validator(mode="after")
+    def _check_rows(self) -> ExactIds:
+        if self.num_rows >= 2**31:
+            raise ValueError(f"capacity + oov_rows = {self.num_rows}: a table has fewer than 2^31 rows; lower one")
+        return self
+
+    @property
+    def num_waiting(self) -> int:
+        """Ids without a row whose occurrences are remembered, at most."""
+        return self.max_waiting or max(8 * self.capacity, 1_000_000)
 
     @property
     def num_rows(self) -> int:
@@ -87,7 +102,7 @@ class Vocabulary:
         keys: The id of each row, -1 where there is none; int64, shape (rows in use,).
         counts: Occurrences of each row's id, int64, likewise.
         last_days: When it last occurred, in days since 1970, int32, likewise.
-        waiting: Ids without a row, ascending; int64, shape (w,). At most `capacity` of them are remembered.
+        waiting: Ids without a row, ascending; int64, shape (w,).
         waiting_counts: Their occurrences, int64, likewise.
         waiting_days: When they last occurred, int32, likewise.
     """
@@ -136,19 +151,35 @@ class Vocabulary:
         Returns:
             Rows that had another id before, and whose numbers must be made new; ascending, int64.
         """
+        is_known = self._count(ids, counts, day) >= 0
+        oldest = day - self.exact.evict_after_days
+        self._free(np.flatnonzero((self.last_days <= oldest) & (self.keys != _UNUSED)))
+        self._wait(ids[~is_known], counts[~is_known], np.full(int((~is_known).sum()), day))
+        self._keep_waiting(self.waiting_days > oldest)
+        given = self._admit()
+        self._bound_waiting(day)
+        return given
+
+    def note(self, ids: np.ndarray, counts: np.ndarray, day: int) -> None:
+        """Count what examples have, as `update` does, but leave every id where it is."""
+        rows = self._count(ids, counts, day)
+        self._wait(ids[rows < 0], counts[rows < 0], np.full(int((rows < 0).sum()), day))
+        self._bound_waiting(day)
+
+    def _count(self, ids: np.ndarray, counts: np.ndarray, day: int) -> np.ndarray:
+        """Count the occurrences of ids with a row; returns the rows of all, -1 of the others."""
         rows = self.index.find(ids)
         is_known = rows >= 0
         self.counts[rows[is_known]] += counts[is_known]
         self.last_days[rows[is_known]] = day
-        oldest = day - self.exact.evict_after_days
-        self._free(np.flatnonzero((self.last_days < oldest) & (self.keys != _UNUSED)))
-        self._wait(ids[~is_known], counts[~is_known], np.full(int((~is_known).sum()), day))
-        self._keep_waiting(self.waiting_days >= oldest)
-        given = self._admit()
-        if len(self.waiting) > self.exact.capacity:
-            order = np.lexsort((self.waiting, -self.waiting_days.astype(np.int64), -self.waiting_counts))
-            self._keep_waiting(np.sort(order[: self.exact.capacity]))
-        return given
+        return rows
+
+    def _bound_waiting(self, day: int) -> None:
+        """Forget those that wait with the fewest occurrences, and of equals other ones on every day."""
+        if len(self.waiting) > self.exact.num_waiting:
+            chance = splitmix64(self.waiting ^ np.int64(day))
+            order = np.lexsort((chance, -self.waiting_days.astype(np.int64), -self.waiting_counts))
+            self._keep_waiting(np.sort(order[: self.exact.num_waiting]))
 
     def _admit(self) -> np.ndarray:
         candidates = np.flatnonzero(self.waiting_counts >= self.exact.admit_after)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, ClassVar
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
-from components.common.config import Config, Distinct
+from components.common.config import Config, Distinct, GrownConfig
 from components.features.binary_code import BinaryCode
 from components.features.events import ACTION_TYPES, DatasetConfig, TimeZone
 from components.features.exact_ids import ExactIds
@@ -23,8 +23,10 @@ _SEQUENCE_FIXED = {"action_type": len(ACTION_TYPES), "gap": NUM_GAP_BUCKETS}
 Names = Annotated[tuple[str, ...], Distinct]
 
 
-class CategoricalFeature(Config):
+class CategoricalFeature(GrownConfig):
     """An identifier with an embedding table of its own."""
+
+    later: ClassVar[tuple[str, ...]] = ("exact",)
 
     name: str = Field(description="user_id, item_id, a context identifier, hour_of_day or day_of_week")
     num_rows: int | None = Field(None, ge=2, le=2**31 - 1, description="rows of the table; ids are taken modulo this")
@@ -36,12 +38,6 @@ class CategoricalFeature(Config):
         if [self.num_rows, self.binary_code, self.exact].count(None) != 2:
             raise ValueError(f"{self.name}: give one of num_rows, binary_code and exact")
         return self
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # What came later is left out where it is not used: feature lists of before keep their digests.
-        values: dict[str, Any] = serialize(self)
-        return values if self.exact is not None else {key: value for key, value in values.items() if key != "exact"}
 
     @property
     def num_ids(self) -> int:

@@ -59,6 +59,7 @@ def render(facts: ReportFacts, script: str) -> str:
         objectives=OBJECTIVE_NAMES,
         ledger_rows=_ledger_rows(facts.ledger, facts.arms),
         unknown_ids=_unknown_ids(facts.ledger, facts.arms),
+        exact_tables=list(dict.fromkeys(table for row in facts.ledger for table in row.unknown_ids)),
         mean_aucs=_mean_aucs(facts.ledger, facts.arms, facts.blessing.served),
         quarantined=quarantined,
         labels=LABELS,

@@ -140,8 +140,9 @@ class EmbeddingTier:
                     f"input {name!r} is {ids.dtype} of shape {list(ids.shape)}; it must be INT64 with {dimensions} "
                     "dimensions"
                 )
-            rows[f"{name}_rows"] = tables.look_up(columns, ids)
-        count_unknown(version, tables, arrays.get(CATEGORICAL))
+            rows[f"{name}_rows"], num_unknown = tables.look_up_and_count(columns, ids)
+            if name == CATEGORICAL:
+                count_unknown(version, num_unknown)
         return rows
 
 

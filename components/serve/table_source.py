@@ -94,11 +94,10 @@ class RemoteTables:
         return bool((await self._connected().ModelReady(request, timeout=self._timeout_seconds)).ready)
 
 
-def count_unknown(version: str, tables: PackedTables, categorical: np.ndarray | None) -> None:
-    """Count the candidates of a request whose exact ids have no row of their own."""
-    if categorical is not None:
-        for table, number in tables.num_unknown(tables.features.categorical_tables, categorical).items():
-            UNKNOWN_IDS.labels(version, table).inc(number)
+def count_unknown(version: str, unknown: dict[str, int]) -> None:
+    """Count the candidates of a request whose exact ids have no row of their own, by table."""
+    for table, number in unknown.items():
+        UNKNOWN_IDS.labels(version, table).inc(number)
 
 
 class LocalTables:
@@ -112,11 +111,9 @@ class LocalTables:
     async def look_up(self, version: str, categorical: np.ndarray, sequence: np.ndarray) -> Rows:
         """See `TableSource`."""
         tables, features = self._tables[version], self._tables[version].features
-        count_unknown(version, tables, categorical)
-        return (
-            tables.look_up(features.categorical_tables, categorical),
-            tables.look_up(features.sequence_tables, sequence),
-        )
+        rows, unknown = tables.look_up_and_count(features.categorical_tables, categorical)
+        count_unknown(version, unknown)
+        return rows, tables.look_up(features.sequence_tables, sequence)
 
     async def is_ready(self, version: str) -> bool:
         """See `TableSource`; loads the version."""

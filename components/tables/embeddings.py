@@ -57,6 +57,7 @@ class Embeddings(nn.Module):
         super().__init__()
         self.layout, self.deviation = KeyLayout(features, doubled), deviation
         self.table_rows, self.first_rows = self.layout.table_rows, self.layout.first_rows
+        self.frequency_rows = [stop - start for start, stop in self.layout.frequency_parts]
         num_rows = sum(self.table_rows.values()) if held is None else held.num_rows
         self.weight = nn.Parameter(memory.zeros(num_rows, dim))
         self.trains_rows = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import TypeAlias
 
 import torch
@@ -105,6 +105,9 @@ class KeyLayout(nn.Module):
     """Where the keys of a batch lie in the weight of all tables, and in the net's inputs.
 
     A doubled table's rows are looked up together with as many of a table behind all others, its doubles.
+
+    Attributes:
+        frequency_parts: From which row to which frequencies are compared: a table, or one without its shared rows.
     """
 
     def __init__(self, features: FeatureConfig, doubled: tuple[str, ...] = ()) -> None:
@@ -114,6 +117,12 @@ class KeyLayout(nn.Module):
         self.table_rows = {**features.tables, **{double_of(table): features.tables[table] for table in doubled}}
         starts = accumulate(self.table_rows.values(), initial=0)
         self.first_rows = dict(zip(self.table_rows, starts, strict=False))
+        self.frequency_parts: list[tuple[int, int]] = []
+        for table, start in self.first_rows.items():
+            # The rows that unknown ids share are looked up by many ids: no measure of what one id gets.
+            own = features.exact_ids[table].capacity if table in features.exact_ids else self.table_rows[table]
+            ends = [start, start + own, start + self.table_rows[table]]
+            self.frequency_parts += [part for part in pairwise(ends) if part[0] < part[1]]
         self.length, self._num_keys = features.sequence.length, len(features.categorical_names)
         self.categorical = ColumnLookUps(features.categorical_tables, self.first_rows, features)
         self.sequence = ColumnLookUps(features.sequence_tables, self.first_rows, features)

@@ -50,7 +50,7 @@ class ModelOptimizer:
             groups.append({"params": [model.embeddings.weight], "lr": rate, "weight_decay": 0.0})
         else:
             make = _ROW_OPTIMIZERS[config.tables]
-            self.tables = make(model.embeddings.weight, [*sizes.values()], config, model.embeddings.group)
+            self.tables = make(model.embeddings.weight, model.embeddings.frequency_rows, config, model.embeddings.group)
         model.embeddings.trains_rows = self.tables is not None
         self.dense = torch.optim.AdamW(groups, betas=config.betas, eps=config.eps, fused=True)
 

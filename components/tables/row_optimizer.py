@@ -26,7 +26,7 @@ class RowOptimizer(ABC):
 
         Args:
             weight: All rows of the tables, or those that this process holds; shape (rows, dim).
-            table_rows: How many of them belong to each table, in the tables' order.
+            table_rows: How many of them belong to each table, or part of one whose frequencies are compared, in order.
             config: The recipe.
             group: The processes that hold the tables' rows together; all of them take every step.
         """

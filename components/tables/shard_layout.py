@@ -115,6 +115,11 @@ class HeldRows:
             held[shard.table] += shard.num_rows
         return held
 
+    def num_rows_in(self, parts: list[tuple[int, int]]) -> list[int]:
+        """How many rows it holds of each of some runs of rows."""
+        pieces = (self.own_pieces(start, stop) for start, stop in parts)
+        return [sum(piece.of_weight.stop - piece.of_weight.start for piece in own) for own in pieces]
+
     def own_pieces(self, start: int, stop: int) -> list[Piece]:
         """What this process holds of the rows `start`..`stop`."""
         return [piece for piece in self.shards.pieces(start, stop) if piece.rank == self.rank]

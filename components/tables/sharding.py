@@ -77,7 +77,7 @@ class ShardedEmbeddings(ShardedModule[Tensor, Tensor, _Inputs, ShardedLookUp]):
 
     Attributes:
         weight: The local rows in their global order, shape (rows, dim); updated outside of autograd.
-        table_rows: How many of them belong to each table.
+        table_rows: How many of them belong to each table; `frequency_rows` to each part of `layout.frequency_parts`.
         held: Who holds which rows.
         group: The processes.
     """
@@ -86,11 +86,11 @@ class ShardedEmbeddings(ShardedModule[Tensor, Tensor, _Inputs, ShardedLookUp]):
         """Take over the rows that the module was made with."""
         super().__init__()
         assert held.group is not None and len(module.weight) == held.num_rows
-        self.held, self.group, self.table_rows = held, held.group, held.table_rows(module.table_rows)
-        self.layout, self.deviation = module.layout, module.deviation
+        self.held, self.group, self.layout, self.deviation = held, held.group, module.layout, module.deviation
+        self.table_rows = held.table_rows(module.table_rows)
+        self.frequency_rows = held.num_rows_in(module.layout.frequency_parts)
         self.weight = nn.Parameter(module.weight.detach().to(device), requires_grad=False)
-        self.trains_rows = False
-        self.look_ups: list[ShardedLookUp] = []
+        self.trains_rows, self.look_ups = False, list[ShardedLookUp]()
 
     @property
     def unsharded_module_type(self) -> type[Embeddings]:

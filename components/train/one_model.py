@@ -83,6 +83,9 @@ def train_batch(store_uri: str, arm: str, features: FeatureConfig, config: Train
             shown = ", ".join(f"{rows} of {features.tables[table]} rows of {table}" for table, rows in started.items())
             log_line("train", f"{arm}: starts from tables through {tables.through}: {shown}")
         _meet(store, state, TRAINING, days[: len(days) - num_tested], [stream, last])
+        for day in days[len(days) - num_tested :] if state.vocabularies else ():
+            # Its ids keep to the rows that the test had, and count for the days after it.
+            state.note(day, count_ids(features, example_files(store, TRAINING, day)))
         positives = torch.zeros(len(OBJECTIVE_NAMES))
         state.fit(_counted(stream.parts(), positives))
         _leave_out(state, positives)

@@ -29,7 +29,10 @@ from components.tables.processes import ALONE, Process
 from components.tables.shard_layout import HeldRows
 from components.train.config import ExecutionConfig, TrainConfig
 
-_FIRST_DAY = date(1970, 1, 1)
+
+def _number_of(day: date) -> int:
+    """Days since 1970."""
+    return (day - date(1970, 1, 1)).days
 
 
 @dataclass
@@ -84,11 +87,16 @@ class TrainingState:
         Rows that are given to another id are drawn anew, and begin without moments and frequency, as late rows do. A
         model that has not been trained has none that is not new.
         """
-        number = (day - _FIRST_DAY).days
+        number = _number_of(day)
         for table, vocabulary in self.vocabularies.items():
             given = vocabulary.update(*counted[table], number)
             if self.lineage.step:
                 self.of_model.renew(table, given, (self.config.seed, number))
+
+    def note(self, day: date, counted: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+        """Count the exact ids of a day's examples, likewise, but give no row to another id."""
+        for table, vocabulary in self.vocabularies.items():
+            vocabulary.note(*counted[table], _number_of(day))
 
     def fit(self, parts: Iterable[ExampleSet]) -> None:
         """Fit what the net takes from its examples before training; all processes at once."""

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from components.common.config import GrownConfig
 from components.common.digests import digest_bytes
 from components.common.lineage import Lineage
 from components.common.manifests import Manifest
@@ -27,7 +28,7 @@ PREDICTOR_INPUTS = ("categorical_ids", "dense", "sequence_ids", "lengths")
 ONNX_OUTPUT = "probabilities"
 
 
-class VersionManifest(Manifest):
+class VersionManifest(GrownConfig, Manifest):
     """One version: what servers need of it, and what people ask of it.
 
     Attributes:
@@ -46,6 +47,7 @@ class VersionManifest(Manifest):
 
     kind: ClassVar[str] = "version"
     schema_version: ClassVar[int] = 2
+    later: ClassVar[tuple[str, ...]] = ("ids",)
 
     checkpoint_digest: str
     features: FeatureConfig

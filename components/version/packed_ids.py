@@ -66,6 +66,8 @@ def indexes_in(content: np.ndarray, specs: list[PackedIds], features: FeatureCon
     Raises:
         InputError: If the file is not as long as its ids need, or they are not those of the feature list.
     """
+    # Still mapped, but a plain array: NumPy is slower with its own class of mapped ones.
+    content = np.asarray(content)
     needed = max((spec.end_byte for spec in specs), default=0)
     if len(content) != needed:
         raise InputError(f"ids: {len(content)} bytes, the manifest's ids take {needed}; restore the file")

@@ -149,14 +149,6 @@ class PackedTables:
             for tables in (features.categorical_tables, features.sequence_tables)
         }
 
-    def num_unknown(self, tables: tuple[str, ...], ids: np.ndarray) -> dict[str, int]:
-        """How many ids of columns have no row of their own, by table with exact ids."""
-        return {
-            table: int((self.indexes[table].find(ids[..., column]) < 0).sum())
-            for column, table in enumerate(tables)
-            if table in self.indexes
-        }
-
     def look_up(self, tables: tuple[str, ...], ids: np.ndarray) -> np.ndarray:
         """Rows of ids, of every block of their codes, and of what these have beyond 4 bits.
 
@@ -172,9 +164,21 @@ class PackedTables:
         Raises:
             InputError: If an id is not below its table's modulus, or below 0.
         """
+        return self.look_up_and_count(tables, ids)[0]
+
+    def look_up_and_count(self, tables: tuple[str, ...], ids: np.ndarray) -> tuple[np.ndarray, dict[str, int]]:
+        """`look_up`, and how many of the ids have no row of their own, by table with exact ids."""
         columns = self._columns[tables]
         columns.check(tables, ids)
-        places = columns.places(exact_rows(ids, tables, self.features, self.indexes))
+        own = exact_rows(ids, tables, self.features, self.indexes)
+        unknown = {
+            table: int(np.count_nonzero(own[..., column] >= self.indexes[table].exact.capacity))
+            for column, table in enumerate(tables)
+            if table in self.indexes
+        }
+        return self._gather(columns, columns.places(own)), unknown
+
+    def _gather(self, columns: _Columns, places: np.ndarray) -> np.ndarray:
         if len(self._rows) == 1:
             return self._rows[self.layout].take(places, axis=0)
         rows = np.empty((*places.shape, self.layout.row_bytes), dtype=np.uint8)

@@ -148,16 +148,15 @@ def _row(model: str, day: int, scores: dict[str, ObjectiveScore]) -> LedgerRow:
     )
 
 
+def gate_of(evidence: Evidence, num_days: int) -> GateConfig:
+    """The demo's gate, or the default one."""
+    every = 5 if num_days == JOURNEY_DAYS else 7
+    return GateConfig(evidence=evidence, trial_days=num_days, look_every_days=every, num_days=5, min_positives=1)
+
+
 def judged(rows: list[LedgerRow], evidence: Evidence, num_days: int) -> tuple[str, int]:
     """What the gate says of a history in the end, and after how many days."""
-    gate = GateConfig(
-        evidence=evidence,
-        trial_days=num_days,
-        look_every_days=5 if num_days == JOURNEY_DAYS else 7,
-        num_days=5,
-        min_positives=1,
-    )
-    first = rows[0].event_date
+    first, gate = rows[0].event_date, gate_of(evidence, num_days)
     trial = Trial(
         kind="candidate",
         candidate="candidate",
@@ -209,8 +208,9 @@ def figures(source: Source) -> Iterator[str]:
             kind = "false_bless" if not gain else f"power_{gain:g}pct"
             yield f"gate.{kind}.{rule}.{source.name}: {share:.3f}"
             yield f"gate.{kind}.{rule}.{source.name}.standard_error: {error:.3f} of {len(found)} histories"
-            if not gain and blessed:
-                at_first = sum(days == min(blessed) for days in blessed) / len(found)
+            if not gain:
+                first = gate_of(rule, len(source.days)).looks("candidate")[0]
+                at_first = sum(days == first for days in blessed) / len(found)
                 yield f"gate.{kind}.{rule}.{source.name}.at_first_look: {at_first:.3f}"
             decided = float(np.mean([history[rule][1] for history in found]))
             yield f"gate.days_to_decision_{gain:g}pct.{rule}.{source.name}: {decided:.1f}"

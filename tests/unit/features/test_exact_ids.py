@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.features.exact_ids import ExactIds, Vocabulary
+from components.features.hashing import splitmix64
 
 LARGE = 2**63 - 2
 IDS = st.one_of(st.integers(0, 12), st.integers(LARGE - 12, LARGE))
@@ -16,7 +17,12 @@ RULES = st.builds(
     admit_after=st.integers(1, 4),
     evict_after_days=st.integers(1, 5),
     oov_rows=st.integers(1, 3),
+    max_waiting=st.integers(1, 8),
 )
+
+
+def chance_of(number: int, day: int) -> int:
+    return int(splitmix64(np.array([number ^ day], dtype=np.int64))[0])
 
 
 class _Slow:
@@ -34,7 +40,7 @@ class _Slow:
         for number, count in counted.items():
             self.counts[number] = self.counts.get(number, 0) + count
             self.days[number] = day
-        for number in [number for number, last in self.days.items() if last < day - exact.evict_after_days]:
+        for number in [number for number, last in self.days.items() if last <= day - exact.evict_after_days]:
             self._forget(number)
         candidates = [number for number in self.counts if number not in self.rows]
         candidates = [number for number in candidates if self.counts[number] >= exact.admit_after]
@@ -52,9 +58,9 @@ class _Slow:
             given.append(row)
         waiting = sorted(
             (number for number in self.counts if number not in self.rows),
-            key=lambda number: (-self.counts[number], -self.days[number], number),
+            key=lambda number: (-self.counts[number], -self.days[number], chance_of(number, day)),
         )
-        for number in waiting[exact.capacity :]:
+        for number in waiting[exact.num_waiting :]:
             self._forget(number)
         reused = sorted(row for row in given if row < self.used)
         self.used = max([self.used, *(row + 1 for row in given)])
