@@ -66,8 +66,10 @@ def test_rows_of_the_batch_are_those_of_the_most_frequent(own, optimizer):
     after, _ = load_state(own.store, "baseline", own.batch_days[-1])
     if before.optimizer.tables is not None:
         frequencies, start = before.optimizer.tables.frequencies, before.model.embeddings.first_rows[TABLE]
-        own = frequencies.all.view(torch.int32)[start : start + exact.capacity]
-        assert int(own.max()) in frequencies.largest, "what shares a row does not count against ids that have their own"
+        compared = frequencies.all.view(torch.int32)[start : start + exact.capacity]
+        assert int(compared.max()) in frequencies.largest, (
+            "what shares a row does not count against ids that have their own"
+        )
         assert len(frequencies.largest) == len(config.features.tables) + 1
     new = {number: 10_000 for number in range(5, 12)}
     after.meet(own.scored_day, {TABLE: (np.array([*new]), np.array([*new.values()]))})
