@@ -46,7 +46,7 @@ study-training: $(VENV)/.dev  ## Sparse Optimizer, FAL and MEDA on simulated ids
 study-training-journey: $(VENV)/.dev  ## the same on the demo's examples, seven minutes
 	@AFTERCLICK_PROGRESS_SECONDS=0 $(BIN)/python -W ignore -m tests.benchmarks.study_journey $(DEMO_STORE)
 
-study-gate: $(VENV)/.dev  ## how often the gate blesses equal recipes, and better ones, on the demo's users and simulated ones; under half an hour, a second call goes on
+study-gate: $(VENV)/.dev  ## how often the gate blesses equal recipes, and better ones, on the demo's users and simulated ones; half an hour or more, a second call goes on
 	@OMP_WAIT_POLICY=PASSIVE AFTERCLICK_PROGRESS_SECONDS=100000 $(BIN)/python -W ignore -m tests.benchmarks.study_gate | grep --line-buffered '^gate'
 
 study-ids: $(VENV)/.dev  ## ids by hash, by binary code and exact, on the demo's logs and simulated ones, three seeds each; a second call goes on
