@@ -152,7 +152,7 @@ def test_rollout_can_be_taken_back_under_load(published, fresh_store, tiers, pha
             client.rank(published.requests[0], published.new)
 
 
-@pytest.mark.parametrize("name", ["ranker.onnx", "tables.int4", "manifest.json"])
+@pytest.mark.parametrize("name", ["ranker.onnx", "tables.int4", "ids.bin", "manifest.json"])
 def test_damaged_version_stops_the_rollout_and_the_old_one_answers_on(published, fresh_store, tiers, name):
     uri = storage.join_uri(fresh_store.version(published.new), name)
     storage.write_bytes(uri, storage.read_bytes(uri)[:-7])
