@@ -108,7 +108,7 @@ def test_version_serves_frequent_rows_at_8_bits_and_reports_plain_int4_beside_it
     content = storage.map_bytes(storage.join_uri(unexported.uri, "tables.int4"))
     specs = list(manifest.tables)
     state, _ = load_state(deployment.store, "baseline", deployment.batch_days[-1])
-    frequencies = count_look_ups(deployment.store, state.lineage, state.features)
+    frequencies = count_look_ups(deployment.store, state.lineage, state.features, state.indexes)
     for spec in specs:
         assert spec.hot_ids(content).tolist() == most_frequent(frequencies[spec.name], SHARE).tolist()
     assert sum(spec.num_hot for spec in specs) > 100
