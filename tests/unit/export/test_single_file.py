@@ -77,15 +77,12 @@ def _export_both(features, dim, max_error, hot_share):
     ("dim", "max_error", "code", "block_sizes", "hot_share"),
     [
         (4, 7e-3, None, {4}, 0),
-        (32, 0.0, None, {16}, 0),
         (32, 5.8e-3, None, {16, 32}, 0),
-        (4, 7e-3, {"combine": "sum", "split": "succession"}, {4}, 0),
         (32, 0.0, {"combine": "sum", "split": "skip"}, {16}, 0),
-        (32, 0.0, {"combine": "concatenate", "split": "succession"}, {16}, 0),
         (4, 7e-3, {"combine": "concatenate", "split": "skip"}, {4}, 0),
         (32, 5.8e-3, None, {16, 32}, 0.5),
         (4, 7e-3, {"combine": "sum", "split": "succession"}, {4}, 0.3),
-        (32, 0.0, {"combine": "concatenate", "split": "skip"}, {16}, 1),
+        (32, 0.0, {"combine": "concatenate", "split": "succession"}, {16}, 1),
     ],
 )
 def test_single_file_predicts_what_tables_and_ranker_do(joined, dim, max_error, code, block_sizes, hot_share):
@@ -127,7 +124,7 @@ def test_file_is_as_small_as_tables_and_ranker(joined, hot_share):
     assert len(single) <= 1.1 * (len(files.tables) + len(files.onnx))
 
 
-@pytest.mark.parametrize(("split", "hot_share"), [(None, 0), ("succession", 0), ("skip", 0), (None, 0.5)])
+@pytest.mark.parametrize(("split", "hot_share"), [("succession", 0), ("skip", 0), (None, 0.5)])
 def test_row_with_an_id_out_of_range_has_no_probability(joined, split, hot_share):
     """The id is neither counted from the table's end, nor cut to a code, and other rows are what they were."""
     features = with_codes(joined.config.features, split=split) if split else joined.config.features
