@@ -6,18 +6,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import pyarrow as pa
 from rich.table import Table
 
-from components.common import parquet_files
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.manifests import read_manifest
 from components.common.releases import read_pointer
 from components.features.exact_ids import IdIndex
 from components.features.examples import EARLY, TRAINING, example_files
-from components.features.feature_list import FeatureConfig, sequence_column
+from components.features.feature_list import FeatureConfig
 from components.ranker.checkpoint import CheckpointManifest, read_indexes
+from components.ranker.vocabularies import count_ids
 from components.tables.config import OptimizerConfig
 from components.train.config import TrainConfig
 
@@ -65,12 +64,15 @@ def describe_tables(store: Store, arm: str) -> list[TableFacts]:
     features, lineage = checkpoint.features, checkpoint.lineage
     split_of = dict.fromkeys(store.example_days(EARLY), EARLY) | dict.fromkeys(store.example_days(TRAINING), TRAINING)
     days = [day for day in sorted(split_of) if lineage.first_day <= day <= lineage.trained_through]
-    seen = _ids_seen(features, [uri for day in days for uri in example_files(store, split_of[day], day)])
+    uris = [uri for day in days for uri in example_files(store, split_of[day], day)]
+    seen = count_ids(features, uris, features.tables)
     dim = checkpoint.model.embedding_dim
     kept = _bytes_kept(TrainConfig.parse(checkpoint.recipe, "recipe").optimizer, dim)
     gated = checkpoint.gated_tables
     indexes = read_indexes(store.checkpoint(arm, lineage.trained_through), checkpoint)
-    return [_facts(features, indexes, table, ids, dim, kept, 2 if table in gated else 1) for table, ids in seen.items()]
+    return [
+        _facts(features, indexes, table, ids, dim, kept, 2 if table in gated else 1) for table, (ids, _) in seen.items()
+    ]
 
 
 def _bytes_kept(config: OptimizerConfig, dim: int) -> int:
@@ -97,28 +99,6 @@ def _facts(
     megabytes = rows * dim * 4 / 1e6
     training = num_weights * (megabytes + rows * bytes_kept / 1e6)
     return TableFacts(table, rows, megabytes, training, num_ids, int(counts[counts > 1].sum()), len(used))
-
-
-def _ids_seen(features: FeatureConfig, uris: list[str]) -> dict[str, np.ndarray]:
-    """The different hashes that each table is looked up by in files of examples."""
-    columns: dict[str, list[str]] = {table: [] for table in features.tables}
-    for name in features.categorical_names:
-        columns[name].append(name)
-    for name in features.sequence_names:
-        columns[features.sequence_table(name)].append(sequence_column(name))
-    seen = {table: np.zeros(0, dtype=np.int64) for table in columns}
-    wanted = [name for names in columns.values() for name in names]
-    for uri in uris:
-        rows = parquet_files.read_parquet(uri, wanted)
-        for table, names in columns.items():
-            ids = [np.unique(_flat(rows[name]).to_numpy()) for name in names]
-            seen[table] = np.unique(np.concatenate([seen[table], *ids]))
-    return seen
-
-
-def _flat(column: pa.ChunkedArray) -> pa.Array:
-    together = column.combine_chunks()
-    return together.flatten() if pa.types.is_list(together.type) else together
 
 
 def tables_as_values(facts: list[TableFacts]) -> list[dict]:

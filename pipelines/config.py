@@ -18,7 +18,7 @@ from components.common.layout import Store
 from components.common.retention import RetentionConfig
 from components.evaluate.config import EvaluationConfig
 from components.export.config import ExportConfig
-from components.features.events import ACTIONS, IMPRESSIONS, USER, DatasetConfig
+from components.features.events import ACTIONS, IMPRESSIONS, DatasetConfig
 from components.features.feature_list import FeatureConfig
 from components.features.objectives import DEFAULT_SERVED, ServedObjectives
 from components.gate.config import GateConfig
@@ -121,12 +121,6 @@ class RunConfig(Config):
             if pretrain is None:
                 raise ValueError(f"arms.{arm}.pretrained: there is no section pretrain; add it (docs/pretraining.md)")
             if recipe.pretrained.mode == "single_stage":
-                exact = [name for name in (USER, "item_id") if name in self.features.exact_ids]
-                if exact:
-                    raise ValueError(
-                        f"arms.{arm}.pretrained.mode: single_stage takes no exact ids, which {exact[0]} has; give it "
-                        "num_rows or binary_code"
-                    )
                 continue
             unknown = sorted(set(recipe.pretrained.tables) - set(pretrain.trained_tables))
             if unknown:

@@ -72,6 +72,12 @@ def exact_campaigns(features: dict) -> dict:
     return features | {"categorical": own}
 
 
+def with_exact_campaigns(deployment: Deployment) -> Deployment:
+    """The same examples under such a feature list."""
+    features = FeatureConfig.parse(exact_campaigns(deployment.config.features.model_dump(mode="json")), "features")
+    return replace(deployment, config=deployment.config.model_copy(update={"features": features}))
+
+
 def write_config(path: Path, values: dict) -> Path:
     """Write a configuration file."""
     path.write_text(yaml.safe_dump(values, sort_keys=False))
@@ -129,8 +135,7 @@ def trained(joined: Deployment) -> Deployment:
     from components.gate.open_trials import open_trials
     from components.train.one_model import train_batch
 
-    features = FeatureConfig.parse(exact_campaigns(joined.config.features.model_dump(mode="json")), "features")
-    joined = replace(joined, config=joined.config.model_copy(update={"features": features}))
+    joined = with_exact_campaigns(joined)
     config, root = joined.config, joined.store.root
     resolved = ResolvedConfig.open(config.write(joined.store))
     for arm, recipe in config.arms.items():

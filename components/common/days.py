@@ -29,7 +29,12 @@ def day_range(first: date, last: date) -> list[date]:
 
 def microseconds(day: date) -> int:
     """Microseconds from the epoch to the start of a UTC day."""
-    return (day - _EPOCH).days * MICROSECONDS_PER_DAY
+    return number_of(day) * MICROSECONDS_PER_DAY
+
+
+def number_of(day: date) -> int:
+    """Days from the epoch to a UTC day."""
+    return (day - _EPOCH).days
 
 
 def day_of(num_days: int) -> date:

@@ -11,6 +11,7 @@ import numpy as np
 from components.engagement.edge_stream import Edges
 from components.features.edges import Relation
 from components.features.feature_list import FeatureConfig
+from components.features.hashing import added_up
 
 
 @dataclass(frozen=True)
@@ -67,15 +68,11 @@ def count_ids(
         for number in chosen:
             relation, own = relations[number], edges.relation == number
             for entity, ids in ((relation.source, edges.source), (relation.target, edges.target)):
-                counted[entity] = _added(*counted[entity], ids[own] % features.num_ids[entity], edges.count[own])
+                known_ids, degrees = counted[entity]
+                together = np.concatenate([known_ids, ids[own] % features.num_ids[entity]])
+                counted[entity] = added_up(together, np.concatenate([degrees, edges.count[own]]))
     known = {}
     for entity, (ids, degrees) in counted.items():
         admitted = degrees >= admit_after
         known[entity] = Known(ids[admitted], degrees[admitted], len(ids))
     return known
-
-
-def _added(ids: np.ndarray, degrees: np.ndarray, more: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    together, inverse = np.unique(np.concatenate([ids, more]), return_inverse=True)
-    sums = np.bincount(inverse, np.concatenate([degrees, counts]), len(together))
-    return together, sums.astype(np.int64)

@@ -107,19 +107,19 @@ class Vocabulary:
         waiting_days: When they last occurred, int32, likewise.
     """
 
-    def __init__(self, exact: ExactIds, state: dict[str, np.ndarray] | None = None) -> None:
-        """Begin without any id, or with what `state` gave."""
-        self.exact, state = exact, state or {}
-        for name, dtype in _STATE.items():
-            setattr(self, name, np.array(state.get(name, ()), dtype=dtype))
-        self._mark_all()
-
     keys: np.ndarray
     counts: np.ndarray
     last_days: np.ndarray
     waiting: np.ndarray
     waiting_counts: np.ndarray
     waiting_days: np.ndarray
+
+    def __init__(self, exact: ExactIds, state: dict[str, np.ndarray] | None = None) -> None:
+        """Begin without any id, or with what `state` gave."""
+        self.exact, state = exact, state or {}
+        for name, dtype in _STATE.items():
+            setattr(self, name, np.array(state.get(name, ()), dtype=dtype))
+        self._mark_all()
 
     @property
     def state(self) -> dict[str, np.ndarray]:

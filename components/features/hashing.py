@@ -59,6 +59,14 @@ def positions_in(keys: np.ndarray, known: np.ndarray) -> np.ndarray:
     return pc.fill_null(places, -1).to_numpy(zero_copy_only=False).astype(np.int64)
 
 
+def added_up(ids: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Different ids, ascending, and the sum of what each was counted; int64, shape (n,) to (u,) each."""
+    order = np.argsort(ids, kind="stable")
+    ids, counts = ids[order], counts[order]
+    starts = np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]])) if len(ids) else np.zeros(0, dtype=np.int64)
+    return ids[starts], np.add.reduceat(counts, starts) if len(ids) else counts
+
+
 def feature_ids(hashes: np.ndarray) -> np.ndarray:
     """Non-negative int64 ids, so that `id % rows` is the same in NumPy, torch and any server."""
     return (hashes >> _U64(1)).astype(np.int64)

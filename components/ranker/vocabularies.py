@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import chain
 from typing import TypeAlias
 
 import numpy as np
@@ -11,7 +12,8 @@ import safetensors.numpy
 
 from components.common import parquet_files, storage
 from components.features.exact_ids import IdIndex, Vocabulary
-from components.features.feature_list import FeatureConfig, sequence_column
+from components.features.feature_list import NUM_HASHES, FeatureConfig, sequence_column
+from components.features.hashing import added_up
 
 VOCABULARY_FILE = "vocabulary.safetensors"
 _EXAMPLES_AT_ONCE = 65_536
@@ -48,35 +50,29 @@ def read_vocabularies(features: FeatureConfig, read: Callable[[str], bytes]) -> 
     return {table: Vocabulary(exact, state[table]) for table, exact in features.exact_ids.items()}
 
 
-def count_ids(features: FeatureConfig, uris: Iterable[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The different exact ids of files of examples, and how often each occurs, in columns and sequences together.
+def count_ids(
+    features: FeatureConfig, uris: Iterable[str], tables: Collection[str]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The different ids that some tables are looked up by in files of examples, and how often each occurs.
 
     Returns:
-        By table: ids, ascending, int64, shape (u,), and their counts, int64, likewise.
+        By table: ids as they are hashed, ascending, int64, shape (u,), and their counts, int64, likewise.
     """
-    columns: dict[str, list[str]] = {table: [table] for table in features.exact_ids}
-    for name in features.sequence_names:
-        if features.sequence_table(name) in columns:
-            columns[features.sequence_table(name)].append(sequence_column(name))
-    wanted = [name for names in columns.values() for name in names]
-    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {table: [] for table in columns}
-    for uri in uris if wanted else ():
-        for part in parquet_files.read_parquet_batches(uri, _EXAMPLES_AT_ONCE, wanted):
+    columns: dict[str, list[str]] = {table: [] for table in tables}
+    keys = [(name, table) for name, table in zip(features.categorical_names, features.categorical_tables, strict=True)]
+    keys += [(sequence_column(name), features.sequence_table(name)) for name in features.sequence_names]
+    for column, table in keys:
+        if table in columns:
+            columns[table].append(column)
+    found = {table: [(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))] for table in columns}
+    for uri in uris:
+        for part in parquet_files.read_parquet_batches(uri, _EXAMPLES_AT_ONCE, [*chain(*columns.values())]):
             for table, names in columns.items():
-                ids = np.concatenate([_flat(part[name]) for name in names]) % features.moduli[table]
+                ids = np.concatenate([_flat(part[name]) for name in names]) % NUM_HASHES
                 found[table].append(np.unique(ids, return_counts=True))
-    return {table: _added(parts) for table, parts in found.items()}
+    return {table: added_up(*map(np.concatenate, zip(*parts, strict=True))) for table, parts in found.items()}
 
 
 def _flat(column: pa.ChunkedArray) -> np.ndarray:
     together = column.combine_chunks()
     return (together.flatten() if pa.types.is_list(together.type) else together).to_numpy(zero_copy_only=False)
-
-
-def _added(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    if not parts:
-        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    together, places = np.unique(np.concatenate([ids for ids, _ in parts]), return_inverse=True)
-    counts = np.zeros(len(together), dtype=np.int64)
-    np.add.at(counts, places, np.concatenate([counted for _, counted in parts]))
-    return together, counts

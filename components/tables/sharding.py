@@ -78,8 +78,7 @@ class ShardedEmbeddings(ShardedModule[Tensor, Tensor, _Inputs, ShardedLookUp]):
     Attributes:
         weight: The local rows in their global order, shape (rows, dim); updated outside of autograd.
         table_rows: How many of them belong to each table; `frequency_rows` to each part of `layout.frequency_parts`.
-        held: Who holds which rows.
-        group: The processes.
+        held, group: Who holds which rows, and the processes.
     """
 
     def __init__(self, module: Embeddings, held: HeldRows, device: torch.device) -> None:
@@ -90,7 +89,8 @@ class ShardedEmbeddings(ShardedModule[Tensor, Tensor, _Inputs, ShardedLookUp]):
         self.table_rows = held.table_rows(module.table_rows)
         self.frequency_rows = held.num_rows_in(module.layout.frequency_parts)
         self.weight = nn.Parameter(module.weight.detach().to(device), requires_grad=False)
-        self.trains_rows, self.look_ups = False, list[ShardedLookUp]()
+        self.trains_rows = False
+        self.look_ups: list[ShardedLookUp] = []
 
     @property
     def unsharded_module_type(self) -> type[Embeddings]:

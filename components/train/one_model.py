@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import date
 
+import numpy as np
 import torch
 
 from components.common import storage
@@ -85,7 +86,7 @@ def train_batch(store_uri: str, arm: str, features: FeatureConfig, config: Train
         _meet(store, state, TRAINING, days[: len(days) - num_tested], [stream, last])
         for day in days[len(days) - num_tested :] if state.vocabularies else ():
             # Its ids keep to the rows that the test had, and count for the days after it.
-            state.note(day, count_ids(features, example_files(store, TRAINING, day)))
+            state.note(day, _counted_ids(store, state, TRAINING, day))
         positives = torch.zeros(len(OBJECTIVE_NAMES))
         state.fit(_counted(stream.parts(), positives))
         _leave_out(state, positives)
@@ -152,11 +153,15 @@ def _meet(store: Store, state: TrainingState, split: str, days: list[date], stre
     if not state.vocabularies:
         return
     for day in days:
-        state.meet(day, count_ids(state.features, example_files(store, split, day)))
+        state.meet(day, _counted_ids(store, state, split, day))
     for stream in streams:
         stream.use(state.indexes)
     known = ", ".join(f"{own.num_admitted} of {table}" for table, own in state.vocabularies.items())
     log_line("train", f"{state.lineage.arm} {days[-1]}: exact ids with a row of their own: {known}")
+
+
+def _counted_ids(store: Store, state: TrainingState, split: str, day: date) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    return count_ids(state.features, example_files(store, split, day), state.vocabularies)
 
 
 def _counted(parts: Iterable[ExampleSet], positives: torch.Tensor) -> Iterator[ExampleSet]:

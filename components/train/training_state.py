@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from components.common import storage
+from components.common.days import number_of
 from components.common.digests import canonical_json
 from components.common.layout import Store
 from components.common.lineage import Lineage
@@ -28,11 +29,6 @@ from components.tables.optimizer import ModelOptimizer
 from components.tables.processes import ALONE, Process
 from components.tables.shard_layout import HeldRows
 from components.train.config import ExecutionConfig, TrainConfig
-
-
-def _number_of(day: date) -> int:
-    """Days since 1970."""
-    return (day - date(1970, 1, 1)).days
 
 
 @dataclass
@@ -87,7 +83,7 @@ class TrainingState:
         Rows that are given to another id are drawn anew, and begin without moments and frequency, as late rows do. A
         model that has not been trained has none that is not new.
         """
-        number = _number_of(day)
+        number = number_of(day)
         for table, vocabulary in self.vocabularies.items():
             given = vocabulary.update(*counted[table], number)
             if self.lineage.step:
@@ -96,7 +92,7 @@ class TrainingState:
     def note(self, day: date, counted: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
         """Count the exact ids of a day's examples, likewise, but give no row to another id."""
         for table, vocabulary in self.vocabularies.items():
-            vocabulary.note(*counted[table], _number_of(day))
+            vocabulary.note(*counted[table], number_of(day))
 
     def fit(self, parts: Iterable[ExampleSet]) -> None:
         """Fit what the net takes from its examples before training; all processes at once."""

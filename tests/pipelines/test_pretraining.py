@@ -32,6 +32,17 @@ def values() -> dict:
     return values
 
 
+@pytest.mark.parametrize("mode", ["finetuned", "single_stage"])
+def test_tables_of_exact_ids_are_not_pretrained(values, tmp_path, mode):
+    items = {"name": "item_id", "exact": {"capacity": 50}}
+    categorical = [items if own["name"] == "item_id" else own for own in values["features"]["categorical"]]
+    recipe = values["arms"]["sparse_optimizer"] | {"pretrained": {"mode": mode}}
+    own = values | {"features": values["features"] | {"categorical": categorical}}
+    own["arms"] = values["arms"] | {"sparse_optimizer": recipe}
+    with pytest.raises(InputError, match="item_id' has exact ids, which are not pretrained; give num_rows"):
+        load_config(str(write_config(tmp_path / "own.yaml", own)))
+
+
 @pytest.fixture(scope="module")
 def ran(values, tmp_path_factory) -> tuple[Store, str, str]:
     """A store after its batch, the configuration's file, and what was printed."""

@@ -8,7 +8,11 @@ import pytest
 import yaml
 
 from cli.first_config import first_config
+from cli.log_check import findings
+from cli.log_facts import look_at_logs
 from components.common.errors import InputError
+from components.sources.config import FilesSource
+from pipelines.config import load_config
 
 
 def written(tmp_path: Path, lines: list[str], actions: list[str] | None = None) -> dict:
@@ -36,6 +40,21 @@ def test_click_log_with_hours_as_numbers(tmp_path):
     assert config["served"] == ["click"] and config["dataset"]["attribution"] == {}
     assert "banner_pos" in config["dataset"]["context_identifiers"] and "C1" not in str(config["dataset"])
     assert config["dataset"]["name"] == "our_shop"
+
+
+def test_few_ids_are_exact_and_fewer_rows_than_ids_are_a_warning(tmp_path):
+    log = ["id,click,hour,site_id,device_id,ad", *rows("9{n:05d},{f},1410{d:02d}07,s{i},dev{u},{i}")]
+    config = written(tmp_path, log)
+    of_users = next(feature for feature in config["features"]["categorical"] if feature["name"] == "user_id")
+    assert of_users == {"name": "user_id", "exact": {"capacity": 16}}, "seven users, and room for as many again"
+    said = {}
+    for capacity in (16, 3):
+        of_users["exact"]["capacity"] = capacity
+        (tmp_path / "own.yaml").write_text(yaml.safe_dump(config))
+        run = load_config(str(tmp_path / "own.yaml"))
+        assert isinstance(run.source, FilesSource)
+        said[capacity] = " ".join(one.text for one in findings(run, look_at_logs(run, run.source)))
+    assert "exact.capacity" not in said[16] and "user_id: about 7 ids for exact.capacity = 3: the rarest" in said[3]
 
 
 def test_search_results_with_two_labels(tmp_path):

@@ -15,7 +15,7 @@ from components.evaluate.logistic_regression import Yardstick
 from components.evaluate.run import evaluate_day
 from components.features.examples import read_examples
 from components.features.objectives import DEFAULT_SERVED, OBJECTIVE_NAMES
-from components.ranker.checkpoint import find_checkpoint
+from components.ranker.checkpoint import TrainedRanker, find_checkpoint
 from components.ranker.dataset import tensors_of
 
 ARMS = ArmList("baseline", {"baseline": 1, "sparse_optimizer": 1})
@@ -45,6 +45,19 @@ def test_scoring_again_changes_nothing(trained):
     )
     with open(uri, "rb") as stream:
         assert stream.read() == before
+
+
+def test_ids_without_a_row_are_counted_and_many_of_them_are_an_alarm(trained, capsys):
+    row, through = find_row(trained.store, trained.scored_day, "baseline"), trained.batch_days[-1]
+    campaigns = read_examples(trained.store, "evaluation", trained.scored_day)[0]["campaign_id"].to_numpy()
+    known = TrainedRanker.load(trained.store, "baseline", through).indexes["campaign_id"].find(campaigns) >= 0
+    assert row.unknown_ids == {"campaign_id": pytest.approx(1 - known.mean())} and 0 < known.mean() < 1
+    for limit, is_alarm in ((0.999, False), (row.unknown_ids["campaign_id"] * 0.9, True)):
+        config = trained.config.evaluation.model_copy(update={"max_unknown_ids": limit})
+        days = (trained.scored_day, through)
+        evaluate_day(trained.store.root, trained.config.dataset, config, ARMS, "batch", *days)
+        printed = capsys.readouterr().out
+        assert (f"ALARM: {trained.scored_day}: baseline: " in printed) is is_alarm
 
 
 def test_day_that_was_trained_on_is_refused(trained):

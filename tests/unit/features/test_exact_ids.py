@@ -5,7 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from components.common.errors import InputError
+from components.features.encoding import exact_rows
 from components.features.exact_ids import ExactIds, Vocabulary
+from components.features.feature_list import CategoricalFeature, FeatureConfig
 from components.features.hashing import splitmix64
 
 LARGE = 2**63 - 2
@@ -113,3 +116,27 @@ def test_shapes_of_ids_are_kept(shape):
     vocabulary.update(np.array([1]), np.array([1]), 0)
     found = vocabulary.index.rows(np.ones(shape, dtype=np.int64))
     assert found.shape == shape and (found == 0).all()
+
+
+def test_tables_too_large_and_two_ways_at_once_are_refused():
+    with pytest.raises(InputError, match=r"capacity \+ oov_rows = \d+: a table has fewer than 2\^31 rows"):
+        ExactIds.parse({"capacity": 2**31 - 16}, "exact")
+    for sizes in ({}, {"num_rows": 8, "exact": {"capacity": 8}}):
+        with pytest.raises(InputError, match="item_id: give one of num_rows, binary_code and exact"):
+            CategoricalFeature.parse({"name": "item_id", **sizes}, "feature")
+
+
+def test_index_that_is_not_given_is_named():
+    features = FeatureConfig.parse({"categorical": [{"name": "item_id", "exact": {"capacity": 8}}]}, "features")
+    with pytest.raises(ValueError, match="item_id has exact ids; pass the indexes"):
+        exact_rows(np.zeros((2, 1), dtype=np.int64), ("item_id",), features, {})
+
+
+def test_occurrences_that_are_noted_move_nobody_and_count_later():
+    vocabulary = Vocabulary(ExactIds(capacity=2, admit_after=3))
+    vocabulary.update(np.array([7]), np.array([3]), 0)
+    vocabulary.note(np.array([7, 8]), np.array([1, 2]), 1)
+    assert vocabulary.index.find(np.array([7, 8])).tolist() == [0, -1]
+    vocabulary.update(np.array([8]), np.array([1]), 2)
+    assert vocabulary.index.find(np.array([7, 8])).tolist() == [0, 1]
+    assert vocabulary.counts.tolist() == [4, 3] and vocabulary.last_days.tolist() == [1, 2]

@@ -1,7 +1,14 @@
 import numpy as np
 import pyarrow as pa
 
-from components.features.hashing import MISSING, combine_hashes, feature_ids, hash_identifiers, uniform_from_hash
+from components.features.hashing import (
+    MISSING,
+    added_up,
+    combine_hashes,
+    feature_ids,
+    hash_identifiers,
+    uniform_from_hash,
+)
 
 
 def test_hashes_never_change():
@@ -45,3 +52,9 @@ def test_feature_ids_are_not_negative_and_uniform_is_uniform():
     assert 0 <= uniform.min() and uniform.max() < 1
     counts = np.histogram(uniform, bins=10)[0]
     assert abs(counts - 10_000).max() < 500
+
+
+def test_counts_are_added_up_by_id():
+    ids, counts = added_up(np.array([5, 2, 5, 9, 2]), np.array([1, 2, 3, 4, 5]))
+    assert ids.tolist() == [2, 5, 9] and counts.tolist() == [7, 4, 4]
+    assert [len(part) for part in added_up(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))] == [0, 0]

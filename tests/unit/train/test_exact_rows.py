@@ -1,7 +1,5 @@
 """Exact ids from examples to a checkpoint: who has a row, what becomes of rows that are given to another id."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -13,7 +11,7 @@ from components.ranker.vocabularies import count_ids
 from components.train.config import TrainConfig
 from components.train.one_model import train_batch, train_day
 from components.train.training_state import load_state
-from tests.conftest import exact_campaigns
+from tests.conftest import with_exact_campaigns
 from tests.unit.train.test_run import copy_examples
 
 TABLE = "campaign_id"
@@ -25,11 +23,6 @@ def own(joined, tmp_path):
     return with_exact_campaigns(copy_examples(joined, str(tmp_path / "own")))
 
 
-def with_exact_campaigns(deployment):
-    features = FeatureConfig.parse(exact_campaigns(deployment.config.features.model_dump(mode="json")), "features")
-    return replace(deployment, config=deployment.config.model_copy(update={"features": features}))
-
-
 def occurrences(own, day):
     """Campaigns of a day, of impressions and of sequences, counted one by one."""
     table, _ = read_examples(own.store, TRAINING, day)
@@ -39,7 +32,7 @@ def occurrences(own, day):
 
 def test_ids_are_counted_in_columns_and_sequences(own):
     features = own.config.features
-    counted = count_ids(features, example_files(own.store, TRAINING, own.scored_day))
+    counted = count_ids(features, example_files(own.store, TRAINING, own.scored_day), features.exact_ids)
     assert {*counted} == {TABLE} and dict(zip(*counted[TABLE], strict=True)) == occurrences(own, own.scored_day)
 
 
