@@ -39,7 +39,7 @@ def test_tables_of_exact_ids_are_not_pretrained(values, tmp_path, mode):
     recipe = values["arms"]["sparse_optimizer"] | {"pretrained": {"mode": mode}}
     own = values | {"features": values["features"] | {"categorical": categorical}}
     own["arms"] = values["arms"] | {"sparse_optimizer": recipe}
-    with pytest.raises(InputError, match="item_id' has exact ids, which are not pretrained; give num_rows"):
+    with pytest.raises(InputError, match="item_id' has exact ids, which are not pretrained; give it num_rows"):
         load_config(str(write_config(tmp_path / "own.yaml", own)))
 
 
