@@ -12,9 +12,9 @@ from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.manifests import read_manifest
 from components.common.releases import read_pointer
-from components.features.exact_ids import IdIndex
 from components.features.examples import EARLY, TRAINING, example_files
 from components.features.feature_list import FeatureConfig
+from components.features.learned_rows import RowIndex
 from components.ranker.checkpoint import CheckpointManifest, read_indexes
 from components.ranker.vocabularies import count_ids
 from components.tables.config import OptimizerConfig
@@ -84,7 +84,7 @@ def _bytes_kept(config: OptimizerConfig, dim: int) -> int:
 
 def _facts(
     features: FeatureConfig,
-    indexes: Mapping[str, IdIndex],
+    indexes: Mapping[str, RowIndex],
     table: str,
     ids: np.ndarray,
     dim: int,

@@ -66,10 +66,10 @@ class RunConfig(Config):
         self.features.check_against(self.dataset)
         self._check_arms()
         for wanted in self.evaluation.slices:
-            if wanted.column not in self.features.categorical_names:
+            if wanted.column not in self.features.plain_names:
                 raise ValueError(
-                    f"evaluation.slices: {wanted.column!r} is not a categorical feature; one of "
-                    f"{[*self.features.categorical_names]}"
+                    f"evaluation.slices: {wanted.column!r} is not a categorical feature of its own column; one of "
+                    f"{[*self.features.plain_names]}"
                 )
         self._check_pretrained()
         kept, needed = self.retention.summary_days, self.features.history_days + self.dataset.maturity_days + 1

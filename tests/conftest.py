@@ -62,19 +62,24 @@ def small_values() -> dict:
     return values
 
 
-def exact_campaigns(features: dict) -> dict:
-    """A feature list as plain values whose campaigns are exact ids, with fewer rows than there are campaigns."""
+def every_kind(features: dict) -> dict:
+    """A feature list as plain values with features of all kinds; campaigns are exact ids, of more than have rows."""
     exact = {"capacity": 60, "admit_after": 3, "oov_rows": 4}
     own = [
         {"name": "campaign_id", "exact": exact} if feature["name"] == "campaign_id" else feature
         for feature in features["categorical"]
     ]
-    return features | {"categorical": own}
+    own += [
+        {"name": "campaign_on_surface", "crossed": ["campaign_id", "surface"], "num_rows": 512},
+        {"name": "price_range", "quantiles": {"number": "price", "buckets": 8}},
+    ]
+    numbers = ["quality", {"name": "price", "scale": "min_max", "flag_absent": True}]
+    return features | {"categorical": own, "numbers": numbers, "since_last": ["any", "checkout"]}
 
 
-def with_exact_campaigns(deployment: Deployment) -> Deployment:
+def with_every_kind(deployment: Deployment) -> Deployment:
     """The same examples under such a feature list."""
-    features = FeatureConfig.parse(exact_campaigns(deployment.config.features.model_dump(mode="json")), "features")
+    features = FeatureConfig.parse(every_kind(deployment.config.features.model_dump(mode="json")), "features")
     return replace(deployment, config=deployment.config.model_copy(update={"features": features}))
 
 
@@ -102,7 +107,7 @@ class Deployment:
 
 @pytest.fixture(scope="session")
 def joined(small_config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Deployment:
-    """Simulated logs, validated and joined; not to be written to."""
+    """Simulated logs, validated and joined, with the columns of `every_kind`; not to be written to."""
     from components.join.assemble import JoinJob
     from components.join.run import join_days
     from components.make_logs.run import make_logs
@@ -117,9 +122,10 @@ def joined(small_config: RunConfig, tmp_path_factory: pytest.TempPathFactory) ->
     read = config.dataset.days_read(days[0], days[-1], config.features.history_days)
     make_logs(store.root, config.dataset, config.source.model_dump(mode="json"), read)
     validate_logs(store.root, config.dataset, config.validation, read, as_of)
-    job = JoinJob(config.dataset, config.features, config.join, days[0], days[-1], as_of, days[-1])
-    join_days(store.root, job)
-    return Deployment(store, config, days[:-1], days[-1])
+    deployment = Deployment(store, config, days[:-1], days[-1])
+    features = with_every_kind(deployment).config.features
+    join_days(store.root, JoinJob(config.dataset, features, config.join, days[0], days[-1], as_of, days[-1]))
+    return deployment
 
 
 def copy_clean_logs(deployment: Deployment, root: str) -> Store:
@@ -130,12 +136,12 @@ def copy_clean_logs(deployment: Deployment, root: str) -> Store:
 
 @pytest.fixture(scope="session")
 def trained(joined: Deployment) -> Deployment:
-    """`joined` with a checkpoint of each arm after the batch days, scored on the day after them; with exact ids."""
+    """`joined` with a checkpoint of each arm after the batch days, scored on the day after them; of `every_kind`."""
     from components.evaluate.run import evaluate_day
     from components.gate.open_trials import open_trials
     from components.train.one_model import train_batch
 
-    joined = with_exact_campaigns(joined)
+    joined = with_every_kind(joined)
     config, root = joined.config, joined.store.root
     resolved = ResolvedConfig.open(config.write(joined.store))
     for arm, recipe in config.arms.items():

@@ -20,7 +20,7 @@ class Yardstick:
 
     def __init__(self, training: ExampleSet, negative_keep_rate: float, c: float, served: tuple[str, ...]) -> None:
         """Fit on training examples; `c` is the inverse of the L2 strength, `served` what is predicted."""
-        self._normalize = DenseNormalizer(training.dense.shape[1])
+        self._normalize = DenseNormalizer(training.features)
         self._normalize.fit(Moments.of(training.dense))
         rows = self._matrix(training)
         # Columns that no training example has would only take memory: of millions of codes, few are seen.

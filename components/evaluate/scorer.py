@@ -22,7 +22,6 @@ from components.evaluate.config import EvaluationConfig
 from components.evaluate.logistic_regression import Yardstick
 from components.evaluate.metrics import score_objective
 from components.features.events import DatasetConfig
-from components.features.exact_ids import IdIndex
 from components.features.example_columns import identifier_of
 from components.features.examples import (
     EVALUATION,
@@ -32,6 +31,7 @@ from components.features.examples import (
     read_examples_manifest,
 )
 from components.features.feature_list import FeatureConfig
+from components.features.learned_rows import RowIndex
 from components.features.objectives import OBJECTIVE_NAMES
 from components.ranker.checkpoint import CheckpointManifest, TrainedRanker, find_checkpoint, read_indexes
 from components.ranker.dataset import ExampleSet, tensors_of
@@ -64,7 +64,7 @@ class Model:
     recipe_digest: str
     made_from: str
     predict: Callable[[pa.Table, ExampleSet], dict[str, np.ndarray]]
-    indexes: Callable[[], Mapping[str, IdIndex]]
+    indexes: Callable[[], Mapping[str, RowIndex]]
 
 
 class Scorer:
@@ -149,7 +149,7 @@ class Scorer:
         indexes = partial(
             read_indexes, self._store.checkpoint(checkpoint.lineage.arm, self._trained_through), checkpoint
         )
-        of_ids = [checkpoint.checkpoint_digest] if checkpoint.features.exact_ids else []
+        of_ids = [checkpoint.checkpoint_digest] if checkpoint.features.learned else []
         made_of = [*(manifest.content_digest for manifest in manifests), *of_ids]
         fitted_from = digest_json([*made_of, self._config.regression_c])
 
@@ -172,8 +172,8 @@ class Scorer:
         return read_examples(self._store, EVALUATION, self._event_date)[0]
 
     def _examples(self, model: Model) -> ExampleSet:
-        # Exact ids have other rows in each model.
-        digest = f"{model.features.digest()} {model.made_from if model.features.exact_ids else ''}"
+        # Learned ids have other rows in each model.
+        digest = f"{model.features.digest()} {model.made_from if model.features.learned else ''}"
         if digest not in self._encoded:
             self._encoded = {digest: tensors_of(self._table, model.features, True, model.indexes())}
         return self._encoded[digest]

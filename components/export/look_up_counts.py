@@ -11,16 +11,16 @@ from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.lineage import Lineage
 from components.common.progress import log_line
-from components.features.encoding import encode_categorical, encode_sequences, exact_rows
-from components.features.exact_ids import NO_INDEXES, IdIndex
+from components.features.encoding import encode_categorical, encode_sequences, learned_rows
 from components.features.examples import EARLY, TRAINING, example_files
 from components.features.feature_list import FeatureConfig, sequence_column
+from components.features.learned_rows import NO_INDEXES, RowIndex
 
 _EXAMPLES_AT_ONCE = 65_536
 
 
 def count_look_ups(
-    store: Store, lineage: Lineage, features: FeatureConfig, indexes: Mapping[str, IdIndex] = NO_INDEXES
+    store: Store, lineage: Lineage, features: FeatureConfig, indexes: Mapping[str, RowIndex] = NO_INDEXES
 ) -> dict[str, np.ndarray]:
     """Look-ups of each row by the training examples of a checkpoint's days, as far as the store still has them.
 
@@ -46,7 +46,7 @@ def count_look_ups(
     return frequencies
 
 
-def _looked_up(uri: str, features: FeatureConfig, indexes: Mapping[str, IdIndex]) -> Iterator[tuple[str, np.ndarray]]:
+def _looked_up(uri: str, features: FeatureConfig, indexes: Mapping[str, RowIndex]) -> Iterator[tuple[str, np.ndarray]]:
     """Tables, and rows that were looked up in them, of one file of examples."""
     lists = [sequence_column(name) for name in features.sequence_names]
     columns = [*features.categorical_names, *lists]
@@ -55,7 +55,7 @@ def _looked_up(uri: str, features: FeatureConfig, indexes: Mapping[str, IdIndex]
         sequence, lengths = encode_sequences({name: part[name].combine_chunks() for name in lists}, features)
         used = sequence[np.arange(sequence.shape[1]) < lengths[:, None]]
         for tables, ids in ((features.categorical_tables, categorical), (features.sequence_tables, used)):
-            ids = exact_rows(ids, tables, features, indexes)
+            ids = learned_rows(ids, tables, features, indexes)
             for column, table in enumerate(tables):
                 code = features.binary_codes.get(table)
                 for rows in code.rows(ids[:, column]) if code else [ids[:, column]]:

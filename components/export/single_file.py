@@ -17,8 +17,8 @@ from components.export.onnx_export import export_onnx
 from components.export.served_ranker import PackedRanker
 from components.features.binary_code import BinaryCode
 from components.features.encoding import encode
-from components.features.exact_ids import NO_INDEXES, IdIndex
 from components.features.feature_list import FeatureConfig
+from components.features.learned_rows import NO_INDEXES, RowIndex
 from components.version.int4 import Int4Layout, finest, widen
 from components.version.manifest import ONNX_OUTPUT, PREDICTOR_INPUTS
 from components.version.packed_tables import PackedTable
@@ -177,7 +177,7 @@ def compare_single_file(
     features: FeatureConfig,
     served: np.ndarray,
     config: ExportConfig,
-    indexes: Mapping[str, IdIndex] = NO_INDEXES,
+    indexes: Mapping[str, RowIndex] = NO_INDEXES,
 ) -> float:
     """Check that the single file predicts what the two files do.
 

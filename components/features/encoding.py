@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.features.exact_ids import IdIndex
 from components.features.feature_list import FeatureConfig, sequence_column
+from components.features.learned_rows import RowIndex
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,15 @@ class EncodedFeatures:
     sequence: np.ndarray
     lengths: np.ndarray
 
-    def with_rows(self, features: FeatureConfig, indexes: Mapping[str, IdIndex]) -> EncodedFeatures:
-        """The same with exact ids as a model takes them, which are rows; `indexes` are that model's, by table."""
-        categorical = exact_rows(self.categorical, features.categorical_tables, features, indexes)
-        sequence = exact_rows(self.sequence, features.sequence_tables, features, indexes)
+    def with_rows(self, features: FeatureConfig, indexes: Mapping[str, RowIndex]) -> EncodedFeatures:
+        """The same with ids as a model takes them: rows where it has learned them; `indexes` are its own, by table."""
+        categorical = learned_rows(self.categorical, features.categorical_tables, features, indexes)
+        sequence = learned_rows(self.sequence, features.sequence_tables, features, indexes)
         return replace(self, categorical=categorical, sequence=sequence)
 
 
 def encode(table: pa.Table, features: FeatureConfig) -> EncodedFeatures:
-    """Encode examples; hashes become ids of their table by modulo, those of exact ids stay as they are.
+    """Encode examples; hashes become ids of their table by modulo; where a model learns rows, they stay as they are.
 
     Raises:
         ValueError: If a sequence is longer than the feature list allows.
@@ -82,10 +82,10 @@ def encode_sequences(lists: Mapping[str, pa.ListArray], features: FeatureConfig)
     return padded, lengths
 
 
-def exact_rows(
-    ids: np.ndarray, tables: tuple[str, ...], features: FeatureConfig, indexes: Mapping[str, IdIndex]
+def learned_rows(
+    ids: np.ndarray, tables: tuple[str, ...], features: FeatureConfig, indexes: Mapping[str, RowIndex]
 ) -> np.ndarray:
-    """Ids as the model takes them: of tables with exact ids the rows, of others the same.
+    """Ids as the model takes them: of tables whose rows it has learned the rows, of others the same.
 
     Args:
         ids: As they are encoded, int64, shape (..., columns).
@@ -99,13 +99,15 @@ def exact_rows(
     Raises:
         ValueError: If a table's index is not given.
     """
-    missing = sorted({*tables} & {*features.exact_ids} - {*indexes})
+    missing = sorted({*tables} & {*features.learned} - {*indexes})
     if missing:
-        raise ValueError(f"{missing[0]} has exact ids; pass the indexes of the checkpoint or version (`read_indexes`)")
-    exact = [column for column, table in enumerate(tables) if table in features.exact_ids]
-    if not exact:
+        raise ValueError(
+            f"{missing[0]} has learned rows; pass the indexes of the checkpoint or version (`read_indexes`)"
+        )
+    learned = [column for column, table in enumerate(tables) if table in features.learned]
+    if not learned:
         return ids
     found = ids.copy(order="K")
-    for column in exact:
+    for column in learned:
         found[..., column] = indexes[tables[column]].rows(ids[..., column])
     return found

@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from components.common.days import MICROSECONDS_PER_DAY, microseconds
 from components.features.events import IMPRESSIONS
-from components.features.feature_list import ENGAGEMENT_RATES, EngagementFeatures, engagement_name, volume_name
+from components.features.feature_kinds import EngagementFeatures
+from components.features.feature_list import ENGAGEMENT_RATES, engagement_name, volume_name
 from components.features.hashing import MISSING, combine_hashes
 from components.features.history import EventIndex
 from components.features.log_events import Events

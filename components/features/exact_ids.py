@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +43,14 @@ class ExactIds(Config):
     def num_rows(self) -> int:
         """Rows of the table: those of admitted ids, then the shared ones."""
         return self.capacity + self.oov_rows
+
+    def learned(self, state: dict[str, np.ndarray] | None = None) -> Vocabulary:
+        """Begin without any id, or with what `state` gave."""
+        return Vocabulary(self, state)
+
+    def index(self, keys: np.ndarray, slots: np.ndarray) -> IdIndex:
+        """What an index's arrays make."""
+        return IdIndex(self, keys, slots)
 
 
 @dataclass(frozen=True)
@@ -90,8 +97,9 @@ class IdIndex:
         found = self.find(ids)
         return np.where(found >= 0, found, self.exact.capacity + ids % self.exact.oov_rows)
 
-
-NO_INDEXES: Mapping[str, IdIndex] = {}
+    def is_unknown(self, rows: np.ndarray) -> np.ndarray:
+        """Which rows are shared ones; bool, of the rows' shape."""
+        return rows >= self.exact.capacity
 
 
 class Vocabulary:
@@ -132,7 +140,7 @@ class Vocabulary:
         return IdIndex(self.exact, self.keys, self._slots)
 
     @property
-    def num_admitted(self) -> int:
+    def num_known(self) -> int:
         """Ids with a row of their own."""
         return int(np.count_nonzero(self.keys != _UNUSED))
 

@@ -10,16 +10,20 @@ import pyarrow as pa
 from components.common.days import MICROSECONDS_PER_DAY
 from components.features.events import ACTION_TYPES
 from components.features.feature_list import (
+    ANY_ACTION,
     CLOCK_FEATURES,
     NUM_GAP_BUCKETS,
     FeatureConfig,
+    absence_name,
     count_name,
     recency_name,
     sequence_column,
+    since_last_name,
 )
 from components.features.hashed_actions import HashedActions
-from components.features.hashing import combine_hashes, feature_ids, hash_identifiers
+from components.features.hashing import combine_hashes, feature_ids, hash_identifiers, splitmix64
 from components.features.history import EventIndex, age_of_last, count_within, latest_events
+from components.features.quantiles import number_ids
 
 
 class ImpressionRows(Protocol):
@@ -46,21 +50,38 @@ def identifier_of(name: str, value: int | str) -> int:
 
 
 def categorical_columns(rows: ImpressionRows, features: FeatureConfig) -> dict[str, np.ndarray]:
-    """Hashed identifiers, and what the clock says, int64, shape (n,) each."""
+    """Hashed identifiers, alone or crossed, what the clock says, and ranked numbers; int64, shape (n,) each."""
     seconds = rows.times // 1_000_000
     clock = {"hour_of_day": seconds // 3600 % 24, "day_of_week": (seconds // 86_400 + 3) % 7}
-    return {
-        name: clock[name] if name in clock else feature_ids(rows.hashed(name)) for name in features.categorical_names
-    }
+    columns = {}
+    for feature in features.categorical:
+        if feature.quantiles is not None:
+            columns[feature.name] = number_ids(rows.number(feature.quantiles.number))
+        elif feature.name in clock:
+            columns[feature.name] = clock[feature.name]
+        else:
+            parts = (splitmix64(clock[name]) if name in clock else rows.hashed(name) for name in feature.identifiers)
+            columns[feature.name] = feature_ids(combine_hashes(*parts))
+    return columns
 
 
 def number_columns(rows: ImpressionRows, features: FeatureConfig) -> dict[str, np.ndarray]:
-    """Numbers of the context as they are, 0 where one is absent; float32, shape (n,) each."""
-    return {name: np.nan_to_num(rows.number(name)).astype(np.float32) for name in features.numbers}
+    """Numbers of the context, 0 where one is absent, and whether it is; float32, shape (n,) each."""
+    columns = {}
+    for number in features.number_features:
+        values = rows.number(number.name)
+        columns[number.name] = np.nan_to_num(values).astype(np.float32)
+        if number.flag_absent:
+            columns[absence_name(number.name)] = np.isnan(values).astype(np.float32)
+    return columns
 
 
 def count_columns(rows: ImpressionRows, actions: HashedActions, features: FeatureConfig) -> dict[str, np.ndarray]:
-    """How often, and how long ago, each row's user acted on its own entities before it; float32, shape (n,) each."""
+    """How often, and how long ago, each row's user acted before it, on its own entities and at all.
+
+    Returns:
+        float32, shape (n,) each.
+    """
     horizon = features.history_days * MICROSECONDS_PER_DAY
     columns = {}
     for entity in features.counts.entities:
@@ -74,6 +95,11 @@ def count_columns(rows: ImpressionRows, actions: HashedActions, features: Featur
                 columns[count_name(entity, action_type, days)] = counted.astype(np.float32)
             age = age_of_last(index, times, keys, rows.times, horizon)
             columns[recency_name(entity, action_type)] = (age / MICROSECONDS_PER_DAY).astype(np.float32)
+    for action_type in features.since_last:
+        chosen = actions if action_type == ANY_ACTION else actions.take(actions.of_type(action_type))
+        index = EventIndex(chosen.users, chosen.times)
+        age = age_of_last(index, chosen.times, rows.users, rows.times, horizon)
+        columns[since_last_name(action_type)] = (age / MICROSECONDS_PER_DAY).astype(np.float32)
     return columns
 
 

@@ -3,92 +3,44 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from components.common.config import Config, Distinct, GrownConfig
+from components.common.config import GrownConfig
 from components.features.binary_code import BinaryCode
 from components.features.events import ACTION_TYPES, DatasetConfig, TimeZone
 from components.features.exact_ids import ExactIds
+from components.features.feature_kinds import (
+    CategoricalFeature,
+    CountFeatures,
+    EngagementFeatures,
+    Names,
+    NumberFeature,
+    SequenceFeature,
+)
+from components.features.learned_rows import RowRule
 
 CLOCK_FEATURES = ("hour_of_day", "day_of_week")
+ANY_ACTION = "any"
 NUM_GAP_BUCKETS = 32
 ENGAGEMENT_RATES = ("click", "add_to_cart", "checkout")
-# `hashing.feature_ids` are below 2^63.
-NUM_HASHES = 2**63 - 1
 _SEQUENCE_FIXED = {"action_type": len(ACTION_TYPES), "gap": NUM_GAP_BUCKETS}
 
 
-Names = Annotated[tuple[str, ...], Distinct]
-
-
-class CategoricalFeature(GrownConfig):
-    """An identifier with an embedding table of its own."""
-
-    later: ClassVar[tuple[str, ...]] = ("exact",)
-
-    name: str = Field(description="user_id, item_id, a context identifier, hour_of_day or day_of_week")
-    num_rows: int | None = Field(None, ge=2, le=2**31 - 1, description="rows of the table; ids are taken modulo this")
-    binary_code: BinaryCode | None = Field(None, description="instead of num_rows: many ids on few rows")
-    exact: ExactIds | None = Field(None, description="instead of num_rows: ids that training meets have own rows")
-
-    @model_validator(mode="after")
-    def _check_size(self) -> CategoricalFeature:
-        if [self.num_rows, self.binary_code, self.exact].count(None) != 2:
-            raise ValueError(f"{self.name}: give one of num_rows, binary_code and exact")
-        return self
-
-    @property
-    def num_ids(self) -> int:
-        """How many ids the model tells apart."""
-        if self.binary_code is not None:
-            return self.binary_code.num_codes
-        if self.exact is not None:
-            return self.exact.num_rows
-        assert self.num_rows is not None
-        return self.num_rows
-
-    @property
-    def modulus(self) -> int:
-        """What hashes are taken modulo; those of exact ids stay as they are."""
-        return NUM_HASHES if self.exact is not None else self.num_ids
-
-
-class SequenceFeature(Config):
-    """The user's last actions before the impression, each looked up in the tables of its entities."""
-
-    length: int = Field(20, ge=1, le=1000)
-    entities: Names = ("item_id",)
-    action_types: Names = ACTION_TYPES
-
-
-class CountFeatures(Config):
-    """How often, and how long ago, the user acted on the impression's own entities."""
-
-    entities: Names = ("item_id",)
-    action_types: Names = ACTION_TYPES
-    windows_days: Annotated[tuple[Annotated[int, Field(ge=1, le=365)], ...], Distinct] = Field(
-        (7, 28), min_length=1, description="trailing windows"
-    )
-
-
-class EngagementFeatures(Config):
-    """Smoothed rates of an entity up to the day before the impression."""
-
-    entities: Names = ("item_id",)
-    window_days: int = Field(28, ge=1, le=365)
-    smoothing: float = Field(20.0, gt=0, description="impressions at the overall rate that each entity starts with")
-
-
-class FeatureConfig(Config):
+class FeatureConfig(GrownConfig):
     """All features of a model."""
+
+    later: ClassVar[tuple[str, ...]] = ("since_last",)
 
     categorical: tuple[CategoricalFeature, ...] = Field(min_length=1)
     sequence: SequenceFeature = SequenceFeature()
     counts: CountFeatures = CountFeatures()
     engagement: EngagementFeatures = EngagementFeatures()
-    numbers: Names = Field((), description="context numbers used as they are")
+    since_last: Names = Field(
+        (), description="days since the user's last action: any, or those of a type, click, add_to_cart, checkout"
+    )
+    numbers: tuple[str | NumberFeature, ...] = Field((), description="context numbers: names, or with how to take them")
     timezone: TimeZone = Field("UTC", description="by whose clocks days and hours are; set by dataset.timezone")
 
     @model_validator(mode="after")
@@ -105,6 +57,13 @@ class FeatureConfig(Config):
         for where, used in (("sequence", self.sequence.action_types), ("counts", self.counts.action_types)):
             if not set(used) <= known or not used:
                 raise ValueError(f"{where}.action_types {list(used)}: must be some of {list(ACTION_TYPES)}")
+        unknown = sorted({*self.since_last} - known - {ANY_ACTION})
+        if unknown:
+            raise ValueError(f"since_last: {unknown[0]!r} must be one of {[ANY_ACTION, *ACTION_TYPES]}")
+        columns = [*names, *self.dense_names]
+        twice = [name for name in columns if columns.count(name) > 1]
+        if twice:
+            raise ValueError(f"{twice[0]!r} is the name of two features; rename or take out one")
         return self
 
     def check_against(self, dataset: DatasetConfig) -> None:
@@ -115,8 +74,13 @@ class FeatureConfig(Config):
         """
         identifiers = {"user_id", "item_id", *dataset.context_identifiers, *CLOCK_FEATURES}
         for feature in self.categorical:
-            if feature.name not in identifiers:
-                raise ValueError(f"features.categorical: {feature.name!r} is not one of {sorted(identifiers)}")
+            is_made = feature.identifiers != (feature.name,)
+            for name in feature.identifiers:
+                if name not in identifiers:
+                    of = f"{feature.name}.crossed: " if is_made else ""
+                    raise ValueError(f"features.categorical: {of}{name!r} is not one of {sorted(identifiers)}")
+            if is_made and feature.name in {*identifiers, *dataset.context_numbers}:
+                raise ValueError(f"features.categorical: {feature.name!r} is a column of the logs; name it otherwise")
         for where in ("sequence", "counts", "engagement"):
             for entity in getattr(self, where).entities:
                 if entity not in dataset.entities:
@@ -125,9 +89,9 @@ class FeatureConfig(Config):
                         f"{list(dataset.entities)}; add it to dataset.action_entities if actions carry it, or take it "
                         "out here"
                     )
-        for name in self.numbers:
+        for name in self.number_columns:
             if name not in dataset.context_numbers:
-                raise ValueError(f"features.numbers: {name!r} is not among the data set's context_numbers")
+                raise ValueError(f"features: the number {name!r} is not among the data set's context_numbers")
 
     @property
     def history_days(self) -> int:
@@ -140,6 +104,27 @@ class FeatureConfig(Config):
         return tuple(feature.name for feature in self.categorical)
 
     @cached_property
+    def plain_names(self) -> tuple[str, ...]:
+        """Categorical features that are a column of the log, or of the clock, as it is."""
+        return tuple(feature.name for feature in self.categorical if feature.identifiers == (feature.name,))
+
+    @cached_property
+    def identifiers(self) -> tuple[str, ...]:
+        """Columns of the log, or of the clock, that the categorical features are made of."""
+        return tuple(dict.fromkeys(name for feature in self.categorical for name in feature.identifiers))
+
+    @cached_property
+    def number_features(self) -> tuple[NumberFeature, ...]:
+        """The numbers of the context that are dense features."""
+        return tuple(NumberFeature(name=one) if isinstance(one, str) else one for one in self.numbers)
+
+    @cached_property
+    def number_columns(self) -> tuple[str, ...]:
+        """The numbers of the log that features are made of."""
+        ranges = [feature.quantiles.number for feature in self.categorical if feature.quantiles]
+        return tuple(dict.fromkeys([*(number.name for number in self.number_features), *ranges]))
+
+    @cached_property
     def sequence_names(self) -> tuple[str, ...]:
         """What each position of the sequence has an id for."""
         return (*self.sequence.entities, *_SEQUENCE_FIXED)
@@ -147,11 +132,14 @@ class FeatureConfig(Config):
     @cached_property
     def dense_names(self) -> tuple[str, ...]:
         """Dense example columns (float32), in the order of the model's input."""
-        names = list(self.numbers)
+        names = []
+        for number in self.number_features:
+            names += [number.name, absence_name(number.name)] if number.flag_absent else [number.name]
         for entity in self.counts.entities:
             for action_type in self.counts.action_types:
                 names += [count_name(entity, action_type, days) for days in self.counts.windows_days]
                 names.append(recency_name(entity, action_type))
+        names += [since_last_name(action_type) for action_type in self.since_last]
         return (*names, *self.engagement_names)
 
     @cached_property
@@ -185,6 +173,11 @@ class FeatureConfig(Config):
     def exact_ids(self) -> dict[str, ExactIds]:
         """The tables whose ids have rows of their own, by table name."""
         return {feature.name: feature.exact for feature in self.categorical if feature.exact is not None}
+
+    @cached_property
+    def learned(self) -> dict[str, RowRule]:
+        """The tables whose rows training gives to ids, by table name."""
+        return {feature.name: feature.learned for feature in self.categorical if feature.learned is not None}
 
     @cached_property
     def tables(self) -> dict[str, int]:
@@ -223,6 +216,16 @@ def count_name(entity: str, action_type: str, window_days: int) -> str:
 def recency_name(entity: str, action_type: str) -> str:
     """Dense column: days since the user's last such action, the history's length when there was none."""
     return f"user_{entity}_{action_type}_days_since"
+
+
+def since_last_name(action_type: str) -> str:
+    """Dense column: days since the user's last action of a type, or of any, likewise."""
+    return f"user_{action_type}_days_since"
+
+
+def absence_name(number: str) -> str:
+    """Dense column: 1 where a number of the context is absent."""
+    return f"{number}_absent"
 
 
 def volume_name(entity: str) -> str:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from components.engagement.entity_rows import look_up
 from components.features.edges import Relation
-from components.features.feature_list import FeatureConfig, SequenceFeature
+from components.features.feature_kinds import SequenceFeature
+from components.features.feature_list import FeatureConfig
 from components.pretrain.config import PretrainConfig
 from components.tables.embeddings import Embeddings
 from components.tables.shard_layout import HeldRows

@@ -16,8 +16,8 @@ from components.common.digests import digest_json
 from components.common.layout import Store
 from components.common.lineage import Lineage
 from components.common.manifests import Manifest, find_manifest, read_manifest, verified_bytes
-from components.features.exact_ids import IdIndex
 from components.features.feature_list import FeatureConfig
+from components.features.learned_rows import RowIndex
 from components.ranker.config import ModelConfig, PretrainedConfig
 from components.ranker.dataset import ExampleSet
 from components.ranker.prediction import predict
@@ -69,7 +69,7 @@ def find_checkpoint(store: Store, arm: str, through: date) -> CheckpointManifest
     return find_manifest(store.checkpoint(arm, through), CheckpointManifest)
 
 
-def read_indexes(uri: str, checkpoint: CheckpointManifest) -> dict[str, IdIndex]:
+def read_indexes(uri: str, checkpoint: CheckpointManifest) -> dict[str, RowIndex]:
     """Which row each of a checkpoint's exact ids has, by table.
 
     Raises:
@@ -90,7 +90,7 @@ class TrainedRanker:
 
     model: Ranker
     checkpoint: CheckpointManifest
-    indexes: Mapping[str, IdIndex] = field(default_factory=dict)
+    indexes: Mapping[str, RowIndex] = field(default_factory=dict)
 
     @classmethod
     def load(cls, store: Store, arm: str, through: date) -> TrainedRanker:

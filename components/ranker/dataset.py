@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from components.features.encoding import encode
-from components.features.exact_ids import NO_INDEXES, IdIndex
 from components.features.examples import NEGATIVE_KEPT, USER_HASH
 from components.features.feature_list import FeatureConfig
+from components.features.learned_rows import NO_INDEXES, RowIndex
 from components.features.objectives import OBJECTIVES, Objective
 from components.ranker.batch import Batch
 from components.tables.sparse_ids import make_sparse
@@ -102,7 +102,7 @@ def participation(objective: Objective, table: pa.Table, unsampled: bool) -> tup
 
 
 def tensors_of(
-    table: pa.Table, features: FeatureConfig, unsampled: bool, indexes: Mapping[str, IdIndex] = NO_INDEXES
+    table: pa.Table, features: FeatureConfig, unsampled: bool, indexes: Mapping[str, RowIndex] = NO_INDEXES
 ) -> ExampleSet:
     """Turn a table of examples into tensors; `indexes` are those of the model's exact ids, by table."""
     encoded = encode(table, features).with_rows(features, indexes)

@@ -39,7 +39,7 @@ class RankerNet(nn.Module):
         """Size the layers from the feature list; rows of `gated` tables are mixed with pretrained ones."""
         super().__init__()
         dim = config.embedding_dim
-        self.normalize = DenseNormalizer(len(features.dense_names))
+        self.normalize = DenseNormalizer(features)
         num_categorical = features.num_vectors(features.categorical_tables)
         num_sequence, num_dense = features.num_vectors(features.sequence_tables), len(features.dense_names)
         self.sequence = SequenceEncoder(dim * num_sequence, features.sequence.length, config)

@@ -1,4 +1,4 @@
-"""The vocabularies of a model's exact ids: learned before each training, kept beside its weights."""
+"""Which rows a model's ids have, where training decides it: learned before each one, kept beside the weights."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ import pyarrow as pa
 import safetensors.numpy
 
 from components.common import parquet_files, storage
-from components.features.exact_ids import IdIndex, Vocabulary
-from components.features.feature_list import NUM_HASHES, FeatureConfig, sequence_column
+from components.features.feature_kinds import NUM_HASHES
+from components.features.feature_list import FeatureConfig, sequence_column
 from components.features.hashing import added_up
+from components.features.learned_rows import LearnedRows, RowIndex
 
 VOCABULARY_FILE = "vocabulary.safetensors"
 _EXAMPLES_AT_ONCE = 65_536
-Vocabularies: TypeAlias = Mapping[str, Vocabulary]
+Vocabularies: TypeAlias = Mapping[str, LearnedRows]
 
 
-def new_vocabularies(features: FeatureConfig) -> dict[str, Vocabulary]:
+def new_vocabularies(features: FeatureConfig) -> dict[str, LearnedRows]:
     """Empty ones, by table."""
-    return {table: Vocabulary(exact) for table, exact in features.exact_ids.items()}
+    return {table: rule.learned() for table, rule in features.learned.items()}
 
 
-def indexes_of(vocabularies: Vocabularies) -> dict[str, IdIndex]:
+def indexes_of(vocabularies: Vocabularies) -> dict[str, RowIndex]:
     """Which row each id has, by table."""
     return {table: vocabulary.index for table, vocabulary in vocabularies.items()}
 
@@ -39,15 +40,15 @@ def write_vocabularies(folder: str, vocabularies: Vocabularies) -> list[str]:
     return [VOCABULARY_FILE]
 
 
-def read_vocabularies(features: FeatureConfig, read: Callable[[str], bytes]) -> dict[str, Vocabulary]:
+def read_vocabularies(features: FeatureConfig, read: Callable[[str], bytes]) -> dict[str, LearnedRows]:
     """What `write_vocabularies` wrote; `read` gives a file's content."""
-    if not features.exact_ids:
+    if not features.learned:
         return {}
-    state: dict[str, dict[str, np.ndarray]] = {table: {} for table in features.exact_ids}
+    state: dict[str, dict[str, np.ndarray]] = {table: {} for table in features.learned}
     for key, values in safetensors.numpy.load(read(VOCABULARY_FILE)).items():
         table, _, name = key.rpartition("/")
         state[table][name] = values
-    return {table: Vocabulary(exact, state[table]) for table, exact in features.exact_ids.items()}
+    return {table: rule.learned(state[table]) for table, rule in features.learned.items()}
 
 
 def count_ids(

@@ -18,9 +18,9 @@ from components.common import parquet_files
 from components.common.layout import Store
 from components.common.manifests import verified_content
 from components.common.parquet_files import RowGroup
-from components.features.exact_ids import NO_INDEXES, IdIndex
 from components.features.examples import ExamplesManifest, read_examples_manifest
 from components.features.feature_list import FeatureConfig
+from components.features.learned_rows import NO_INDEXES, RowIndex
 from components.ranker.batch import Batch
 from components.ranker.dataset import ExampleSet, concatenate, tensors_of
 from components.tables.processes import Share
@@ -43,7 +43,7 @@ class ExampleStream:
         self._num_rows = sum(group.num_rows for group in groups)
         self._indexes = NO_INDEXES
 
-    def use(self, indexes: Mapping[str, IdIndex]) -> None:
+    def use(self, indexes: Mapping[str, RowIndex]) -> None:
         """Take the rows of exact ids from these, by table."""
         self._indexes = indexes
 

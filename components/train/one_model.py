@@ -149,15 +149,15 @@ def _open(
 
 
 def _meet(store: Store, state: TrainingState, split: str, days: list[date], streams: list[ExampleStream]) -> None:
-    """Take in the exact ids of the days to train on, day by day, and read examples by what is known then."""
+    """Take in the ids of the days to train on, day by day, and read examples by the rows that these have then."""
     if not state.vocabularies:
         return
     for day in days:
         state.meet(day, _counted_ids(store, state, split, day))
     for stream in streams:
         stream.use(state.indexes)
-    known = ", ".join(f"{own.num_admitted} of {table}" for table, own in state.vocabularies.items())
-    log_line("train", f"{state.lineage.arm} {days[-1]}: exact ids with a row of their own: {known}")
+    known = ", ".join(f"{own.num_known} of {table}" for table, own in state.vocabularies.items())
+    log_line("train", f"{state.lineage.arm} {days[-1]}: rows that ids or ranges have to themselves: {known}")
 
 
 def _counted_ids(store: Store, state: TrainingState, split: str, day: date) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -17,8 +17,8 @@ from components.common.digests import canonical_json
 from components.common.layout import Store
 from components.common.lineage import Lineage
 from components.common.manifests import Origin, read_manifest, verified_bytes
-from components.features.exact_ids import IdIndex, Vocabulary
 from components.features.feature_list import FeatureConfig
+from components.features.learned_rows import LearnedRows, RowIndex
 from components.ranker.checkpoint import CheckpointManifest
 from components.ranker.dataset import ExampleSet
 from components.ranker.ranker import Ranker
@@ -39,13 +39,13 @@ class TrainingState:
         of_model: The ranker and its optimizer.
         config: Its recipe.
         lineage: Where it comes from.
-        vocabularies: Of its exact ids, by table.
+        vocabularies: Which rows its ids have, by table where training decides it.
     """
 
     of_model: ModelState[Ranker]
     config: TrainConfig
     lineage: Lineage
-    vocabularies: dict[str, Vocabulary]
+    vocabularies: dict[str, LearnedRows]
 
     @property
     def model(self) -> Ranker:
@@ -68,8 +68,8 @@ class TrainingState:
         return self.of_model.process
 
     @property
-    def indexes(self) -> dict[str, IdIndex]:
-        """Which row each of its exact ids has, by table."""
+    def indexes(self) -> dict[str, RowIndex]:
+        """Which row each id has, by table where training decides it."""
         return indexes_of(self.vocabularies)
 
     @property
@@ -78,7 +78,7 @@ class TrainingState:
         return f"train {self.lineage.arm}"
 
     def meet(self, day: date, counted: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
-        """Take in the exact ids of a day's examples, as `count_ids` has them, before training on them.
+        """Take in the ids of a day's examples, as `count_ids` has them, before training on them.
 
         Rows that are given to another id are drawn anew, and begin without moments and frequency, as late rows do. A
         model that has not been trained has none that is not new.
@@ -90,7 +90,7 @@ class TrainingState:
                 self.of_model.renew(table, given, (self.config.seed, number))
 
     def note(self, day: date, counted: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
-        """Count the exact ids of a day's examples, likewise, but give no row to another id."""
+        """Count the ids of a day's examples, likewise, but give no row to another id."""
         for table, vocabulary in self.vocabularies.items():
             vocabulary.note(*counted[table], number_of(day))
 

@@ -1,4 +1,4 @@
-"""The exact ids of a version: one flat file, which may be mapped into memory, and what lies where in it."""
+"""Which rows a version's ids have learned to have: one flat file, which may be mapped into memory."""
 
 from __future__ import annotations
 
@@ -9,25 +9,27 @@ from pydantic import Field
 
 from components.common.config import Config
 from components.common.errors import InputError
-from components.features.exact_ids import IdIndex
 from components.features.feature_list import FeatureConfig
+from components.features.learned_rows import RowIndex
 
 _KEY, _SLOT = np.dtype("<i8"), np.dtype("<i4")
 
 
 class PackedIds(Config):
-    """The ids of one table in the file: that of each row, little-endian int64, then the slots of a hash table, int32.
+    """One table's index in the file: keys, little-endian int64, then slots, int32.
+
+    Of exact ids a key is the id of a row, and slots are a hash table; of quantiles keys are where ranges begin.
 
     Attributes:
         name: The table.
-        num_keys: Rows in use.
-        num_slots: Slots, a power of two.
+        num_keys: Keys.
+        num_slots: Slots, a power of two; of quantiles 0.
         first_byte: Where it starts, a multiple of 8.
     """
 
     name: str
     num_keys: int = Field(ge=0)
-    num_slots: int = Field(ge=2)
+    num_slots: int = Field(ge=0)
     first_byte: int = Field(ge=0, multiple_of=8)
 
     @property
@@ -40,7 +42,7 @@ class PackedIds(Config):
         return self._slots_byte + self.num_slots * _SLOT.itemsize
 
     def keys(self, content: np.ndarray) -> np.ndarray:
-        """The id of each row in the file's bytes, int64."""
+        """The keys in the file's bytes, int64."""
         return content[self.first_byte : self._slots_byte].view(_KEY)
 
     def slots(self, content: np.ndarray) -> np.ndarray:
@@ -48,7 +50,7 @@ class PackedIds(Config):
         return content[self._slots_byte : self.end_byte].view(_SLOT)
 
 
-def pack_ids(indexes: Mapping[str, IdIndex]) -> tuple[bytes, list[PackedIds]]:
+def pack_ids(indexes: Mapping[str, RowIndex]) -> tuple[bytes, list[PackedIds]]:
     """The file, and what lies where in it."""
     parts, specs, position = [], [], 0
     for name, index in indexes.items():
@@ -60,7 +62,7 @@ def pack_ids(indexes: Mapping[str, IdIndex]) -> tuple[bytes, list[PackedIds]]:
     return b"".join(parts), specs
 
 
-def indexes_in(content: np.ndarray, specs: list[PackedIds], features: FeatureConfig) -> dict[str, IdIndex]:
+def indexes_in(content: np.ndarray, specs: list[PackedIds], features: FeatureConfig) -> dict[str, RowIndex]:
     """Which row each id has, by table, from the file's bytes, uint8, shape (size,).
 
     Raises:
@@ -71,10 +73,6 @@ def indexes_in(content: np.ndarray, specs: list[PackedIds], features: FeatureCon
     needed = max((spec.end_byte for spec in specs), default=0)
     if len(content) != needed:
         raise InputError(f"ids: {len(content)} bytes, the manifest's ids take {needed}; restore the file")
-    if {spec.name for spec in specs} != {*features.exact_ids}:
-        raise InputError(
-            f"ids: of {[spec.name for spec in specs]}, not of {[*features.exact_ids]}; restore the version"
-        )
-    return {
-        spec.name: IdIndex(features.exact_ids[spec.name], spec.keys(content), spec.slots(content)) for spec in specs
-    }
+    if {spec.name for spec in specs} != {*features.learned}:
+        raise InputError(f"ids: of {[spec.name for spec in specs]}, not of {[*features.learned]}; restore the version")
+    return {spec.name: features.learned[spec.name].index(spec.keys(content), spec.slots(content)) for spec in specs}

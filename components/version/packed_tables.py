@@ -12,9 +12,9 @@ from pydantic import Field, model_validator
 from components.common.config import Config
 from components.common.errors import InputError
 from components.features.binary_code import BinaryCode
-from components.features.encoding import exact_rows
-from components.features.exact_ids import NO_INDEXES, IdIndex
+from components.features.encoding import learned_rows
 from components.features.feature_list import FeatureConfig
+from components.features.learned_rows import NO_INDEXES, RowIndex
 from components.version.int4 import Int4Layout, finest, widen
 
 _PAGE = 4096
@@ -122,7 +122,7 @@ class PackedTables:
         content: np.ndarray,
         specs: list[PackedTable],
         features: FeatureConfig,
-        indexes: Mapping[str, IdIndex] = NO_INDEXES,
+        indexes: Mapping[str, RowIndex] = NO_INDEXES,
     ) -> None:
         """Read from the file's bytes, uint8, shape (size,); `indexes` has the rows of exact ids, by table.
 
@@ -170,11 +170,11 @@ class PackedTables:
         """`look_up`, and how many of the ids have no row of their own, by table with exact ids."""
         columns = self._columns[tables]
         columns.check(tables, ids)
-        own = exact_rows(ids, tables, self.features, self.indexes)
+        own = learned_rows(ids, tables, self.features, self.indexes)
         unknown = {
-            table: int(np.count_nonzero(own[..., column] >= self.indexes[table].exact.capacity))
+            table: int(np.count_nonzero(self.indexes[table].is_unknown(own[..., column])))
             for column, table in enumerate(tables)
-            if table in self.indexes
+            if table in self.features.exact_ids
         }
         return self._gather(columns, columns.places(own)), unknown
 

@@ -14,8 +14,8 @@ from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.releases import PRODUCTION_CHANNEL, Pointer, known_pointer
 from components.features.encoding import encode
-from components.features.exact_ids import NO_INDEXES, IdIndex
 from components.features.feature_list import FeatureConfig, sequence_column
+from components.features.learned_rows import NO_INDEXES, RowIndex
 from components.version.manifest import ONNX_INPUTS, ONNX_OUTPUT
 from components.version.packed_tables import PackedTable, PackedTables
 from components.version.session import start_session
@@ -40,7 +40,7 @@ class Predictor:
         tables: bytes | np.ndarray,
         specs: list[PackedTable],
         features: FeatureConfig,
-        indexes: Mapping[str, IdIndex] = NO_INDEXES,
+        indexes: Mapping[str, RowIndex] = NO_INDEXES,
     ) -> Predictor:
         """Load from a version's files; the tables may be mapped into memory.
 

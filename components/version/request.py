@@ -120,7 +120,7 @@ class RequestContract:
         self.features = features
         self._given = features.engagement_names
         entities = dict.fromkeys((*features.sequence.entities, *features.counts.entities))
-        context = dict.fromkeys(("item_id", *features.categorical_names, *features.counts.entities))
+        context = dict.fromkeys(("item_id", *features.identifiers, *features.counts.entities))
         candidate_ids = [name for name in context if name not in (*CLOCK_FEATURES, "user_id")]
 
         def identifier(column: str, part: Part, required: bool) -> Field:
@@ -134,7 +134,7 @@ class RequestContract:
                 Field("timestamp", "user", "timestamp", "INT64", True),
                 identifier("user_id", "user", True),
                 *(identifier(name, "candidates", name == "item_id") for name in candidate_ids),
-                *(Field(name, "candidates", "number", "FP32", False) for name in features.numbers),
+                *(Field(name, "candidates", "number", "FP32", False) for name in features.number_columns),
                 *(Field(name, "candidates", "number", "FP32", True) for name in self._given),
                 Field("timestamp", "actions", "timestamp", "INT64", True),
                 Field("action_type", "actions", "action_type", "BYTES", True),
@@ -163,7 +163,7 @@ class RequestContract:
             columns[field.part][field.column] = column
         user, candidates, acted = columns["user"], columns["candidates"], columns["actions"]
         given = {name: candidates.pop(name) for name in self._given}
-        numbers = {name: candidates.pop(name) for name in self.features.numbers}
+        numbers = {name: candidates.pop(name) for name in self.features.number_columns}
         size = num_rows["candidates"]
         users = np.repeat(hash_identifiers(user["user_id"]), size)
         rows = HashedRows(np.repeat(user["timestamp"], size), users, _hashed(candidates), numbers)

@@ -11,7 +11,7 @@ from components.common.digests import digest_bytes
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.manifests import manifest_path, read_manifest, verified_bytes, verify_files
-from components.features.exact_ids import IdIndex
+from components.features.learned_rows import RowIndex
 from components.version.manifest import IDS_FILE, RANKER_FILE, TABLES_FILE, VersionManifest
 from components.version.packed_ids import indexes_in
 from components.version.packed_tables import PackedTables
@@ -64,13 +64,13 @@ class Version:
             self._mapped(TABLES_FILE), list(self.manifest.tables), self.manifest.features, self.indexes()
         )
 
-    def indexes(self) -> dict[str, IdIndex]:
-        """Which row each of its exact ids has, by table, likewise.
+    def indexes(self) -> dict[str, RowIndex]:
+        """Which row each id has, by table where training has decided it, likewise.
 
         Raises:
             InputError: If the file is absent or damaged.
         """
-        if not self.manifest.features.exact_ids:
+        if not self.manifest.features.learned:
             return {}
         return indexes_in(self._mapped(IDS_FILE), list(self.manifest.ids), self.manifest.features)
 

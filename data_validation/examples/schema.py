@@ -31,7 +31,7 @@ def contract_schema(features: FeatureConfig, config: ValidationConfig) -> schema
             feature.skew_comparator.infinity_norm.threshold = config.max_drift
     for name in features.dense_names:
         feature = _required(schema, name, schema_pb2.FLOAT)
-        if name not in features.numbers:
+        if name not in features.number_columns:
             feature.float_domain.min = 0.0
         feature.float_domain.disallow_nan = feature.float_domain.disallow_inf = True
         for comparator in (feature.drift_comparator, feature.skew_comparator):

@@ -11,15 +11,12 @@ import shutil
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 
 import grpc
 import numpy as np
-from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
 
 from cli.logged_requests import logged_requests
@@ -38,12 +35,12 @@ from components.version.predictor import Predictor
 from components.version.request import Limits
 from components.version.table_packing import bytes_of
 from components.version.version import Version
+from tests.benchmarks.serve_load import BATCHES, open_loop, saturation
 from tests.benchmarks.serve_look_ups import look_ups, median_ms, say
 from tests.benchmarks.serve_version import FEATURES, NUM_ROWS, Requests, num_parameters, write_version
 from tests.serving import Load, Server
 
-BATCHES, CLIENTS = (1, 100, 500), (1, 4, 16)
-ROUNDS, SLICE_SECONDS, UTILISATION, ROLLOUTS = 3, 4.0, 0.5, 20
+ROLLOUTS = 20
 
 
 def interleaved(variants: dict[str, Callable[[], object]], seconds: float) -> dict[str, list[float]]:
@@ -127,75 +124,6 @@ def one_client(systems: dict[str, Server], version: Version) -> dict[int, dict[s
     return found
 
 
-@dataclass
-class OpenLoop:
-    """Clients that send at moments drawn in advance, whatever the answers do; late answers count from these moments.
-
-    Attributes:
-        latencies: Seconds from the moment a request was due to its answer.
-        errors: Requests that failed.
-    """
-
-    latencies: list[float] = field(default_factory=list)
-    errors: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def run(self, address: str, requests: list[pb.ModelInferRequest], clients: int, rate: float) -> None:
-        """Send at `rate` requests a second from `clients` connections, for `SLICE_SECONDS`."""
-        threads = [
-            threading.Thread(target=self._client, args=(address, requests, rate / clients, seed))
-            for seed in range(clients)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-
-    def _client(self, address: str, requests: list[pb.ModelInferRequest], rate: float, seed: int) -> None:
-        draw, pending = random.Random(seed), []
-        with grpc.insecure_channel(address, channel_options(2**28)) as channel:
-            stub = pb_grpc.GRPCInferenceServiceStub(channel)
-            grpc.channel_ready_future(channel).result(timeout=10)
-            due, end = time.perf_counter(), time.perf_counter() + SLICE_SECONDS
-            while (due := due + draw.expovariate(rate)) < end:
-                time.sleep(max(due - time.perf_counter(), 0))
-                call = stub.ModelInfer.future(draw.choice(requests), timeout=30)
-                call.add_done_callback(lambda call, due=due: self._count(call, due))
-                pending.append(call)
-            for call in pending:
-                call.exception()
-
-    def _count(self, call: grpc.Future, due: float) -> None:
-        now = time.perf_counter()
-        with self._lock:
-            if call.exception() is None:
-                self.latencies.append(now - due)
-            else:
-                self.errors += 1
-
-
-def open_loop(systems: dict[str, Server], alone: dict[int, dict[str, float]]) -> None:
-    """At a rate that keeps one core half busy, from 1, 4 and 16 connections."""
-    print("serve.load: clients batch system      rate/s  answered/s   p50 ms   p99 ms  errors", flush=True)
-    for batch in BATCHES:
-        source = Requests(batch)
-        requests = [infer_request("ranker", "", source.tensors()) for _ in range(30)]
-        rate = UTILISATION / alone[batch]["monolith"]
-        for clients in CLIENTS:
-            loads = {name: OpenLoop() for name in systems}
-            for _ in range(ROUNDS):
-                for name, server in systems.items():
-                    loads[name].run(server.address, requests, clients, rate)
-            for name, load in loads.items():
-                p50, p99 = np.percentile(load.latencies or [np.nan], [50, 99]) * 1e3
-                answered = len(load.latencies) / (ROUNDS * SLICE_SECONDS)
-                print(
-                    f"serve.load: {clients:7d} {batch:5d} {name:10s} {rate:8.1f} {answered:11.1f} "
-                    f"{p50:8.2f} {p99:8.2f} {load.errors:7d}",
-                    flush=True,
-                )
-
-
 def rollouts(demo: Store, root: str) -> None:
     """Between two versions of the demo, back and forth, while clients ask."""
     pointer = read_pointer(demo)
@@ -273,6 +201,7 @@ def main(demo_uri: str) -> None:
             stack.enter_context(server)
             server.wait_ready()
         open_loop(systems, one_client(systems, version))
+        saturation(systems)
         for server in systems.values():
             server.kill()
         rollouts(demo, f"{folder}/rollouts")

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from components.features.feature_list import CategoricalFeature, FeatureConfig, SequenceFeature
+from components.features.feature_kinds import CategoricalFeature, SequenceFeature
+from components.features.feature_list import FeatureConfig
 from components.features.objectives import OBJECTIVES
 from components.ranker.batch import Batch
 from components.ranker.ranker import Ranker

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from components.features.engagement import count_engagement, engagement_columns, merge_engagement
-from components.features.feature_list import EngagementFeatures
+from components.features.feature_kinds import EngagementFeatures
 from components.features.log_events import Events
 from tests.unit.join.logs import DAY, actions, impressions
 

@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.common.errors import InputError
-from components.features.encoding import exact_rows
+from components.features.encoding import learned_rows
 from components.features.exact_ids import ExactIds, Vocabulary
-from components.features.feature_list import CategoricalFeature, FeatureConfig
+from components.features.feature_kinds import CategoricalFeature
+from components.features.feature_list import FeatureConfig
 from components.features.hashing import splitmix64
 
 LARGE = 2**63 - 2
@@ -91,7 +92,7 @@ def test_rows_are_those_of_the_rules(exact, days):
         asked = np.array(sorted({*counted, *slow.counts, 5, LARGE}), dtype=np.int64)
         expected = [slow.rows.get(number, -1) for number in asked.tolist()]
         assert quick.index.find(asked).tolist() == expected
-        assert quick.num_admitted == len(slow.rows)
+        assert quick.num_known == len(slow.rows)
         shared = exact.capacity + asked % exact.oov_rows
         assert quick.index.rows(asked).tolist() == np.where(np.array(expected) < 0, shared, expected).tolist()
 
@@ -122,14 +123,14 @@ def test_tables_too_large_and_two_ways_at_once_are_refused():
     with pytest.raises(InputError, match=r"capacity \+ oov_rows = \d+: a table has fewer than 2\^31 rows"):
         ExactIds.parse({"capacity": 2**31 - 16}, "exact")
     for sizes in ({}, {"num_rows": 8, "exact": {"capacity": 8}}):
-        with pytest.raises(InputError, match="item_id: give one of num_rows, binary_code and exact"):
+        with pytest.raises(InputError, match="item_id: give one of num_rows, binary_code, exact and quantiles"):
             CategoricalFeature.parse({"name": "item_id", **sizes}, "feature")
 
 
 def test_index_that_is_not_given_is_named():
     features = FeatureConfig.parse({"categorical": [{"name": "item_id", "exact": {"capacity": 8}}]}, "features")
-    with pytest.raises(ValueError, match="item_id has exact ids; pass the indexes"):
-        exact_rows(np.zeros((2, 1), dtype=np.int64), ("item_id",), features, {})
+    with pytest.raises(ValueError, match="item_id has learned rows; pass the indexes"):
+        learned_rows(np.zeros((2, 1), dtype=np.int64), ("item_id",), features, {})
 
 
 def test_occurrences_that_are_noted_move_nobody_and_count_later():

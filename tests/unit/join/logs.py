@@ -16,6 +16,7 @@ DATASET = DatasetConfig.parse(
         "name": "hand_made",
         "first_day": "1970-01-01",
         "context_identifiers": ["brand"],
+        "context_numbers": ["price"],
         "action_entities": ["brand"],
         "click_days": 1,
         "good_click": {"column": "dwell_seconds", "at_least": 30},

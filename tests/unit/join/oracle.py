@@ -118,6 +118,12 @@ def features_of(row: Row, shown: list[Row], acted: list[Row], features: FeatureC
                 found[f"user_{entity}_{kind}_{days}d"] = sum(t >= now - days * DAY for t in times)
             age = min([now - t for t in times] + [horizon])
             found[f"user_{entity}_{kind}_days_since"] = age / DAY
+    for kind in features.since_last:
+        ages = [now - a["timestamp"] for a in own if kind in ("any", a["action_type"])]
+        found[f"user_{kind}_days_since"] = min([*ages, horizon]) / DAY
+    for number in features.number_features:
+        found[number.name] = row[number.name] or 0.0
+        found[f"{number.name}_absent"] = float(row[number.name] is None)
     for entity in features.engagement.entities:
         found |= _engagement(row, shown, acted, entity, features)
     own = [a for a in own if a["action_type"] in features.sequence.action_types]

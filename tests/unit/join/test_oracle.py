@@ -26,10 +26,17 @@ from tests.unit.join.logs import DATASET, DAY, HOUR, actions, impressions
 NUM_LOGS = int(os.environ.get("AFTERCLICK_RANDOM_LOGS", "250"))
 FEATURES = FeatureConfig.parse(
     {
-        "categorical": [{"name": "item_id", "num_rows": 8}, {"name": "brand", "num_rows": 8}],
+        "categorical": [
+            {"name": "item_id", "num_rows": 8},
+            {"name": "brand", "num_rows": 8},
+            {"name": "brand_of_item_by_hour", "crossed": ["item_id", "brand", "hour_of_day"], "num_rows": 8},
+            {"name": "price_range", "quantiles": {"number": "price", "buckets": 4}},
+        ],
         "sequence": {"length": 3, "entities": ["item_id", "brand"]},
         "counts": {"entities": ["item_id", "brand"], "windows_days": [1, 2]},
         "engagement": {"entities": ["item_id", "brand"], "window_days": 2, "smoothing": 2.0},
+        "since_last": ["any", "checkout"],
+        "numbers": [{"name": "price", "flag_absent": True}],
     },
     "features",
 )
@@ -39,7 +46,13 @@ moments = st.tuples(st.integers(0, 24 * 9), st.sampled_from([0, 0, 0, 1])).map(l
 small = st.integers(0, 2)
 shown_rows = st.lists(
     st.fixed_dictionaries(
-        {"timestamp": moments, "user_id": small, "item_id": small, "brand": st.one_of(st.none(), small)}
+        {
+            "timestamp": moments,
+            "user_id": small,
+            "item_id": small,
+            "brand": st.one_of(st.none(), small),
+            "price": st.sampled_from([None, -1.5, 0.0, 2.0]),
+        }
     ),
     max_size=14,
 )
@@ -123,6 +136,22 @@ def test_examples_agree_with_brute_force(both):
     counts = result.counts
     assert counts["impressions"] == counts["impressions_kept"] == len(shown)
     assert counts["actions"] == counts["actions_attributed"] + counts["actions_unattributed"] == len(acted)
+
+
+@given(logs)
+@settings(max_examples=NUM_LOGS, deadline=None)
+def test_crossed_ids_and_ranks_of_numbers_tell_apart_what_they_are_made_of(both):
+    shown, acted = both
+    examples = {row["impression_id"]: row for row in joined_rows(shown, acted).examples.to_pylist()}
+    made_of = {
+        "brand_of_item_by_hour": lambda row: (row["item_id"], row["brand"], row["timestamp"] // HOUR % 24),
+        "price_range": lambda row: row["price"],
+    }
+    for name, parts in made_of.items():
+        ids = [(examples[row["impression_id"]][name], parts(row)) for row in shown]
+        assert len({own for own, _ in ids}) == len({own for _, own in ids}) == len({*ids})
+    ranks = {row["price"]: examples[row["impression_id"]]["price_range"] for row in shown}
+    assert sorted(ranks, key=lambda price: -9 if price is None else price) == sorted(ranks, key=ranks.__getitem__)
 
 
 @given(logs, st.sets(st.integers(0, 9)))

@@ -7,6 +7,7 @@ import torch
 
 from components.common.errors import InputError
 from components.features.examples import EVALUATION, TRAINING, read_examples
+from components.features.feature_list import FeatureConfig
 from components.features.objectives import DEFAULT_SERVED, OBJECTIVE_NAMES, OBJECTIVES, negative_rate
 from components.ranker.config import ModelConfig
 from components.ranker.dataset import participation, tensors_of
@@ -122,8 +123,15 @@ def test_down_sampled_negatives_are_the_hash_s_share(joined):
         assert negatives / all_negatives == pytest.approx(rate, abs=4 * math.sqrt(rate / all_negatives))
 
 
+def dense_features(*numbers):
+    """A feature list whose dense features are these numbers only."""
+    none = {"counts": {"entities": []}, "engagement": {"entities": []}}
+    values = {"categorical": [{"name": "item_id", "num_rows": 2}], "numbers": numbers, **none}
+    return FeatureConfig.parse(values, "features")
+
+
 def test_normalizer_standardises_logarithms():
-    normalize = DenseNormalizer(2)
+    normalize = DenseNormalizer(dense_features("first", "second"))
     dense = torch.tensor([[0.0, 5.0], [math.e - 1, 5.0]])
     moments = Moments(dense.shape[1])
     for part in dense.split(7):
@@ -132,6 +140,17 @@ def test_normalizer_standardises_logarithms():
     assert torch.allclose(normalize(dense)[:, 0], torch.tensor([-1.0, 1.0]))
     assert torch.equal(normalize(dense)[:, 1], torch.zeros(2))
     assert normalize(torch.tensor([[1e30, 5.0]]))[0, 0] == 5.0
+
+
+def test_normalizer_takes_ranges_of_numbers_that_ask_for_it():
+    normalize = DenseNormalizer(dense_features({"name": "first", "scale": "min_max"}, "second", "third"))
+    dense = torch.tensor([[-2.0, 0.0, 7.0], [6.0, math.e - 1, 7.0]])
+    normalize.fit(Moments.of(dense))
+    found = normalize(torch.tensor([[0.0, 0.0, 7.0], [9.0, math.e - 1, 7.0], [-3.0, 0.0, 7.0]]))
+    assert torch.allclose(found, torch.tensor([[0.25, -1.0, 0.0], [1.0, 1.0, 0.0], [0.0, -1.0, 0.0]]))
+    constant = DenseNormalizer(dense_features({"name": "first", "scale": "min_max"}))
+    constant.fit(Moments.of(torch.full((3, 1), 5.0)))
+    assert torch.equal(constant(torch.tensor([[5.0], [5.5]])), torch.tensor([[0.0], [0.5]]))
 
 
 def test_heads_start_at_the_share_of_positives(model):

@@ -11,7 +11,7 @@ from components.ranker.vocabularies import count_ids
 from components.train.config import TrainConfig
 from components.train.one_model import train_batch, train_day
 from components.train.training_state import load_state
-from tests.conftest import with_exact_campaigns
+from tests.conftest import with_every_kind
 from tests.unit.train.test_run import copy_examples
 
 TABLE = "campaign_id"
@@ -20,7 +20,7 @@ SPARSE = {"tables": "lazy_adam", "frequency_adaptive": {"scaling": "log"}}
 
 @pytest.fixture()
 def own(joined, tmp_path):
-    return with_exact_campaigns(copy_examples(joined, str(tmp_path / "own")))
+    return with_every_kind(copy_examples(joined, str(tmp_path / "own")))
 
 
 def occurrences(own, day):
@@ -86,7 +86,7 @@ def test_rows_of_the_batch_are_those_of_the_most_frequent(own, optimizer):
 def test_same_days_give_the_same_checkpoint(joined, tmp_path):
     digests = set()
     for name in "ab":
-        own = with_exact_campaigns(copy_examples(joined, str(tmp_path / name)))
+        own = with_every_kind(copy_examples(joined, str(tmp_path / name)))
         config, root = own.config, own.store.root
         recipe = config.arms["baseline"]
         batch = train_batch(root, "baseline", config.features, recipe, own.batch_days)

@@ -16,7 +16,7 @@ from components.common import storage
 from components.common.layout import Store
 from components.ranker.checkpoint import find_checkpoint
 from pipelines.config import load_config
-from tests.conftest import Deployment, exact_campaigns, small_values, write_config
+from tests.conftest import Deployment, every_kind, small_values, write_config
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m"]
 
@@ -24,7 +24,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "
 @pytest.fixture(scope="module")
 def config_file(tmp_path_factory) -> str:
     values = small_values()
-    values["features"] = exact_campaigns(values["features"])
+    values["features"] = every_kind(values["features"])
     values["train"] |= {"epochs": 2, "optimizer": {"learning_rate": 1e-3, "tables": "lazy_adam"}}
     values["train"]["execution"] = {"resume_steps": 2, "device": "cpu", "tensorboard": False}
     return str(write_config(tmp_path_factory.mktemp("config") / "own.yaml", values))
