@@ -53,6 +53,7 @@ def small_values() -> dict:
     """The shipped simulator configuration, smaller: four batch days, few rows, one thread."""
     values = yaml.safe_load(Path("pipelines/configs/simulator.yaml").read_text())
     values["source"] |= {"last_day": "2026-01-20", "impressions_per_day": 1500, "num_users": 4000}
+    values["dataset"] |= {"context_lists": ["item_tags"], "context_list_weights": {"item_tags": "item_tag_weights"}}
     values["schedule"] |= {"first_day": "2026-01-07", "num_batch_days": 4}
     values["train"] |= {"num_threads": 1, "epochs": 1, "steps_per_point": 4, "replicas": 1}
     slices = [{"column": "surface", "values": [0, 1]}]
@@ -74,7 +75,8 @@ def every_kind(features: dict) -> dict:
         {"name": "price_range", "quantiles": {"number": "price", "buckets": 8}},
     ]
     numbers = ["quality", {"name": "price", "scale": "min_max", "flag_absent": True}]
-    return features | {"categorical": own, "numbers": numbers, "since_last": ["any", "checkout"]}
+    lists = [{"name": "item_tags", "exact": {"capacity": 8, "oov_rows": 2}, "length": 2, "weights": "item_tag_weights"}]
+    return features | {"categorical": own, "lists": lists, "numbers": numbers, "since_last": ["any", "checkout"]}
 
 
 def with_every_kind(deployment: Deployment) -> Deployment:

@@ -21,7 +21,7 @@ class Yardstick:
     def __init__(self, training: ExampleSet, negative_keep_rate: float, c: float, served: tuple[str, ...]) -> None:
         """Fit on training examples; `c` is the inverse of the L2 strength, `served` what is predicted."""
         self._normalize = DenseNormalizer(training.features)
-        self._normalize.fit(Moments.of(training.dense))
+        self._normalize.fit(Moments.of(training.dense_features))
         rows = self._matrix(training)
         # Columns that no training example has would only take memory: of millions of codes, few are seen.
         self._columns = np.flatnonzero(rows.getnnz(axis=0))
@@ -45,11 +45,16 @@ class Yardstick:
 
     def _matrix(self, examples: ExampleSet) -> sparse.csr_matrix:
         features, size = examples.features, len(examples)
-        blocks = [sparse.csr_matrix(self._normalize(examples.dense).numpy())]
+        blocks = [sparse.csr_matrix(self._normalize(examples.dense_features).numpy())]
         for position, feature in enumerate(features.categorical):
             ids = examples.categorical[:, position].numpy()
             ones = np.ones(size, dtype=np.float32)
             blocks.append(sparse.csr_matrix((ones, ids, np.arange(size + 1)), shape=(size, feature.num_ids)))
+        for feature in features.lists:
+            ids, weights = examples.positions(feature.name)
+            rows, places = np.nonzero(weights)
+            found = weights[rows, places], (rows, ids[rows, places])
+            blocks.append(sparse.csr_matrix(found, (size, feature.num_ids)))
         lengths = examples.lengths.numpy()
         used = np.arange(examples.sequence.shape[1]) < lengths[:, None]
         offsets = np.concatenate([[0], np.cumsum(lengths)])

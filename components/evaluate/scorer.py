@@ -224,8 +224,13 @@ class Scorer:
 
 
 def _unknown_ids(model: Model, examples: ExampleSet) -> dict[str, float]:
-    columns = dict(zip(model.features.categorical_tables, examples.categorical.numpy().T, strict=True))
-    return {
-        table: float((columns[table] >= exact.capacity).mean()) if len(examples) else 0.0
-        for table, exact in model.features.exact_ids.items()
-    }
+    """Of the rows looked up in each table with exact ids, the share that is of no id's own."""
+    features, shares = model.features, {}
+    for table, exact in features.exact_ids.items():
+        if table in features.list_positions:
+            ids, weights = examples.positions(table)
+            rows = ids[weights > 0]
+        else:
+            rows = examples.categorical[:, features.categorical_names.index(table)].numpy()
+        shares[table] = float((rows >= exact.capacity).mean()) if len(rows) else 0.0
+    return shares

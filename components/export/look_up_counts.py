@@ -11,7 +11,7 @@ from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.lineage import Lineage
 from components.common.progress import log_line
-from components.features.encoding import encode_categorical, encode_sequences, learned_rows
+from components.features.encoding import encode_categorical, encode_lists, encode_sequences, learned_rows
 from components.features.examples import EARLY, TRAINING, example_files
 from components.features.feature_list import FeatureConfig, sequence_column
 from components.features.learned_rows import NO_INDEXES, RowIndex
@@ -48,13 +48,18 @@ def count_look_ups(
 
 def _looked_up(uri: str, features: FeatureConfig, indexes: Mapping[str, RowIndex]) -> Iterator[tuple[str, np.ndarray]]:
     """Tables, and rows that were looked up in them, of one file of examples."""
-    lists = [sequence_column(name) for name in features.sequence_names]
-    columns = [*features.categorical_names, *lists]
+    sequences = [sequence_column(name) for name in features.sequence_names]
+    columns = [*features.categorical_names, *features.list_columns, *sequences]
     for part in parquet_files.read_parquet_batches(uri, _EXAMPLES_AT_ONCE, columns):
         categorical = encode_categorical({name: part[name].to_numpy() for name in features.categorical_names}, features)
-        sequence, lengths = encode_sequences({name: part[name].combine_chunks() for name in lists}, features)
+        sequence, lengths = encode_sequences({name: part[name].combine_chunks() for name in sequences}, features)
         used = sequence[np.arange(sequence.shape[1]) < lengths[:, None]]
-        for tables, ids in ((features.categorical_tables, categorical), (features.sequence_tables, used)):
+        looked_up = [(features.categorical_names, categorical), (features.sequence_tables, used)]
+        positions = encode_lists({name: part[name].combine_chunks() for name in features.list_columns}, features)
+        for name, (start, stop) in features.list_positions.items():
+            is_used = positions.weights[start:stop] > 0
+            looked_up.append(((name,), positions.ids[start:stop][is_used][:, None]))
+        for tables, ids in looked_up:
             ids = learned_rows(ids, tables, features, indexes)
             for column, table in enumerate(tables):
                 code = features.binary_codes.get(table)

@@ -27,7 +27,7 @@ def packed_inputs(features: FeatureConfig, specs: list[PackedTable]) -> tuple[to
         torch.zeros(*shape, len(look_up_rows(tables, specs, features)), row_bytes, dtype=torch.uint8)
         for shape, tables in (((_ROWS,), features.categorical_tables), ((_USERS, length), features.sequence_tables))
     )
-    dense = torch.zeros(_ROWS, len(features.dense_names))
+    dense = torch.zeros(_ROWS, features.num_dense)
     return categorical, dense, sequence, torch.tensor([0, length]), torch.tensor([0, 1, 1])
 
 

@@ -24,8 +24,8 @@ class ServedRanker(nn.Module):
         """Probabilities, shape (n, objectives); a user's sequence is encoded once, however many rows share it.
 
         Args:
-            categorical: Vectors, shape (n, C, dim).
-            dense: Raw dense features, shape (n, D).
+            categorical: Vectors, then those of lists' positions, shape (n, C + P, dim).
+            dense: Raw dense features, then the weights of lists' positions, shape (n, D + P).
             sequence: Vectors of u users, padded with zeros, shape (u, L, S * dim).
             lengths: Used positions, int64, shape (u,).
             users: Which of the u each row belongs to, int64, shape (n,).
@@ -55,7 +55,7 @@ class PackedRanker(nn.Module):
 
         Args:
             categorical_rows: Packed rows, uint8, shape (n, rows, row bytes).
-            dense: Raw dense features, shape (n, D).
+            dense: Raw dense features, then the weights of lists' positions, shape (n, D + P).
             sequence_rows: As of categorical ones, of u users, shape (u, L, rows, row bytes).
             lengths: Used positions, int64, shape (u,).
             users: Which of the u each row belongs to, int64, shape (n,).

@@ -164,7 +164,7 @@ def export_single_file(
     length = features.sequence.length
     arguments = (
         torch.zeros(3, len(features.categorical_tables), dtype=torch.int64),
-        torch.zeros(3, len(features.dense_names)),
+        torch.zeros(3, features.num_dense),
         torch.zeros(3, length, len(features.sequence_tables), dtype=torch.int64),
         torch.tensor([0, 1, length]),
     )

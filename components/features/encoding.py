@@ -18,8 +18,9 @@ class EncodedFeatures:
     """Features of n examples.
 
     Attributes:
-        categorical: Ids, each below its table's modulus, int64, shape (n, C).
-        dense: Raw values, float32, shape (n, D).
+        categorical: Ids, each below its table's modulus, then those of lists' P positions, padded at each list's end
+            with 0; int64, shape (n, C + P).
+        dense: Raw values, then the weights of these positions, 0 where one is not used; float32, shape (n, D + P).
         sequence: Ids likewise, padded at the end with 0, int64, shape (n, L, S).
         lengths: Used positions, int64, shape (n,).
     """
@@ -45,19 +46,73 @@ def encode(table: pa.Table, features: FeatureConfig) -> EncodedFeatures:
     columns = {name: table[name].to_numpy() for name in (*features.categorical_names, *features.dense_names)}
     lists = {sequence_column(name): table[sequence_column(name)].combine_chunks() for name in features.sequence_names}
     sequence, lengths = encode_sequences(lists, features)
-    return EncodedFeatures(encode_categorical(columns, features), encode_dense(columns, features), sequence, lengths)
+    positions = encode_lists({name: table[name].combine_chunks() for name in features.list_columns}, features)
+    categorical = encode_categorical(columns, features, positions)
+    return EncodedFeatures(categorical, encode_dense(columns, features, positions), sequence, lengths)
 
 
-def encode_categorical(columns: Mapping[str, np.ndarray], features: FeatureConfig) -> np.ndarray:
-    """Ids, int64, shape (n, C), of hashes."""
+@dataclass(frozen=True)
+class ListPositions:
+    """Where the identifiers of n rows' lists are.
+
+    Attributes:
+        ids: Of each list the first ones, then 0; int64, shape (P, n).
+        weights: Of their vectors in the pooled one, 0 where there is no identifier; float32, shape (P, n).
+    """
+
+    ids: np.ndarray
+    weights: np.ndarray
+
+
+def encode_categorical(
+    columns: Mapping[str, np.ndarray], features: FeatureConfig, positions: ListPositions | None = None
+) -> np.ndarray:
+    """Ids, int64, shape (n, C + P), of hashes; those of lists where `positions` are given."""
     # Column by column in memory, as they come and as a batch wants them.
     moduli = np.array([feature.modulus for feature in features.categorical])
-    return (np.stack([columns[name] for name in features.categorical_names]) % moduli[:, None]).T
+    ids = np.stack([columns[name] for name in features.categorical_names]) % moduli[:, None]
+    return (np.concatenate([ids, positions.ids]) if positions is not None and features.lists else ids).T
 
 
-def encode_dense(columns: Mapping[str, np.ndarray], features: FeatureConfig) -> np.ndarray:
-    """Raw values, float32, shape (n, D)."""
-    return np.stack([columns[name].astype(np.float32) for name in features.dense_names], axis=1)
+def encode_dense(columns: Mapping[str, np.ndarray], features: FeatureConfig, positions: ListPositions) -> np.ndarray:
+    """Raw values, and weights of positions; float32, shape (n, D + P)."""
+    return np.stack([*(columns[name].astype(np.float32) for name in features.dense_names), *positions.weights], axis=1)
+
+
+def encode_lists(lists: Mapping[str, pa.ListArray], features: FeatureConfig) -> ListPositions:
+    """Identifiers and weights of the positions of lists, from example columns by name; identifiers of no weight go.
+
+    Raises:
+        ValueError: If a row has not as many weights as identifiers.
+    """
+    num_rows = len(next(iter(lists.values()), ()))
+    ids = np.zeros((features.num_positions, num_rows), dtype=np.int64)
+    weights = np.zeros(ids.shape, dtype=np.float32)
+    for feature in features.lists:
+        start, _ = features.list_positions[feature.name]
+        rows = _rows_of(lists[feature.name])
+        values = lists[feature.name].flatten().to_numpy(zero_copy_only=False)
+        given: np.ndarray = np.ones(len(values))
+        if feature.weights is not None:
+            if not np.array_equal(rows, _rows_of(lists[feature.weights])):
+                raise ValueError(f"{feature.weights} has rows with another number of values than {feature.name}")
+            given = lists[feature.weights].flatten().to_numpy(zero_copy_only=False).astype(np.float64)
+        kept = np.flatnonzero(given > 0)
+        places = np.arange(len(kept)) - np.searchsorted(rows[kept], rows[kept])
+        kept, places = kept[places < feature.length], places[places < feature.length]
+        values, rows, given = values[kept], rows[kept], given[kept]
+        if feature.pooling == "mean":
+            given = given / np.bincount(rows, given, num_rows)[rows]
+        ids[start + places, rows] = values % feature.modulus
+        # A weight that rounds to 0 would make its position an unused one.
+        weights[start + places, rows] = np.maximum(given, np.finfo(np.float32).tiny)
+    return ListPositions(ids, weights)
+
+
+def _rows_of(lists: pa.ListArray) -> np.ndarray:
+    """The row of each value, int64, ascending."""
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    return np.repeat(np.arange(len(lengths)), lengths)
 
 
 def encode_sequences(lists: Mapping[str, pa.ListArray], features: FeatureConfig) -> tuple[np.ndarray, np.ndarray]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import re
 from datetime import date, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from zoneinfo import available_timezones
 
 import pyarrow as pa
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from components.common.config import Config, Distinct
+from components.common.config import Config, Distinct, GrownConfig
 from components.common.days import MICROSECONDS_PER_DAY, day_range
 
 IMPRESSIONS = "impressions"
@@ -23,8 +23,15 @@ CONVERSION_TYPES = ("add_to_cart", "checkout")
 SOURCES = ("onsite", "offsite")
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 
-ColumnKind = Literal["identifier", "text", "timestamp", "number"]
-_ARROW_TYPES = {"text": pa.string(), "timestamp": TIMESTAMP, "number": pa.float64()}
+# `identifiers` and `numbers` are lists of them.
+ColumnKind = Literal["identifier", "text", "timestamp", "number", "identifiers", "numbers"]
+IDENTIFYING = ("identifier", "identifiers")
+_ARROW_TYPES = {
+    "text": pa.string(),
+    "timestamp": TIMESTAMP,
+    "number": pa.float64(),
+    "numbers": pa.list_(pa.float64()),
+}
 
 
 class Column(Config):
@@ -116,8 +123,10 @@ class GoodClickRule(Config):
     at_least: float = Field(30.0, description="seconds, or units of value")
 
 
-class DatasetConfig(Config):
+class DatasetConfig(GrownConfig):
     """What a data set's logs hold beyond the fixed columns, and how its conversions are attributed."""
+
+    later: ClassVar[tuple[str, ...]] = ("context_lists", "context_list_weights")
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     first_day: date = Field(description="first day that logs exist for")
@@ -132,6 +141,10 @@ class DatasetConfig(Config):
     )
     context_identifiers: tuple[str, ...] = Field((), description="further identifier columns of impressions")
     context_numbers: tuple[str, ...] = Field((), description="further numeric columns of impressions")
+    context_lists: tuple[str, ...] = Field((), description="columns of impressions with a list of identifiers a row")
+    context_list_weights: dict[str, str] = Field(
+        {}, description="by list of identifiers, the column with a list of numbers, 0 or more, one for each of them"
+    )
     action_entities: Annotated[tuple[str, ...], Distinct] = Field(
         (), description="context identifiers that actions carry as well"
     )
@@ -145,11 +158,15 @@ class DatasetConfig(Config):
 
     @model_validator(mode="after")
     def _check_names(self) -> DatasetConfig:
-        context = [*self.context_identifiers, *self.context_numbers]
+        context = [*self.context_identifiers, *self.context_numbers, *self.context_lists]
+        context += self.context_list_weights.values()
         fixed = {column.name for column in _IMPRESSION_COLUMNS + _ACTION_COLUMNS}
         for name in context:
             if name in fixed | _RESERVED or context.count(name) > 1:
                 raise ValueError(f"context column {name!r} is declared twice, fixed or reserved; rename it")
+        weighted = sorted(set(self.context_list_weights) - set(self.context_lists))
+        if weighted:
+            raise ValueError(f"context_list_weights: {weighted[0]!r} is not among context_lists; add it there")
         unknown = sorted(set(self.action_entities) - set(self.context_identifiers))
         if unknown:
             raise ValueError(f"action_entities {unknown} are not among context_identifiers; add them there")
@@ -181,7 +198,9 @@ class DatasetConfig(Config):
             return (*_ACTION_COLUMNS, *shared)
         identifiers = (Column(name=name, kind="identifier", required=False) for name in self.context_identifiers)
         numbers = (Column(name=name, kind="number", required=False) for name in self.context_numbers)
-        return (*_IMPRESSION_COLUMNS, *identifiers, *numbers)
+        lists = (Column(name=name, kind="identifiers", required=False) for name in self.context_lists)
+        weights = (Column(name=name, kind="numbers", required=False) for name in self.context_list_weights.values())
+        return (*_IMPRESSION_COLUMNS, *identifiers, *numbers, *lists, *weights)
 
     @property
     def labelling(self) -> dict[str, Any]:
@@ -226,14 +245,25 @@ def window_microseconds(days: float) -> int:
 
 def arrow_type(column: Column, found: pa.DataType) -> pa.DataType:
     """The contract's Arrow type of a column that was found with some type; identifiers keep integer or string."""
-    if column.kind != "identifier":
+    if column.kind not in IDENTIFYING:
         return _ARROW_TYPES[column.kind]
-    value = found.value_type if pa.types.is_dictionary(found) else found
-    return pa.int64() if pa.types.is_integer(value) else pa.string()
+    value = identifier_type(found.value_type if pa.types.is_dictionary(found) else found)
+    identifier = pa.int64() if pa.types.is_integer(value) else pa.string()
+    return pa.list_(identifier) if column.kind == "identifiers" else identifier
+
+
+def identifier_type(found: pa.DataType) -> pa.DataType:
+    """The type of the identifiers in a column that was found with some type."""
+    return found.value_type if _is_list(found) else found
 
 
 def fits(column: Column, found: pa.DataType) -> bool:
     """Whether values of a found type can be taken as the column's kind without guessing."""
+    if column.kind in ("identifiers", "numbers") and not pa.types.is_null(found):
+        of_one = Column(
+            name=column.name, kind="identifier" if column.kind == "identifiers" else "number", required=False
+        )
+        return _is_list(found) and fits(of_one, found.value_type)
     value = found.value_type if pa.types.is_dictionary(found) else found
     textual = pa.types.is_string(value) or pa.types.is_large_string(value) or pa.types.is_string_view(value)
     if pa.types.is_null(value):
@@ -245,3 +275,7 @@ def fits(column: Column, found: pa.DataType) -> bool:
     if column.kind == "timestamp":
         return pa.types.is_timestamp(value)
     return pa.types.is_integer(value) or pa.types.is_floating(value) or pa.types.is_decimal(value)
+
+
+def _is_list(found: pa.DataType) -> bool:
+    return pa.types.is_list(found) or pa.types.is_large_list(found) or pa.types.is_fixed_size_list(found)

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from components.common.days import MICROSECONDS_PER_DAY
 from components.features.events import ACTION_TYPES
@@ -43,6 +44,9 @@ class ImpressionRows(Protocol):
     def number(self, column: str) -> np.ndarray:
         """A numeric column with nulls as NaN, float64, shape (n,)."""
 
+    def lists(self, column: str) -> pa.ListArray:
+        """A column of lists, of identifiers or numbers."""
+
 
 def identifier_of(name: str, value: int | str) -> int:
     """What a categorical feature's column holds for a value of the logs, or of the clock."""
@@ -73,6 +77,20 @@ def number_columns(rows: ImpressionRows, features: FeatureConfig) -> dict[str, n
         columns[number.name] = np.nan_to_num(values).astype(np.float32)
         if number.flag_absent:
             columns[absence_name(number.name)] = np.isnan(values).astype(np.float32)
+    return columns
+
+
+def list_columns(rows: ImpressionRows, features: FeatureConfig) -> dict[str, pa.ListArray]:
+    """Lists of hashed identifiers, int64, and of weights, float32; empty ones where there is none, n of them each."""
+    columns = {}
+    for name in features.list_columns:
+        lists = rows.lists(name)
+        offsets = pa.array(
+            np.concatenate([[0], np.cumsum(pc.fill_null(pc.list_value_length(lists), 0))]).astype(np.int32)
+        )
+        values, is_weights = lists.flatten(), name in {feature.weights for feature in features.lists}
+        made = values.cast(pa.float32()) if is_weights else pa.array(feature_ids(hash_identifiers(values)))
+        columns[name] = pa.ListArray.from_arrays(offsets, made)
     return columns
 
 

@@ -78,6 +78,8 @@ def example_schema(features: FeatureConfig, identifier: pa.DataType) -> pa.Schem
     fields = [("impression_id", identifier), ("timestamp", TIMESTAMP), (USER_HASH, pa.int64())]
     fields += [(name, pa.int64()) for name in features.categorical_names]
     fields += [(name, pa.float32()) for name in features.dense_names]
+    weights = {feature.weights for feature in features.lists}
+    fields += [(name, pa.list_(pa.float32() if name in weights else pa.int64())) for name in features.list_columns]
     fields += [(sequence_column(name), pa.list_(pa.int64())) for name in features.sequence_names]
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in [*fields, *_LABEL_FIELDS]])
 

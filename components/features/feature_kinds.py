@@ -67,6 +67,20 @@ class CategoricalFeature(GrownConfig):
         return NUM_HASHES if self.learned is not None else self.num_ids
 
 
+class ListFeature(CategoricalFeature):
+    """A list of identifiers in each row, whose vectors are pooled to one; zeros for an empty list."""
+
+    length: int = Field(16, ge=1, le=256, description="identifiers of a row that count: the first ones")
+    pooling: Literal["mean", "sum"] = "mean"
+    weights: str | None = Field(None, description="a column with a weight, 0 or more, for each identifier")
+
+    @model_validator(mode="after")
+    def _check_list(self) -> ListFeature:
+        if self.binary_code is not None or self.quantiles is not None or self.crossed:
+            raise ValueError(f"{self.name}: a list takes num_rows or exact")
+        return self
+
+
 class NumberFeature(Config):
     """A number of the context."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import ClassVar
 
 from pydantic import Field, model_validator
@@ -15,6 +16,7 @@ from components.features.feature_kinds import (
     CategoricalFeature,
     CountFeatures,
     EngagementFeatures,
+    ListFeature,
     Names,
     NumberFeature,
     SequenceFeature,
@@ -31,9 +33,10 @@ _SEQUENCE_FIXED = {"action_type": len(ACTION_TYPES), "gap": NUM_GAP_BUCKETS}
 class FeatureConfig(GrownConfig):
     """All features of a model."""
 
-    later: ClassVar[tuple[str, ...]] = ("since_last",)
+    later: ClassVar[tuple[str, ...]] = ("lists", "since_last")
 
     categorical: tuple[CategoricalFeature, ...] = Field(min_length=1)
+    lists: tuple[ListFeature, ...] = Field((), description="lists of identifiers, such as an item's categories")
     sequence: SequenceFeature = SequenceFeature()
     counts: CountFeatures = CountFeatures()
     engagement: EngagementFeatures = EngagementFeatures()
@@ -60,7 +63,8 @@ class FeatureConfig(GrownConfig):
         unknown = sorted({*self.since_last} - known - {ANY_ACTION})
         if unknown:
             raise ValueError(f"since_last: {unknown[0]!r} must be one of {[ANY_ACTION, *ACTION_TYPES]}")
-        columns = [*names, *self.dense_names]
+        weights = {feature.weights for feature in self.lists if feature.weights is not None}
+        columns = [*names, *(feature.name for feature in self.lists), *sorted(weights), *self.dense_names]
         twice = [name for name in columns if columns.count(name) > 1]
         if twice:
             raise ValueError(f"{twice[0]!r} is the name of two features; rename or take out one")
@@ -89,6 +93,14 @@ class FeatureConfig(GrownConfig):
                         f"{list(dataset.entities)}; add it to dataset.action_entities if actions carry it, or take it "
                         "out here"
                     )
+        for feature in self.lists:
+            if feature.name not in dataset.context_lists:
+                raise ValueError(f"features.lists: {feature.name!r} is not among the data set's context_lists")
+            if feature.weights not in (None, dataset.context_list_weights.get(feature.name)):
+                raise ValueError(
+                    f"features.lists: {feature.name}.weights: {feature.weights!r} is not what the data set's "
+                    "context_list_weights has for it"
+                )
         for name in self.number_columns:
             if name not in dataset.context_numbers:
                 raise ValueError(f"features: the number {name!r} is not among the data set's context_numbers")
@@ -102,6 +114,32 @@ class FeatureConfig(GrownConfig):
     def categorical_names(self) -> tuple[str, ...]:
         """Example columns (int64 hashes) with one id a row, in the order of the model's inputs."""
         return tuple(feature.name for feature in self.categorical)
+
+    @cached_property
+    def list_columns(self) -> tuple[str, ...]:
+        """Example columns with a list a row: of int64 hashes, and of float32 weights."""
+        weights = (feature.weights for feature in self.lists if feature.weights is not None)
+        return tuple(dict.fromkeys([*(feature.name for feature in self.lists), *weights]))
+
+    @cached_property
+    def list_positions(self) -> dict[str, tuple[int, int]]:
+        """From which to which of the P positions each list's identifiers stand, by its name."""
+        ends = [*accumulate((feature.length for feature in self.lists), initial=0)]
+        return {feature.name: span for feature, span in zip(self.lists, pairwise(ends), strict=True)}
+
+    @cached_property
+    def num_positions(self) -> int:
+        """P, the places that identifiers of all lists have in a row together."""
+        return sum(feature.length for feature in self.lists)
+
+    @cached_property
+    def num_dense(self) -> int:
+        """Dense inputs of the ranker: those of `dense_names`, then the weight of each position of a list."""
+        return len(self.dense_names) + self.num_positions
+
+    @cached_property
+    def _with_tables(self) -> tuple[CategoricalFeature, ...]:
+        return (*self.categorical, *self.lists)
 
     @cached_property
     def plain_names(self) -> tuple[str, ...]:
@@ -154,12 +192,12 @@ class FeatureConfig(GrownConfig):
     @cached_property
     def num_ids(self) -> dict[str, int]:
         """How many ids every embedding table tells apart, by table name."""
-        return self._with_fixed({feature.name: feature.num_ids for feature in self.categorical})
+        return self._with_fixed({feature.name: feature.num_ids for feature in self._with_tables})
 
     @cached_property
     def moduli(self) -> dict[str, int]:
         """What hashes of every embedding table are taken modulo, by table name."""
-        return self._with_fixed({feature.name: feature.modulus for feature in self.categorical})
+        return self._with_fixed({feature.name: feature.modulus for feature in self._with_tables})
 
     def _with_fixed(self, sizes: dict[str, int]) -> dict[str, int]:
         return {**sizes, **{sequence_column(name): size for name, size in _SEQUENCE_FIXED.items()}}
@@ -172,12 +210,12 @@ class FeatureConfig(GrownConfig):
     @cached_property
     def exact_ids(self) -> dict[str, ExactIds]:
         """The tables whose ids have rows of their own, by table name."""
-        return {feature.name: feature.exact for feature in self.categorical if feature.exact is not None}
+        return {feature.name: feature.exact for feature in self._with_tables if feature.exact is not None}
 
     @cached_property
     def learned(self) -> dict[str, RowRule]:
         """The tables whose rows training gives to ids, by table name."""
-        return {feature.name: feature.learned for feature in self.categorical if feature.learned is not None}
+        return {feature.name: feature.learned for feature in self._with_tables if feature.learned is not None}
 
     @cached_property
     def tables(self) -> dict[str, int]:
@@ -186,8 +224,8 @@ class FeatureConfig(GrownConfig):
 
     @cached_property
     def categorical_tables(self) -> tuple[str, ...]:
-        """The table of every categorical feature, in order."""
-        return self.categorical_names
+        """The table of every categorical feature, then of every position of a list, in order."""
+        return (*self.categorical_names, *(feature.name for feature in self.lists for _ in range(feature.length)))
 
     @cached_property
     def sequence_tables(self) -> tuple[str, ...]:

@@ -60,3 +60,8 @@ class Events:
     def number(self, column: str) -> np.ndarray:
         """A numeric column with nulls as NaN, float64, shape (n,)."""
         return self.table[column].cast(pa.float64()).to_numpy()
+
+    def lists(self, column: str) -> pa.ListArray:
+        """A column of lists, of identifiers or numbers."""
+        lists = self.table[column].combine_chunks()
+        return pa.concat_arrays(lists.chunks) if isinstance(lists, pa.ChunkedArray) else lists

@@ -34,7 +34,8 @@ class CleanLogManifest(Manifest):
         rows: Clean ones.
         delivered: Rows before validation.
         quarantined: Rejected rows by reason.
-        identifiers: The type of each identifier column: `int64`, `string`, or `null` where no row has a value.
+        identifiers: The type of each identifier column's values, or of those in its lists: `int64`, `string`, or
+            `null` where no row has one.
     """
 
     kind: ClassVar[str] = "clean_logs"

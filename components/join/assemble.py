@@ -14,6 +14,7 @@ from components.features.events import ACTIONS, IMPRESSIONS, DatasetConfig
 from components.features.example_columns import (
     categorical_columns,
     count_columns,
+    list_columns,
     number_columns,
     sequence_columns,
 )
@@ -217,6 +218,7 @@ def _feature_columns(
         USER_HASH: feature_ids(rows.users),
         **categorical_columns(rows, features),
         **number_columns(rows, features),
+        **list_columns(rows, features),
         **count_columns(rows, acted, features),
         **engagement_columns(rows, past.engagement, features.engagement),
         **sequence_columns(rows, acted, features),

@@ -20,7 +20,7 @@ def read_shard(plan: JoinPlan, files: Iterable[tuple[str, str]]) -> dict[str, pa
     for log_name in LOG_NAMES:
         types = plan.identifiers[log_name]
         columns = plan.job.dataset.columns(log_name)
-        schema = pa.schema([(c.name, types.get(c.name) or arrow_type(c, pa.int64())) for c in columns])
+        schema = pa.schema([(c.name, arrow_type(c, types.get(c.name, pa.int64()))) for c in columns])
         parts = [shards.read_arrow(path).cast(schema) for name, path in paths if name == log_name]
         logs[log_name] = pa.concat_tables(parts) if parts else schema.empty_table()
     return logs

@@ -16,10 +16,12 @@ import pyarrow as pa
 from components.common.days import MICROSECONDS_PER_DAY, microseconds
 from components.common.errors import InputError
 from components.features.events import TIMESTAMP, DatasetConfig
+from components.features.hashing import splitmix64
 from components.features.objectives import OBJECTIVE_NAMES
 from components.sources.config import SimulatorSource
 
 NUM_SURFACES = 6
+_NUM_TAGS = 12
 _INHERITED = 0.7
 _OFFSETS = {"click": 0, "add_to_cart": 1, "checkout": 2}
 
@@ -99,7 +101,31 @@ def simulate(source: SimulatorSource, dataset: DatasetConfig) -> tuple[pa.Table,
     for name, share in within_window.items():
         truth[name] = truth[name] * share
     truth_columns = {"impression_id": columns["impression_id"], "timestamp": moment, **truth}
-    return _table(columns), _table(actions), _table(truth_columns)
+    impressions = _table(columns)
+    # What few data sets ask for, and nothing else depends on.
+    for name, tags in (("item_tags", _item_tags), ("item_tag_weights", _tag_weights)):
+        if name in dataset.context_lists or name in dataset.context_list_weights.values():
+            impressions = impressions.append_column(name, tags(item))
+    return impressions, _table(actions), _table(truth_columns)
+
+
+def _item_tags(items: np.ndarray) -> pa.ListArray:
+    """Up to three of a dozen tags of each item, the same ones always; lists of int64, n of them."""
+    drawn = splitmix64(items)
+    counts = (drawn % np.uint64(4)).astype(np.int64)
+    places = [(drawn >> np.uint64(8 * number)) % np.uint64(_NUM_TAGS) for number in (1, 2, 3)]
+    return _lists(np.stack(places, axis=1).astype(np.int64), counts)
+
+
+def _tag_weights(items: np.ndarray) -> pa.ListArray:
+    counts = (splitmix64(items) % np.uint64(4)).astype(np.int64)
+    return _lists(np.tile([1.0, 0.5, 0.25], (len(items), 1)), counts)
+
+
+def _lists(values: np.ndarray, counts: np.ndarray) -> pa.ListArray:
+    """The first values of each row, as many as it counts."""
+    used = np.arange(values.shape[1]) < counts[:, None]
+    return pa.ListArray.from_arrays(pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32()), values[used])
 
 
 def _under_frequency_cap(user: np.ndarray, campaign: np.ndarray, moment: np.ndarray, cap_days: int) -> np.ndarray:

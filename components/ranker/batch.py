@@ -14,8 +14,8 @@ class Batch:
     """One batch of n rows.
 
     Attributes:
-        sparse: Ids by key: one a row for every categorical feature, up to L a row for sequence columns.
-        dense: Raw dense features, float32, shape (n, D).
+        sparse: Ids by key: one a row for every categorical feature, up to L a row for sequence columns and lists.
+        dense: Raw dense features, then the weights of lists' positions, float32, shape (n, D + P).
         labels: 0 or 1, float32, shape (n, objectives).
         masks: Whether a row takes part in an objective, float32, shape (n, objectives).
     """

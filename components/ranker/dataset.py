@@ -26,8 +26,8 @@ class ExampleSet:
 
     Attributes:
         features: The feature list.
-        categorical: Ids, int64, shape (n, C).
-        dense: Raw values, float32, shape (n, D).
+        categorical: Ids, then those of lists' positions, int64, shape (n, C + P).
+        dense: Raw values, then the weights of lists' positions, float32, shape (n, D + P).
         sequence: Ids, padded at the end with 0, int64, shape (n, L, S).
         lengths: Used positions, int64, shape (n,).
         labels: 0 or 1, float32, shape (n, objectives).
@@ -48,10 +48,24 @@ class ExampleSet:
         """Number of rows."""
         return len(self.dense)
 
+    @property
+    def dense_features(self) -> Tensor:
+        """The raw values alone, shape (n, D)."""
+        return self.dense[:, : len(self.features.dense_names)]
+
+    def positions(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of a list's positions, int64, and their weights, 0 where there is none, float32; shape (n, length)."""
+        start, stop = self.features.list_positions[name]
+        num_categorical, num_dense = len(self.features.categorical_names), len(self.features.dense_names)
+        ids = self.categorical[:, num_categorical + start : num_categorical + stop]
+        return ids.numpy(), self.dense[:, num_dense + start : num_dense + stop].numpy()
+
     def batch(self, rows: Tensor | slice) -> Batch:
         """The batch of some rows."""
-        sparse = make_sparse(self.features, self.categorical[rows], self.sequence[rows], self.lengths[rows])
-        return Batch(sparse, self.dense[rows], self.labels[rows], self.masks[rows])
+        dense = self.dense[rows]
+        used = dense[:, len(self.features.dense_names) :] > 0
+        sparse = make_sparse(self.features, self.categorical[rows], self.sequence[rows], self.lengths[rows], used)
+        return Batch(sparse, dense, self.labels[rows], self.masks[rows])
 
     def slice(self, start: int, stop: int) -> ExampleSet:
         """Rows `start`..`stop`."""

@@ -19,6 +19,7 @@ from components.ranker.dhen import Dhen
 from components.ranker.feature_processing import DenseNormalizer, Moments
 from components.ranker.heads import Heads
 from components.ranker.joint_linear import filled_up, joint_linear
+from components.ranker.list_pooling import ListPooling
 from components.ranker.row_gates import RowGates
 from components.ranker.sequence import SequenceEncoder
 from components.tables.embeddings import Embeddings
@@ -40,7 +41,8 @@ class RankerNet(nn.Module):
         super().__init__()
         dim = config.embedding_dim
         self.normalize = DenseNormalizer(features)
-        num_categorical = features.num_vectors(features.categorical_tables)
+        self.lists = ListPooling(features)
+        num_categorical = self.lists.num_vectors
         num_sequence, num_dense = features.num_vectors(features.sequence_tables), len(features.dense_names)
         self.sequence = SequenceEncoder(dim * num_sequence, features.sequence.length, config)
         self.dhen = Dhen(num_categorical, num_dense, config.sequence_dim, dim, config.dhen) if config.dhen else None
@@ -61,7 +63,7 @@ class RankerNet(nn.Module):
         moments = Moments(len(self.normalize.mean))
         positives, taking_part = torch.zeros(2, len(OBJECTIVES), dtype=torch.float64)
         for part in parts:
-            moments.add(part.dense)
+            moments.add(part.dense_features)
             positives += (part.labels * part.masks).sum(0)
             taking_part += part.masks.sum(0)
         self.normalize.fit(moments)
@@ -71,8 +73,8 @@ class RankerNet(nn.Module):
         """Logits, as trained on down-sampled negatives.
 
         Args:
-            categorical: Vectors, shape (n, C, dim).
-            dense: Raw dense features, shape (n, D).
+            categorical: Vectors, then those of lists' positions, shape (n, C + P, dim).
+            dense: Raw dense features, then the weights of lists' positions, shape (n, D + P).
             sequence: Vectors padded with zeros, shape (n, L, S * dim).
             lengths: Used positions, int64, shape (n,).
 
@@ -83,6 +85,7 @@ class RankerNet(nn.Module):
 
     def mix(self, categorical: Tensor, dense: Tensor, encoded: Tensor) -> Tensor:
         """The logits of `forward`, from sequences that are encoded, shape (n, sequence_dim)."""
+        categorical, dense = self.lists(categorical, dense)
         scaled = self.normalize(dense)
         if self.training and self.dhen is None:
             # The same numbers in fewer and faster products; an exported graph has the plain layers.

@@ -60,7 +60,7 @@ def count_ids(
         By table: ids as they are hashed, ascending, int64, shape (u,), and their counts, int64, likewise.
     """
     columns: dict[str, list[str]] = {table: [] for table in tables}
-    keys = [(name, table) for name, table in zip(features.categorical_names, features.categorical_tables, strict=True)]
+    keys = [(name, name) for name in (*features.categorical_names, *(feature.name for feature in features.lists))]
     keys += [(sequence_column(name), features.sequence_table(name)) for name in features.sequence_names]
     for column, table in keys:
         if table in columns:

@@ -102,7 +102,7 @@ def _empty_inputs(version: Version) -> tuple[np.ndarray, ...]:
     ]
     return (
         np.zeros((2, look_ups[0], row_bytes), dtype=np.uint8),
-        np.zeros((2, len(features.dense_names)), dtype=np.float32),
+        np.zeros((2, features.num_dense), dtype=np.float32),
         np.zeros((1, features.sequence.length, look_ups[1], row_bytes), dtype=np.uint8),
         np.ones(1, dtype=np.int64),
         np.zeros(2, dtype=np.int64),

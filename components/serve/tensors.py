@@ -12,7 +12,7 @@ import numpy as np
 
 from components.common.errors import InputError
 from components.serve.protocol import pb
-from components.version.request_field import ACTION_PREFIX, VALID_SUFFIX
+from components.version.request_field import ACTION_PREFIX, LENGTHS_SUFFIX, VALID_SUFFIX
 
 _DTYPES = {
     "BOOL": np.dtype(np.bool_),
@@ -151,6 +151,8 @@ def request_tensors(request: Mapping[str, Any]) -> dict[str, np.ndarray]:
 def _column_tensors(name: str, column: str, values: list[Any], where: str) -> dict[str, np.ndarray]:
     if column == "timestamp":
         return {name: np.array([_microseconds(value, where) for value in values], dtype=np.int64)}
+    if any(isinstance(value, list) for value in values):
+        return _list_tensors(name, values, where)
     there = np.array([value is not None for value in values])
     known = {type(value) for value in values if value is not None}
     if known == {str}:
@@ -168,6 +170,22 @@ def _column_tensors(name: str, column: str, values: list[Any], where: str) -> di
     else:
         return {}
     return {name: array} if there.all() else {name: array, name + VALID_SUFFIX: there}
+
+
+def _list_tensors(name: str, values: list[Any], where: str) -> dict[str, np.ndarray]:
+    wrong = [value for value in values if value is not None and not isinstance(value, list)]
+    wrong += [
+        item for value in values if isinstance(value, list) for item in value if item is None or type(item) is list
+    ]
+    if wrong:
+        shown = _shown(wrong[0])
+        raise InputError(f"{where}: expected a list of text or of numbers for each, or null, found {shown}")
+    lists = [value or [] for value in values]
+    lengths = np.array([len(value) for value in lists], dtype=np.int64)
+    flat = [item for value in lists for item in value]
+    if not flat:
+        return {name + LENGTHS_SUFFIX: lengths}
+    return {**_column_tensors(name, "", flat, where), name + LENGTHS_SUFFIX: lengths}
 
 
 def rest_body(tensors: Mapping[str, np.ndarray], version: str = "") -> dict[str, Any]:

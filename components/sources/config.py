@@ -59,6 +59,7 @@ class LogColumn(Config):
     unit: TimeUnit | None = Field(None, description="of times that are numbers since 1970")
     format: str | None = Field(None, description="of times that are text but not ISO 8601, e.g. '%d/%m/%Y %H:%M:%S'")
     zone: TimeZone = Field("UTC", description="the time zone of times that name none")
+    separator: str | None = Field(None, min_length=1, description="of lists that are text, such as '|' of 12|7|31")
     type: Literal["integer", "string"] | None = Field(
         None, description="of identifiers; those of CSV are strings unless said otherwise"
     )

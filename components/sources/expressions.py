@@ -110,6 +110,39 @@ def _whole_number(raw: str) -> str:
     )
 
 
+def identifiers(chosen: LogColumn, raw: str, kind: str, place: str) -> str:
+    """A list of identifiers.
+
+    Raises:
+        InputError: If the type is no list, and no separator is given, or values are no identifiers.
+    """
+    raw, kind = _as_list(chosen, raw, kind, place)
+    return f"list_transform({raw}, lambda item: {identifier(chosen, 'item', kind, place)})"
+
+
+def numbers(chosen: LogColumn, raw: str, kind: str, place: str) -> str:
+    """A list of 64-bit floats, likewise; text that is no number becomes NaN.
+
+    Raises:
+        InputError: Likewise.
+    """
+    raw, kind = _as_list(chosen, raw, kind, place)
+    return f"list_transform({raw}, lambda item: {number('item', kind, place)})"
+
+
+def _as_list(chosen: LogColumn, raw: str, kind: str, place: str) -> tuple[str, str]:
+    """An expression that is a list, and the type of its values."""
+    if kind.endswith("]"):
+        return f"({raw})", kind[: kind.rindex("[")]
+    if kind in ('"NULL"', "NULL"):
+        return "NULL::VARCHAR[]", "VARCHAR"
+    if kind == "VARCHAR" and chosen.separator is not None:
+        # An empty text is an empty list.
+        return f"string_split(nullif({raw}, ''), {quoted(chosen.separator, chr(39))})", "VARCHAR"
+    how = "say what stands between its values: separator: '|'" if kind == "VARCHAR" else "convert it with {sql: ...}"
+    raise InputError(f"{place} is {kind}, expected a list; {how}")
+
+
 def number(raw: str, kind: str, place: str) -> str:
     """A 64-bit float; text that is no number becomes NaN, which quarantine takes.
 
@@ -118,8 +151,8 @@ def number(raw: str, kind: str, place: str) -> str:
     """
     if is_number(kind) or kind in ("BOOLEAN", '"NULL"', "NULL"):
         return f"({raw})::DOUBLE"
-    if kind == "VARCHAR":
-        return f"CASE WHEN {raw} IS NOT NULL THEN coalesce(TRY_CAST({raw} AS DOUBLE), 'nan'::DOUBLE) END"
+    if kind in ("VARCHAR", "JSON"):
+        return f"CASE WHEN {raw} IS NOT NULL THEN coalesce(TRY_CAST(({raw})::VARCHAR AS DOUBLE), 'nan'::DOUBLE) END"
     raise InputError(f"{place} is {kind}, expected a number; convert it with {{sql: ...}}")
 
 

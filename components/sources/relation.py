@@ -18,11 +18,13 @@ from components.sources.expressions import (
     LEFT_OUT,
     MOMENT,
     identifier,
+    identifiers,
     is_yes,
     left_out,
     mapped,
     moment,
     number,
+    numbers,
     quoted,
     text,
     user_or_own,
@@ -131,6 +133,10 @@ class Relation:
                 parts[name] = identifier(chosen, raw, kind, place)
             elif column.kind == "number":
                 parts[name] = number(raw, kind, place)
+            elif column.kind == "identifiers":
+                parts[name] = identifiers(chosen, raw, kind, place)
+            elif column.kind == "numbers":
+                parts[name] = numbers(chosen, raw, kind, place)
             else:
                 mapping: Mapping[str, str] = self.table.action_types if name == "action_type" else self.table.sources
                 parts[name] = mapped(text(raw, kind, place), mapping)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -124,14 +124,17 @@ class KeyLayout(nn.Module):
             ends = [start, start + own, start + self.table_rows[table]]
             self.frequency_parts += [part for part in pairwise(ends) if part[0] < part[1]]
         self.length, self._num_keys = features.sequence.length, len(features.categorical_names)
-        self.categorical = ColumnLookUps(features.categorical_tables, self.first_rows, features)
+        self.categorical = ColumnLookUps(features.categorical_names, self.first_rows, features)
         self.sequence = ColumnLookUps(features.sequence_tables, self.first_rows, features)
-        assert len(sparse_keys(features)) == len(features.categorical_tables) + len(features.sequence_tables)
+        self.lists = nn.ModuleList(ColumnLookUps((own.name,), self.first_rows, features) for own in features.lists)
+        self._list_lengths = [own.length for own in features.lists]
+        assert len(sparse_keys(features)) == self._num_keys + len(features.sequence_tables) + len(features.lists)
 
     def rows(self, sparse: KeyedJaggedTensor) -> list[Tensor]:
-        """Rows of the weight that a batch looks up, int64: of its categorical columns, its sequences, and doubles."""
-        categorical, sequence = self._ids(sparse)
+        """Rows of the weight that a batch looks up, int64: of categorical columns, sequences, lists, and doubles."""
+        categorical, sequence, *lists = self._ids(sparse)
         own = [self.categorical.rows(categorical), self.sequence.rows(sequence)]
+        own += [cast(ColumnLookUps, own_list).rows(ids) for own_list, ids in zip(self.lists, lists, strict=True)]
         return [*own, torch.cat([doubles for *_, doubles in self._doubles(torch.cat(own))])] if self.doubled else own
 
     def _doubles(self, own: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
@@ -141,12 +144,16 @@ class KeyLayout(nn.Module):
             places = ((own >= first) & (own < first + self.table_rows[table])).nonzero().squeeze(1)
             yield table, places, own[places] + (self.first_rows[double_of(table)] - first)
 
-    def _ids(self, sparse: KeyedJaggedTensor) -> tuple[Tensor, Tensor]:
-        """Ids by column, categorical ones (C, n) and those of sequences (S, positions)."""
-        num_examples, num_sequences = sparse.stride(), len(sparse.keys()) - self._num_keys
-        of_categorical, of_sequence = sparse.values().tensor_split([self._num_keys * num_examples])
+    def _ids(self, sparse: KeyedJaggedTensor) -> list[Tensor]:
+        """Ids by column: categorical ones (C, n), of sequences (S, positions), and of each list (1, positions)."""
+        num_examples, num_lists = sparse.stride(), len(self._list_lengths)
+        num_sequences = len(sparse.keys()) - self._num_keys - num_lists
+        of_categorical, others = sparse.values().tensor_split([self._num_keys * num_examples])
+        sizes = sparse.length_per_key()[-num_lists:] if num_lists else []
+        of_sequence, *of_lists = others.split([len(others) - sum(sizes), *sizes])
         num_positions = len(of_sequence) // num_sequences
-        return of_categorical.view(self._num_keys, num_examples), of_sequence.view(num_sequences, num_positions)
+        by_column = [of_categorical.view(self._num_keys, num_examples), of_sequence.view(num_sequences, num_positions)]
+        return [*by_column, *(ids[None] for ids in of_lists)]
 
     def arrange(
         self, looked_up: Sequence[Tensor], sparse: KeyedJaggedTensor, mix: RowMix | None = None
@@ -159,13 +166,14 @@ class KeyLayout(nn.Module):
             mix: Makes one of a row and its double; asked for if tables are doubled.
 
         Returns:
-            Categorical vectors (n, C, dim), sequence vectors padded with zeros (n, L, S * dim), lengths (n,). C and S
-            count the vectors: several for a binary code whose blocks are concatenated.
+            Categorical vectors and those of lists' positions (n, C + P, dim), sequence vectors (n, L, S * dim), both
+            padded with zeros, and lengths (n,). C and S count the vectors: several for a binary code whose blocks are
+            concatenated.
         """
         if self.doubled:
             assert mix is not None
             looked_up = self._mixed(looked_up, sparse, mix)
-        of_categorical, of_sequence = looked_up
+        of_categorical, of_sequence, *of_lists = looked_up
         num_examples, num_positions = sparse.stride(), self._ids(sparse)[1].shape[1]
         categorical = self.categorical.vectors(of_categorical, num_examples)
         positions = self.sequence.vectors(of_sequence, num_positions).flatten(1)
@@ -174,6 +182,10 @@ class KeyLayout(nn.Module):
         used = torch.arange(self.length, device=lengths.device) < lengths[:, None]
         sequence = positions.new_zeros(num_examples, self.length, positions.shape[1])
         sequence[used] = positions
+        if of_lists:
+            sizes = sparse.lengths()[-len(of_lists) * num_examples :].view(len(of_lists), num_examples)
+            padded = map(_padded, of_lists, sizes, self._list_lengths)
+            categorical = torch.cat([categorical, *padded], dim=1)
         return categorical, sequence, lengths
 
     def _mixed(self, looked_up: Sequence[Tensor], sparse: KeyedJaggedTensor, mix: RowMix) -> Sequence[Tensor]:
@@ -183,3 +195,11 @@ class KeyLayout(nn.Module):
             beside, doubles = doubles.tensor_split([len(places)])
             vectors = vectors.index_copy(0, places, mix(table, vectors[places], beside))
         return vectors.split([len(part) for part in own])
+
+
+def _padded(vectors: Tensor, sizes: Tensor, length: int) -> Tensor:
+    """Vectors of n rows behind each other, `sizes` of each, padded with zeros to (n, length, dim)."""
+    used = torch.arange(length, device=sizes.device) < sizes[:, None]
+    padded = vectors.new_zeros(len(sizes), length, vectors.shape[1])
+    padded[used] = vectors
+    return padded

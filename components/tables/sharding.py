@@ -292,6 +292,8 @@ def _constraints(features: FeatureConfig, doubled: tuple[str, ...]) -> dict[str,
         look_ups[name].append(1.0)
     for name in features.sequence_names:
         look_ups[features.sequence_table(name)].append(float(features.sequence.length))
+    for feature in features.lists:
+        look_ups[feature.name].append(float(feature.length))
     look_ups |= {double_of(table): look_ups[table] for table in doubled}
     # An average number of rows per feature would be summed to one vector in the planner's eyes; poolings are not.
     return {

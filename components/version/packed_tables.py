@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -171,11 +172,14 @@ class PackedTables:
         columns = self._columns[tables]
         columns.check(tables, ids)
         own = learned_rows(ids, tables, self.features, self.indexes)
-        unknown = {
-            table: int(np.count_nonzero(self.indexes[table].is_unknown(own[..., column])))
-            for column, table in enumerate(tables)
-            if table in self.features.exact_ids
-        }
+        unknown: Counter[str] = Counter()
+        for column, table in enumerate(tables):
+            if table in self.features.exact_ids:
+                is_unknown = self.indexes[table].is_unknown(own[..., column])
+                if table in self.features.list_positions:
+                    # Most of a list's positions are often empty.
+                    is_unknown &= ids[..., column] != 0
+                unknown[table] += int(np.count_nonzero(is_unknown))
         return self._gather(columns, columns.places(own)), unknown
 
     def _gather(self, columns: _Columns, places: np.ndarray) -> np.ndarray:

@@ -71,7 +71,8 @@ class Predictor:
             InputError: If a feature column is absent.
         """
         sequences = (sequence_column(name) for name in self.features.sequence_names)
-        needed = [*self.features.categorical_names, *self.features.dense_names, *sequences]
+        lists = self.features.list_columns
+        needed = [*self.features.categorical_names, *self.features.dense_names, *lists, *sequences]
         missing = [name for name in needed if name not in table.column_names]
         if missing:
             raise InputError(

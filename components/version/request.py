@@ -14,11 +14,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from components.common.errors import InputError
-from components.features.encoding import encode_categorical, encode_dense, encode_sequences
+from components.features.encoding import (
+    ListPositions,
+    encode_categorical,
+    encode_dense,
+    encode_lists,
+    encode_sequences,
+)
 from components.features.events import ACTION_TYPES, ACTIONS, IMPRESSIONS
 from components.features.example_columns import (
     categorical_columns,
     count_columns,
+    list_columns,
     number_columns,
     sequence_columns,
 )
@@ -41,12 +48,14 @@ class HashedRows:
         users: Hashed users, uint64, shape (n,).
         hashes: Of identifiers by column, uint64, shape (n,).
         numbers: By column, float64, NaN where absent, shape (n,).
+        of_lists: By column, n lists of identifiers or weights.
     """
 
     times: np.ndarray
     users: np.ndarray
     hashes: dict[str, np.ndarray]
     numbers: dict[str, np.ndarray]
+    of_lists: dict[str, pa.ListArray]
 
     def hashed(self, column: str) -> np.ndarray:
         """A hashed identifier column."""
@@ -56,10 +65,14 @@ class HashedRows:
         """A numeric column."""
         return self.numbers[column]
 
+    def lists(self, column: str) -> pa.ListArray:
+        """A column of lists."""
+        return self.of_lists[column]
+
     def first(self) -> HashedRows:
-        """The first row."""
+        """The first row, without its lists."""
         hashes, numbers = ({name: values[:1] for name, values in own.items()} for own in (self.hashes, self.numbers))
-        return HashedRows(self.times[:1], self.users[:1], hashes, numbers)
+        return HashedRows(self.times[:1], self.users[:1], hashes, numbers, {})
 
 
 @dataclass(frozen=True)
@@ -71,12 +84,14 @@ class RawRequest:
         user: The first of them.
         actions: Of the user.
         given: Dense columns that came as numbers, by name.
+        positions: Of the candidates' lists.
     """
 
     candidates: HashedRows
     user: HashedRows
     actions: HashedActions
     given: dict[str, np.ndarray]
+    positions: ListPositions
 
 
 @dataclass(frozen=True)
@@ -136,12 +151,19 @@ class RequestContract:
                 *(identifier(name, "candidates", name == "item_id") for name in candidate_ids),
                 *(Field(name, "candidates", "number", "FP32", False) for name in features.number_columns),
                 *(Field(name, "candidates", "number", "FP32", True) for name in self._given),
+                *(self._list(name, identifiers) for name in features.list_columns),
                 Field("timestamp", "actions", "timestamp", "INT64", True),
                 Field("action_type", "actions", "action_type", "BYTES", True),
                 identifier("action_id", "actions", True),
                 *(identifier(name, "actions", False) for name in entities),
             )
         }
+
+    def _list(self, column: str, identifiers: Mapping[str, Mapping[str, str]]) -> Field:
+        if column not in self.features.list_positions:
+            return Field(column, "candidates", "weights", "FP32", False)
+        kind = identifiers.get(IMPRESSIONS, {}).get(column, "string")
+        return Field(column, "candidates", "identifiers", _KINDS[kind], False)
 
     def read(self, tensors: Mapping[str, np.ndarray], limits: Limits) -> RawRequest:
         """Check a request's tensors; those of candidates may have one value for all of them.
@@ -164,19 +186,27 @@ class RequestContract:
         user, candidates, acted = columns["user"], columns["candidates"], columns["actions"]
         given = {name: candidates.pop(name) for name in self._given}
         numbers = {name: candidates.pop(name) for name in self.features.number_columns}
+        lists = {name: candidates.pop(name) for name in self.features.list_columns}
         size = num_rows["candidates"]
         users = np.repeat(hash_identifiers(user["user_id"]), size)
-        rows = HashedRows(np.repeat(user["timestamp"], size), users, _hashed(candidates), numbers)
+        rows = HashedRows(np.repeat(user["timestamp"], size), users, _hashed(candidates), numbers, lists)
         kinds = pc.index_in(acted.pop("action_type"), value_set=_ACTION_TYPES).to_numpy(zero_copy_only=False)
         times, hashes = acted.pop("timestamp"), _hashed(acted)
         identifiers, entities = hashes.pop("action_id"), hashes
         acting = np.full(len(times), users[0])
         actions = HashedActions(acting, times, kinds.astype(np.int8), identifiers, entities)
-        return RawRequest(rows, rows.first(), actions, given)
+        return RawRequest(rows, rows.first(), actions, given, self._positions(rows))
+
+    def _positions(self, rows: HashedRows) -> ListPositions:
+        try:
+            return encode_lists(list_columns(rows, self.features), self.features)
+        except ValueError as error:
+            raise InputError(f"input {error}; give one weight for each identifier") from error
 
     def ids(self, request: RawRequest) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What is looked up: ids (n, C), the user's sequence (1, L, S), and its used positions (1,), int64."""
-        categorical = encode_categorical(categorical_columns(request.candidates, self.features), self.features)
+        columns = categorical_columns(request.candidates, self.features)
+        categorical = encode_categorical(columns, self.features, request.positions)
         lists = sequence_columns(request.user, request.actions, self.features)
         return categorical, *encode_sequences(lists, self.features)
 
@@ -187,15 +217,17 @@ class RequestContract:
             **count_columns(request.candidates, request.actions, self.features),
             **request.given,
         }
-        return encode_dense(columns, self.features)
+        return encode_dense(columns, self.features, request.positions)
 
     def _check_names(self, tensors: Mapping[str, np.ndarray], limits: Limits) -> None:
-        nullable = {field.name for field in self.fields.values() if not field.required}
+        beside = {field.beside for field in self.fields.values() if not field.required}
         for name in tensors:
             owner = name.removesuffix(VALID_SUFFIX)
-            if name not in self.fields and owner in self.fields and owner not in nullable:
+            if name in self.fields or name in beside:
+                continue
+            if owner in self.fields and self.fields[owner].required:
                 raise InputError(f"input {owner!r} must have a value in every row; it has {_first_gap(tensors[name])}")
-            if name not in self.fields and owner not in nullable and not limits.ignore_unknown:
+            if not limits.ignore_unknown:
                 raise InputError(f"input {name!r} is unknown; the version takes {sorted(self.fields)}")
         missing = [field for field in self.fields.values() if field.required and field.name not in tensors]
         for part in ("user", "candidates"):
@@ -205,9 +237,8 @@ class RequestContract:
 
     def _count(self, tensors: Mapping[str, np.ndarray], part: Part, least: int, most: int) -> int:
         """Rows of a part: the longest of its tensors."""
-        sizes = {
-            name: tensors[name].size for name, field in self.fields.items() if field.part == part and name in tensors
-        }
+        named = [field.sized_by for field in self.fields.values() if field.part == part]
+        sizes = {name: tensors[name].size for name in named if name in tensors}
         name, count = max(sizes.items(), key=lambda item: item[1], default=(part, 0))
         if not least <= count <= most:
             raise InputError(f"input {name!r} has {count} values: {part} must be from {least} to {most} a request")

@@ -17,6 +17,9 @@ from components.features.values import is_number
 ACTION_PREFIX = "actions."
 # Beside a tensor: which of its values are there.
 VALID_SUFFIX = ".valid"
+# Beside a tensor of lists, whose values are behind each other: how many of them each list has.
+LENGTHS_SUFFIX = ".lengths"
+_MAX_LENGTH = 1000
 # 2000 and 2100: what was counted in seconds, milliseconds or nanoseconds is outside.
 _EARLIEST, _LATEST = 946_684_800_000_000, 4_102_444_800_000_000
 _ARROW = {"INT64": pa.int64(), "BYTES": pa.string(), "FP32": pa.float64()}
@@ -38,7 +41,7 @@ class Field:
 
     column: str
     part: Part
-    kind: Literal["timestamp", "identifier", "action_type", "number"]
+    kind: Literal["timestamp", "identifier", "action_type", "number", "identifiers", "weights"]
     datatype: str
     required: bool
 
@@ -47,12 +50,29 @@ class Field:
         """Its tensor's name."""
         return f"{ACTION_PREFIX}{self.column}" if self.part == "actions" else self.column
 
+    @property
+    def is_list(self) -> bool:
+        """Whether a row has a list of values."""
+        return self.kind in ("identifiers", "weights")
+
+    @property
+    def sized_by(self) -> str:
+        """The tensor that has a value for each row."""
+        return self.name + LENGTHS_SUFFIX if self.is_list else self.name
+
+    @property
+    def beside(self) -> str:
+        """The tensor that may come with its own."""
+        return self.name + (LENGTHS_SUFFIX if self.is_list else VALID_SUFFIX)
+
 
 def column_of(field: Field, tensors: Mapping[str, np.ndarray], num_rows: int) -> pa.Array | np.ndarray:
     """A tensor as a checked column of `num_rows` values: Arrow's for text and where values may be absent, else NumPy's.
 
-    Numbers are float64, NaN where they are absent.
+    Numbers are float64, NaN where they are absent; lists are Arrow's, empty where they are.
     """
+    if field.is_list:
+        return _lists(field, tensors, num_rows)
     values = tensors.get(field.name)
     if values is None:
         if field.required and num_rows:
@@ -67,6 +87,34 @@ def column_of(field: Field, tensors: Mapping[str, np.ndarray], num_rows: int) ->
         if valid.dtype != np.bool_:
             raise InputError(f"input {field.name + VALID_SUFFIX!r} is {valid.dtype}; it must be BOOL")
     return _CHECKS[field.kind](field, _sized(field.name, field.part, values, num_rows), valid)
+
+
+def _lists(field: Field, tensors: Mapping[str, np.ndarray], num_rows: int) -> pa.ListArray:
+    if field.name in tensors and field.sized_by not in tensors:
+        raise InputError(f"input {field.sized_by!r} is missing: INT64, how many values of {field.name!r} each row has")
+    none = np.zeros(num_rows, dtype=np.int64)
+    lengths = _sized(field.sized_by, field.part, tensors.get(field.sized_by, none), num_rows)
+    if lengths.dtype != np.int64 or (lengths < 0).any() or (lengths > _MAX_LENGTH).any():
+        raise InputError(f"input {field.sized_by!r} must be INT64, each from 0 to {_MAX_LENGTH}")
+    values = tensors.get(field.name, np.zeros(0, dtype=np.float32 if field.kind == "weights" else np.int64))
+    # One list may stand for all candidates.
+    is_shared = num_rows > 1 and tensors.get(field.sized_by, lengths).size == 1
+    expected = int(lengths[0] if is_shared else lengths.sum())
+    if values.ndim != 1 or len(values) != expected:
+        raise InputError(f"input {field.name!r} has {values.size} values, {field.sized_by!r} says {expected}")
+    if field.name not in tensors:
+        column: pa.Array | np.ndarray = pa.nulls(0, _ARROW[field.datatype])
+    elif field.kind == "weights":
+        column = _numbers(field, values, None)
+        if (column < 0).any():
+            raise InputError(f"input {field.name!r} has {column.min()}; weights are 0 or more")
+    else:
+        column = _identifiers(field, values, None)
+    if is_shared:
+        one = pa.ListArray.from_arrays(pa.array([0, expected], pa.int32()), pa.array(column))
+        return one.take(pa.array(np.zeros(num_rows, dtype=np.int64)))
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+    return pa.ListArray.from_arrays(offsets, pa.array(column))
 
 
 def _sized(name: str, part: Part, values: np.ndarray, num_rows: int) -> np.ndarray:

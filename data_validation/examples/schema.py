@@ -41,6 +41,16 @@ def contract_schema(features: FeatureConfig, config: ValidationConfig) -> schema
         feature = _required(schema, sequence_column(name), schema_pb2.INT)
         feature.int_domain.min, feature.int_domain.is_categorical = 0, True
         feature.value_count.min, feature.value_count.max = 0, features.sequence.length
+    for own in features.lists:
+        feature = _required(schema, own.name, schema_pb2.INT)
+        feature.int_domain.min, feature.int_domain.is_categorical = 0, True
+        feature.value_count.min = 0
+        feature.drift_comparator.infinity_norm.threshold = config.max_drift
+        feature.skew_comparator.infinity_norm.threshold = config.max_drift
+    for name in dict.fromkeys(own.weights for own in features.lists if own.weights is not None):
+        feature = _required(schema, name, schema_pb2.FLOAT)
+        feature.float_domain.min = feature.value_count.min = 0
+        feature.float_domain.disallow_nan = feature.float_domain.disallow_inf = True
     for name in LABELS:
         feature = _required(schema, name, schema_pb2.INT)
         feature.int_domain.min = 0

@@ -13,6 +13,17 @@ _MAPS = {
     "unknown_source": ("source", "sources", "onsite"),
 }
 
+_OF_COLUMN = (
+    "missing",
+    "empty",
+    "not_finite",
+    "too_large",
+    "duplicate",
+    "gap_in",
+    "no_weight_in",
+    "not_one_a_value_in",
+)
+
 
 def remedy(reason: str, rejected: pa.Table, log_name: str, place: str = "") -> str:
     """What stands in rows of one reason, and what to do about them.
@@ -58,7 +69,7 @@ def remedy(reason: str, rejected: pa.Table, log_name: str, place: str = "") -> s
         )
     if reason == "not_its_impressions_user":
         return f"{place} names an impression of other users than {first['user_id']!r}; see to both logs' user_id"
-    for kind in ("missing", "empty", "not_finite", "too_large", "duplicate"):
+    for kind in _OF_COLUMN:
         column = reason.removeprefix(f"{kind}_")
         if column != reason:
             return f"{place} has {column} {first.get(column)!r}; correct it at the source"

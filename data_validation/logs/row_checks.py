@@ -15,6 +15,7 @@ from components.common.errors import InputError
 from components.features.events import (
     ACTION_TYPES,
     ACTIONS,
+    IDENTIFYING,
     IMPRESSIONS,
     SOURCES,
     DatasetConfig,
@@ -32,6 +33,8 @@ _EXPECTED = {
     "text": "a string",
     "timestamp": "a timestamp (UTC, microseconds)",
     "number": "a number",
+    "identifiers": "a list of integers or of strings",
+    "numbers": "a list of numbers",
 }
 
 
@@ -108,7 +111,7 @@ def _check_text(values: pa.ChunkedArray, column: str, log_name: str, uri: str) -
 def with_null_columns(table: pa.Table, log_name: str, dataset: DatasetConfig) -> pa.Table:
     """Give columns that hold nothing their type, where the contract has one; empty identifiers stay untyped."""
     for position, column in enumerate(dataset.columns(log_name)):
-        if pa.types.is_null(table.schema.field(column.name).type) and column.kind != "identifier":
+        if pa.types.is_null(table.schema.field(column.name).type) and column.kind not in IDENTIFYING:
             table = table.set_column(position, column.name, pa.nulls(table.num_rows, arrow_type(column, pa.null())))
     return table
 
@@ -172,6 +175,7 @@ def _checks(
             finite = pc.fill_null(pc.is_finite(numbers), True).to_numpy()
             yield f"not_finite_{column.name}", ~finite
             yield f"too_large_{column.name}", ~is_number(pc.fill_null(numbers, 0.0).to_numpy())
+    yield from _list_checks(table, dataset if log_name == IMPRESSIONS else None)
     moment = pc.fill_null(table["timestamp"].cast(pa.int64()), 0).to_numpy()
     yield "timestamp_in_the_future", moment >= microseconds(as_of)
     start = microseconds(day)
@@ -190,6 +194,36 @@ def _checks(
             named = NamedImpressions.of(actions, Events.of(impression_times))
             yield "before_its_impression", named.used_by_user & (named.rows == NO_ROW)
             yield "not_its_impressions_user", named.used & ~named.used_by_user
+
+
+def _list_checks(table: pa.Table, dataset: DatasetConfig | None) -> Iterator[tuple[str, np.ndarray]]:
+    for name in dataset.context_lists if dataset else ():
+        rows, values = _flat(table[name])
+        yield f"gap_in_{name}", _with_any(table, rows[values.is_null().to_numpy(zero_copy_only=False)])
+    for name, weights in dataset.context_list_weights.items() if dataset else ():
+        sizes = [pc.fill_null(_sizes(table[column]), 0).to_numpy() for column in (name, weights)]
+        yield f"not_one_a_value_in_{weights}", sizes[0] != sizes[1]
+        rows, values = _flat(table[weights])
+        numbers = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
+        yield f"no_weight_in_{weights}", _with_any(table, rows[~(is_number(numbers) & (numbers >= 0))])
+
+
+def _sizes(lists: pa.ChunkedArray) -> pa.ChunkedArray:
+    is_empty = pa.types.is_null(lists.type)
+    return pa.chunked_array([pa.nulls(len(lists), pa.int32())]) if is_empty else pc.list_value_length(lists)
+
+
+def _flat(lists: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
+    """The values of all lists, and the row of each."""
+    rows = np.repeat(np.arange(len(lists)), pc.fill_null(_sizes(lists), 0).to_numpy())
+    values = pa.nulls(0) if pa.types.is_null(lists.type) else pc.list_flatten(lists)
+    return rows, values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+
+
+def _with_any(table: pa.Table, rows: np.ndarray) -> np.ndarray:
+    found = np.zeros(table.num_rows, dtype=bool)
+    found[rows] = True
+    return found
 
 
 def _is_in(column: pa.ChunkedArray, values: tuple[str, ...]) -> np.ndarray:

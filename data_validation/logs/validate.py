@@ -27,7 +27,7 @@ from components.common.manifests import (
     write_artifact,
 )
 from components.common.progress import Progress, log_line
-from components.features.events import ACTIONS, IMPRESSIONS, LOG_NAMES, DatasetConfig
+from components.features.events import ACTIONS, IDENTIFYING, IMPRESSIONS, LOG_NAMES, DatasetConfig, identifier_type
 from components.features.log_manifests import LOG_FILE, CleanLogManifest, DeliveredLogManifest, QuarantineManifest
 from data_validation.config import ValidationConfig
 from data_validation.logs.expectations import DAYS_OF, Expectation, check_logs
@@ -135,8 +135,8 @@ def _clean_day(
             lambda folder: parquet_files.write_parquet(storage.join_uri(folder, LOG_FILE), rows.rejected),
         )
         log_line("validate_logs", f"{day}: {log_name} to quarantine: {rows.reasons}")
-    identifiers = [column.name for column in dataset.columns(log_name) if column.kind == "identifier"]
-    types = {name: str(rows.clean.schema.field(name).type) for name in identifiers}
+    identifying = [column.name for column in dataset.columns(log_name) if column.kind in IDENTIFYING]
+    types = {name: str(identifier_type(rows.clean.schema.field(name).type)) for name in identifying}
     return write_artifact(
         uri,
         CleanLogManifest(

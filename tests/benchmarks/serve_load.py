@@ -93,7 +93,7 @@ def open_loop(systems: dict[str, Server], alone: dict[int, dict[str, float]]) ->
 
 
 def saturation(systems: dict[str, Server]) -> None:
-    """Requests that are answered in a second where clients always wait for their last answer."""
+    """Requests that are answered in a second, in time, where clients always wait for their last answer."""
     for batch in BATCHES:
         source = Requests(batch)
         requests = [infer_request("ranker", "", source.tensors()) for _ in range(30)]
@@ -116,8 +116,12 @@ def _asked_in_turn(address: str, requests: list[pb.ModelInferRequest]) -> list[i
         with grpc.insecure_channel(address, channel_options(2**28)) as channel:
             stub = pb_grpc.GRPCInferenceServiceStub(channel)
             while time.monotonic() < end:
-                stub.ModelInfer(draw.choice(requests), timeout=30)
-                answered[number] += 1
+                try:
+                    stub.ModelInfer(draw.choice(requests), timeout=30)
+                    answered[number] += 1
+                except grpc.RpcError as error:
+                    # Eight large requests at once may take longer than a server lets one take.
+                    assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED, error
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(len(answered))]
     for thread in threads:

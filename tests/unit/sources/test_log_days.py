@@ -247,3 +247,45 @@ def test_last_day_is_the_one_that_both_logs_reach(tmp_path):
     source = text_log(tmp_path / "logs", SHOWN, [*ACTED, "9,2024-03-05T12:00:00Z,9,3,buy,1"])
     assert last_day(parse_source(source, "source"), dataset_of()) == FIRST
     assert last_day(parse_source(source, "source"), dataset_of(timezone="Europe/Berlin")) == SECOND
+
+
+LISTS = {"context_lists": ["tags"], "context_list_weights": {"tags": "tag_weights"}}
+
+
+def list_source(tmp_path: Path, tags: object, weights: object) -> dict:
+    """Logs whose first and last impressions have lists of tags in JSON, or as text."""
+    shown = [
+        {"imp": number, "t": f"2024-03-01T1{number}:00:00Z", "who": 7, "sku": 3, "tags": tags, "w": weights}
+        for number in range(3)
+    ]
+    shown[1] |= {"tags": None, "w": None}
+    (tmp_path / "shown.jsonl").write_text("\n".join(map(json.dumps, shown)))
+    source = text_log(tmp_path)
+    source[IMPRESSIONS]["uri"] = str(tmp_path / "shown.jsonl")
+    source[IMPRESSIONS]["columns"] |= {"tag_weights": "w"}
+    return source
+
+
+@pytest.mark.parametrize(
+    ("tags", "weights", "separator", "expected"),
+    [
+        ([4, 12], [1, 0.5], None, ([4, 12], [1.0, 0.5])),
+        (["a", "b c"], [1, 2], None, (["a", "b c"], [1.0, 2.0])),
+        ("a|b c", "1|2.5", "|", (["a", "b c"], [1.0, 2.5])),
+        ([], [], None, ([], [])),
+    ],
+)
+def test_lists_are_read_from_lists_and_from_text(tmp_path, tags, weights, separator, expected):
+    source, store = list_source(tmp_path, tags, weights), Store(str(tmp_path / "store"))
+    if separator:
+        for name, column in (("tags", "tags"), ("tag_weights", "w")):
+            source[IMPRESSIONS]["columns"][name] = {"column": column, "separator": separator}
+    make_logs(store.root, dataset_of(**LISTS), source, [FIRST])
+    found = [(row["tags"], row["tag_weights"]) for row in read(store, IMPRESSIONS, FIRST)]
+    assert found == [expected, (None, None), expected]
+
+
+def test_text_without_a_separator_is_no_list(tmp_path):
+    source = list_source(tmp_path, "a|b", "1|2")
+    with pytest.raises(InputError, match=r"column 'tags' for 'tags' is VARCHAR, expected a list; .*separator: '\|'"):
+        make_logs(str(tmp_path / "store"), dataset_of(**LISTS), source, [FIRST])

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from components.common.errors import InputError
 from components.features.encoding import encode
 from components.features.example_columns import categorical_columns, count_columns, sequence_columns
+from components.features.feature_kinds import ListFeature
 from components.features.feature_list import FeatureConfig
 from components.features.hashed_actions import HashedActions
-from components.features.hashing import hash_identifiers
+from components.features.hashing import feature_ids, hash_identifiers
 from components.features.log_events import Events
-from components.serve.tensors import arrays_of, infer_request, request_tensors
+from components.serve.tensors import arrays_of, infer_request, request_tensors, texts_array
 from components.version.request import Limits, RequestContract
 
 FEATURES = FeatureConfig.parse(
@@ -173,6 +174,74 @@ def test_columns_of_another_version_may_be_ignored():
         CONTRACT.read(more, Limits())
     read = [CONTRACT.read(found, Limits(ignore_unknown=True)) for found in (tensors, more)]
     assert np.array_equal(*(CONTRACT.ids(request)[0] for request in read))
+
+
+LISTS = FEATURES.model_copy(
+    update={
+        "lists": (
+            ListFeature(name="tags", num_rows=16, length=2, weights="tag_weights"),
+            ListFeature(name="words", num_rows=16, length=2, pooling="sum"),
+        )
+    }
+)
+OF_LISTS = RequestContract(
+    FeatureConfig.parse(LISTS.model_dump(mode="json"), "features"),
+    {"impressions": {"user_id": "string", "item_id": "int64", "brand": "string", "tags": "int64"}, "actions": {}},
+)
+
+
+def lists_request(first: dict, second: dict) -> dict[str, np.ndarray]:
+    candidates = [REQUEST["candidates"][0] | first, REQUEST["candidates"][1] | second]
+    return request_tensors({**REQUEST, "candidates": candidates, "actions": []})
+
+
+def test_lists_come_behind_each_other_beside_their_lengths():
+    tensors = lists_request({"tags": [5, 6, 7], "tag_weights": [1, 0, 3]}, {"tags": None, "words": ["a", "b"]})
+    assert tensors["tags"].tolist() == [5, 6, 7] and tensors["tags.lengths"].tolist() == [3, 0]
+    assert tensors["words.lengths"].tolist() == [0, 2]
+    request = OF_LISTS.read(tensors, Limits())
+    ids, dense = OF_LISTS.ids(request)[0][:, -4:], OF_LISTS.dense(request)[:, -4:]
+    hashes = {value: int(feature_ids(hash_identifiers(pa.array([value])))[0]) % 16 for value in (5, 7, "a", "b")}
+    assert ids.tolist() == [[hashes[5], hashes[7], 0, 0], [0, 0, hashes["a"], hashes["b"]]]
+    assert dense.tolist() == [[0.25, 0.75, 0, 0], [0, 0, 1, 1]]
+
+
+def test_one_list_stands_for_all_candidates_and_lists_may_be_absent():
+    plain = request_tensors({**REQUEST, "actions": []})
+    read = OF_LISTS.read(plain | {"words": texts_array(["a"], ""), "words.lengths": np.array([1])}, Limits())
+    assert OF_LISTS.dense(read)[:, -4:].tolist() == [[0, 0, 1, 0]] * 2
+    assert OF_LISTS.dense(OF_LISTS.read(plain, Limits()))[:, -4:].tolist() == [[0, 0, 0, 0]] * 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tags": np.array([1, 2])}, "'tags.lengths' is missing: INT64, how many values"),
+        ({"tags": np.array([1]), "tags.lengths": np.array([2, 0])}, "'tags' has 1 values, 'tags.lengths' says 2"),
+        ({"tags.lengths": np.array([-1, 1])}, "'tags.lengths' must be INT64, each from 0 to 1000"),
+        ({"tags.lengths": np.array([1, 2, 3])}, "'item_id' has 2 values, the request has 3 of candidates"),
+        ({"tags": np.array([1, 2]), "tags.lengths": np.array([1, 1])}, "tag_weights has rows with another number"),
+        ({"words": np.array([1, 2]), "words.lengths": np.array([1, 1])}, "'words' is int64; it must be BYTES"),
+        (
+            {
+                "tags": np.array([1]),
+                "tags.lengths": np.array([1, 0]),
+                "tag_weights": np.array([-2.0]),
+                "tag_weights.lengths": np.array([1, 0]),
+            },
+            r"'tag_weights' has -2.0; weights are 0 or more",
+        ),
+    ],
+)
+def test_lists_that_do_not_fit_are_named(change, message):
+    with pytest.raises(InputError, match=message):
+        OF_LISTS.read(request_tensors({**REQUEST, "actions": []}) | change, Limits())
+
+
+@pytest.mark.parametrize("wrong", [[1, None], [[1]], "a", [1, "a"]])
+def test_lists_in_json_are_of_one_kind(wrong):
+    with pytest.raises(InputError, match="candidates: tags: (expected a list|values must be all text or all numbers)"):
+        lists_request({"tags": wrong}, {"tags": [1]})
 
 
 VALUES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=4), st.lists(st.integers()))

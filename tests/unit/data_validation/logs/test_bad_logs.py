@@ -17,6 +17,8 @@ from components.features.events import ACTIONS, IMPRESSIONS
 from components.features.log_manifests import LOG_FILE, CleanLogManifest
 from components.make_logs.run import make_logs
 from data_validation.config import ValidationConfig
+from data_validation.logs.remedies import remedy
+from data_validation.logs.row_checks import conform, sort_rows
 from data_validation.logs.validate import validate_logs
 from tests.unit.data_validation.logs.corrupt import CASES, at_row, with_column
 from tests.unit.join.logs import DATASET, HOUR, actions, impressions
@@ -213,3 +215,39 @@ def test_column_without_values_has_no_type_to_disagree(delivery):
     delivery.write(on(ACTIONS, no_clicks))
     delivery.validate(ValidationConfig())
     assert delivery.counts(ACTIONS)[1] == 24
+
+
+def test_lists_that_cannot_be_used_go_to_quarantine():
+    lists = {"context_lists": ["tags"], "context_list_weights": {"tags": "tag_weights"}}
+    dataset = DATASET.model_copy(update=lists)
+    rows = [
+        {"tags": [1, 2], "tag_weights": [0.5, 0.0]},
+        {"tags": [], "tag_weights": []},
+        {},
+        {"tags": [1, None], "tag_weights": [1.0, 1.0]},
+        {"tags": [1, 2], "tag_weights": [1.0]},
+        {"tags": [1], "tag_weights": [-1.0]},
+        {"tags": [1, 2], "tag_weights": [1.0, float("nan")]},
+        {"tags": [1, 2]},
+    ]
+    shown = [
+        row | {"impression_id": number, "timestamp": START + HOUR, "user_id": 1, "item_id": 1}
+        for number, row in enumerate(rows)
+    ]
+    table = conform(impressions(shown, dataset=dataset), IMPRESSIONS, dataset, "shown")
+    table = table.append_column("file", pa.array(["f"] * len(rows))).append_column("row", pa.array(range(len(rows))))
+    found = sort_rows(table, IMPRESSIONS, dataset, DAYS[0], DAY, 100)
+    assert found.clean["impression_id"].to_pylist() == [0, 1, 2]
+    assert dict(
+        zip(found.rejected["impression_id"].to_pylist(), found.rejected["reason"].to_pylist(), strict=True)
+    ) == {
+        3: "gap_in_tags",
+        4: "not_one_a_value_in_tag_weights",
+        5: "no_weight_in_tag_weights",
+        6: "no_weight_in_tag_weights",
+        7: "not_one_a_value_in_tag_weights",
+    }
+    said = remedy("no_weight_in_tag_weights", found.rejected.slice(2), IMPRESSIONS)
+    assert said == "row 5 of f has tag_weights [-1.0]; correct it at the source"
+    with pytest.raises(InputError, match="'tags' of impressions is int64, expected a list of integers or of strings"):
+        conform(table.set_column(table.column_names.index("tags"), "tags", table["row"]), IMPRESSIONS, dataset, "shown")
