@@ -33,7 +33,7 @@ from components.features.feature_list import CLOCK_FEATURES, FeatureConfig
 from components.features.hashed_actions import HashedActions
 from components.features.hashing import hash_identifiers, splitmix64
 from components.features.wall_clock import to_wall_clock
-from components.version.request_field import VALID_SUFFIX, Field, Part, column_of
+from components.version.request_field import LENGTHS_SUFFIX, VALID_SUFFIX, Field, Part, column_of
 
 _ACTION_TYPES = pa.array(ACTION_TYPES)
 _KINDS = {"int64": "INT64", "string": "BYTES"}
@@ -225,6 +225,8 @@ class RequestContract:
             owner = name.removesuffix(VALID_SUFFIX)
             if name in self.fields or name in beside:
                 continue
+            if (plain := name.removesuffix(LENGTHS_SUFFIX)) in self.fields:
+                raise InputError(f"input {plain!r} takes one value for each of the {self.fields[plain].part}, no lists")
             if owner in self.fields and self.fields[owner].required:
                 raise InputError(f"input {owner!r} must have a value in every row; it has {_first_gap(tensors[name])}")
             if not limits.ignore_unknown:

@@ -49,7 +49,7 @@ def test_every_code_has_rows_of_its_own(split, code_bits, block_bits):
 def test_impossible_codes_are_refused():
     with pytest.raises(InputError, match="longer than the code"):
         code_of(code_bits=3, block_bits=4)
-    with pytest.raises(InputError, match="one of num_rows, binary_code and exact"):
+    with pytest.raises(InputError, match="one of num_rows, binary_code, exact and quantiles"):
         FeatureConfig.parse({"categorical": [{"name": "item_id"}]}, "features")
 
 

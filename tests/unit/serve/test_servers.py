@@ -104,7 +104,10 @@ def test_many_candidates_are_one_request(published, client):
             "has inf in row 0; it must be a finite number",
         ),
         (lambda r: r["candidates"][0].update(color="red"), "input 'color' is unknown; the version takes"),
-        (lambda r: r["candidates"][0].update(campaign_id=[1]), "must be all text or all numbers"),
+        (
+            lambda r: r["candidates"][0].update(campaign_id=[1]),
+            "'campaign_id' takes one value for each of the candidates",
+        ),
         (lambda r: r.update(candidates=r["candidates"] * 301), "has 301 values: candidates must be from 1 to 300"),
         (lambda r: r.update(actions=[{"action_type": "wink"}]), "input 'actions.timestamp' is missing"),
         (

@@ -1,5 +1,7 @@
 """Exact ids from examples to a checkpoint: who has a row, what becomes of rows that are given to another id."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -30,10 +32,14 @@ def occurrences(own, day):
     return dict(zip(*np.unique(ids, return_counts=True), strict=True))
 
 
-def test_ids_are_counted_in_columns_and_sequences(own):
+def test_ids_are_counted_in_columns_sequences_and_lists(own):
     features = own.config.features
     counted = count_ids(features, example_files(own.store, TRAINING, own.scored_day), features.exact_ids)
-    assert {*counted} == {TABLE} and dict(zip(*counted[TABLE], strict=True)) == occurrences(own, own.scored_day)
+    assert {*counted} == {TABLE, "item_tags"}
+    assert dict(zip(*counted[TABLE], strict=True)) == occurrences(own, own.scored_day)
+    table, _ = read_examples(own.store, TRAINING, own.scored_day)
+    tags = Counter(tag for tags in table["item_tags"].to_pylist() for tag in tags)
+    assert dict(zip(*counted["item_tags"], strict=True)) == tags
 
 
 @pytest.mark.parametrize("optimizer", [{}, SPARSE])
@@ -63,9 +69,11 @@ def test_rows_of_the_batch_are_those_of_the_most_frequent(own, optimizer):
         assert int(compared.max()) in frequencies.largest, (
             "what shares a row does not count against ids that have their own"
         )
-        assert len(frequencies.largest) == len(config.features.tables) + 1
+        assert len(frequencies.largest) == len(config.features.tables) + len(config.features.exact_ids)
     new = {number: 10_000 for number in range(5, 12)}
-    after.meet(own.scored_day, {TABLE: (np.array([*new]), np.array([*new.values()]))})
+    nothing = np.zeros(0, dtype=np.int64)
+    counted = dict.fromkeys(config.features.learned, (nothing, nothing))
+    after.meet(own.scored_day, counted | {TABLE: (np.array([*new]), np.array([*new.values()]))})
     rows = torch.from_numpy(after.vocabularies[TABLE].index.find(np.array([*new])))
     assert (rows >= 0).all()
     tables = [state.model.embeddings.tables() for state in (before, after)]
