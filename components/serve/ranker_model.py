@@ -50,9 +50,12 @@ class RankerModel(kserve.Model):
 
     def get_input_types(self) -> list[dict[str, Any]]:
         """The inputs of the version that most users are routed to."""
+        lengths = {field.sized_by: "INT64" for field in self.tier.fields if field.is_list}
+        on_user = {field.name for field in self.tier.fields if field.part == "user"}
+        datatypes = {field.name: field.datatype for field in self.tier.fields} | lengths
         return [
-            {"name": field.name, "datatype": field.datatype, "shape": [1 if field.part == "user" else -1]}
-            for field in self.tier.fields
+            {"name": name, "datatype": datatype, "shape": [1 if name in on_user else -1]}
+            for name, datatype in datatypes.items()
         ]
 
     def get_output_types(self) -> list[dict[str, Any]]:
