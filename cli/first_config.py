@@ -144,7 +144,17 @@ def _context(drafts: dict[str, Draft]) -> dict[str, Any]:
         for draft in drafts.values():
             if origin != alias and (draft is shown or alias in shared):
                 draft.columns[alias] = origin
-    return {"identifiers": identifiers, "numbers": numbers, "shared": shared, "unused": unused, "named": named}
+    return {
+        "identifiers": identifiers,
+        "numbers": numbers,
+        "number_features": [
+            {"name": alias, "flag_absent": True} if shown.profiles[named[alias]].has_gaps else alias
+            for alias in numbers
+        ],
+        "shared": shared,
+        "unused": unused,
+        "named": named,
+    }
 
 
 def _relations(drafts: dict[str, Draft]) -> Iterator[tuple[str, Relation]]:

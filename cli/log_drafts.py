@@ -188,7 +188,7 @@ def _fill_actions(acted: Draft, names_impressions: bool) -> None:
     elif names_impressions:
         column = acted.matched.get("impression_id")
         known = acted.profiles[column] if column else None
-        some = known is not None and known.known < known.rows
+        some = known is not None and known.has_gaps
         acted.columns["source"] = (
             {"sql": f"if({quoted(column or '')} IS NULL, 'offsite', 'onsite')"} if some else {"constant": "onsite"}
         )

@@ -40,7 +40,7 @@ class LogFacts:
         undated: Rows without a readable time.
         dates_only: Whether no time has a time of day.
         not_read: Files beside it.
-        distinct: About how many values an identifier has.
+        distinct: About how many values an identifier has, or a crossed one.
         sampled: Rows of the sample.
         faulty: Rows of the sample by reason.
         remedies: What helps, by reason.
@@ -119,9 +119,7 @@ def _log_facts(relation: Relation, log: OwnLog, config: RunConfig) -> LogFacts:
     dataset = config.dataset
     projection = f"(SELECT {relation.projection()} FROM {relation.sql} WHERE {relation.condition})"
     day = f"(timezone({quoted(dataset.timezone, chr(39))}, make_timestamptz({MOMENT})))::DATE"
-    ids = [feature.name for feature in config.features.categorical if feature.binary_code is None]
-    known = {column.name for column in dataset.columns(relation.log_name) if column.kind == "identifier"}
-    ids = [name for name in ids if name in known and relation.log_name == IMPRESSIONS]
+    ids = _counted(config) if relation.log_name == IMPRESSIONS else {}
     ask = relation.connection.execute
     with explained(relation.where):
         by_day = ask(
@@ -131,10 +129,8 @@ def _log_facts(relation: Relation, log: OwnLog, config: RunConfig) -> LogFacts:
         left_out = ask(
             f"SELECT {LEFT_OUT}, count(*) FROM {projection} WHERE {LEFT_OUT} IS NOT NULL GROUP BY 1"
         ).fetchall()
-        distinct = ask(
-            f"SELECT {', '.join(['count(*)', *(f'approx_count_distinct({quoted(name)})' for name in ids)])} "
-            f"FROM {projection}"
-        ).fetchall()[0]
+        counts = (f"approx_count_distinct({expression})" for expression in ids.values())
+        distinct = ask(f"SELECT {', '.join(['count(*)', *counts])} FROM {projection}").fetchall()[0]
     rows = {when: count for when, count, _ in by_day if when is not None and count}
     undated = sum(count for when, count, _ in by_day if when is None)
     dates_only = bool(rows) and not sum(count for *_, count in by_day)
@@ -148,6 +144,18 @@ def _log_facts(relation: Relation, log: OwnLog, config: RunConfig) -> LogFacts:
         files,
         dict(zip(ids, distinct[1:], strict=True)),
     )
+
+
+def _counted(config: RunConfig) -> dict[str, str]:
+    """Features whose ids are counted, alone or crossed, and each one's expression over the impressions' columns."""
+    known = {column.name for column in config.dataset.columns(IMPRESSIONS) if column.kind == "identifier"}
+    counted = {}
+    for feature in config.features.categorical:
+        columns = [quoted(name) for name in feature.identifiers if name in known]
+        # What the clock says is in no column.
+        if feature.binary_code is None and columns and len(columns) == len(feature.identifiers):
+            counted[feature.name] = columns[0] if len(columns) == 1 else f"hash({', '.join(columns)})"
+    return counted
 
 
 def _sample(relation: Relation, share: float) -> pa.Table:

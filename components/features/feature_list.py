@@ -6,7 +6,7 @@ from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from components.common.config import GrownConfig
 from components.features.binary_code import BinaryCode
@@ -45,6 +45,15 @@ class FeatureConfig(GrownConfig):
     )
     numbers: tuple[str | NumberFeature, ...] = Field((), description="context numbers: names, or with how to take them")
     timezone: TimeZone = Field("UTC", description="by whose clocks days and hours are; set by dataset.timezone")
+
+    @field_validator("numbers")
+    @classmethod
+    def _check_numbers(cls, numbers: tuple[str | NumberFeature, ...]) -> tuple[str | NumberFeature, ...]:
+        names = [number if isinstance(number, str) else number.name for number in numbers]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"{twice[0]!r} is given twice; take one out")
+        return numbers
 
     @model_validator(mode="after")
     def _check_sequence(self) -> FeatureConfig:
@@ -101,9 +110,15 @@ class FeatureConfig(GrownConfig):
                     f"features.lists: {feature.name}.weights: {feature.weights!r} is not what the data set's "
                     "context_list_weights has for it"
                 )
-        for name in self.number_columns:
+        used = [("numbers", number.name) for number in self.number_features]
+        used += [
+            (f"categorical: {feature.name}.quantiles.number", feature.quantiles.number)
+            for feature in self.categorical
+            if feature.quantiles
+        ]
+        for where, name in used:
             if name not in dataset.context_numbers:
-                raise ValueError(f"features: the number {name!r} is not among the data set's context_numbers")
+                raise ValueError(f"features.{where}: {name!r} is not among the data set's context_numbers")
 
     @property
     def history_days(self) -> int:

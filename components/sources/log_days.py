@@ -136,8 +136,9 @@ class OwnLog:
                 for ordinal in np.unique(ordinals):
                     if int(ordinal) in known:
                         _add(known[int(ordinal)], table.filter(pa.array(ordinals == ordinal)))
+            schema = _contract_schema(relation)
             for rows in found.days.values():
-                rows.finish(_contract_schema(relation))
+                rows.finish(schema)
             yield found
 
 

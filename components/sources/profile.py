@@ -86,6 +86,11 @@ class ColumnProfile:
         return self.kind == "BOOLEAN" or (bool(self.values) and set(self.values) <= {"0", "1", "true", "false"})
 
     @property
+    def has_gaps(self) -> bool:
+        """Whether rows are without a value."""
+        return self.known < self.rows
+
+    @property
     def is_decimal(self) -> bool:
         """Whether it holds numbers that are no ids."""
         is_float = (self.kind in _DECIMALS or self.kind.startswith("DECIMAL")) and not self.whole

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import duckdb
 import fsspec
@@ -56,6 +56,7 @@ class Relation:
     sql: str
     where: str
     types: dict[str, str]
+    _asked: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def condition(self) -> str:
@@ -95,9 +96,12 @@ class Relation:
         return f"{self.where}: no column {name!r} for {column.name!r}; it has {list(self.types)}; {remedy}"
 
     def _type_of(self, expression: str, name: str) -> str:
-        field = f"{self.where}: source.{self.log_name}.columns.{name}.sql"
-        with explained(field):
-            return self.connection.execute(f"DESCRIBE SELECT {expression} FROM {self.sql} LIMIT 0").fetchall()[0][1]
+        if expression not in self._asked:
+            # DuckDB guesses at a CSV anew whenever it is asked.
+            asked = f"DESCRIBE SELECT {expression} FROM {self.sql} LIMIT 0"
+            with explained(f"{self.where}: source.{self.log_name}.columns.{name}.sql"):
+                self._asked[expression] = self.connection.execute(asked).fetchall()[0][1]
+        return self._asked[expression]
 
     def time(self) -> tuple[LogColumn, str, str]:
         """The origin of `timestamp`."""

@@ -42,3 +42,10 @@ def test_tests_that_are_named_are_there(page):
     sources = "".join(path.read_text() for path in Path("tests").rglob("test_*.py"))
     named = re.findall(r"`(test_\w+)`", page.read_text())
     assert [name for name in named if f"def {name}(" not in sources] == []
+
+
+def test_lines_of_the_worked_examples_are_those_of_their_files():
+    kept = {line.strip() for path in Path("docs/examples").glob("*.yaml") for line in path.read_text().splitlines()}
+    blocks = re.findall(r"```yaml\n(.*?)```", Path("docs/worked_examples.md").read_text(), re.S)
+    quoted = [line.strip() for block in blocks for line in block.splitlines() if line.strip()]
+    assert [line for line in quoted if line not in kept] == [] and len(quoted) > 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,33 @@ def test_few_ids_are_exact_and_fewer_rows_than_ids_are_a_warning(tmp_path):
         assert isinstance(run.source, FilesSource)
         said[capacity] = " ".join(one.text for one in findings(run, look_at_logs(run, run.source)))
     assert "exact.capacity" not in said[16] and "user_id: about 7 ids for exact.capacity = 3: the rarest" in said[3]
+
+
+def test_numbers_with_gaps_are_flagged_and_what_comments_suggest_can_be_taken(tmp_path):
+    log = [
+        "id,click,hour,site_id,device_id,ad,bid,price",
+        *rows("9{n:05d},{f},1410{d:02d}07,s{i},dev{u},{i},0.{n},{n}.5"),
+    ]
+    log[7] = log[7].rsplit(",", 1)[0] + ","
+    features = written(tmp_path, log)["features"]
+    assert features["numbers"] == ["bid", {"name": "price", "flag_absent": True}]
+    assert features["since_last"] == ["any"]
+    text = first_config(str(tmp_path / "shown.csv"), str(tmp_path / "shown.csv"), "own")
+    taken, number = re.subn(r"# [^\n:]*: (- \{)", r"\1", text)
+    (tmp_path / "own.yaml").write_text(taken)
+    assert number == 2
+    assert {"item_hour", "bid_range"} < {*load_config(str(tmp_path / "own.yaml")).features.categorical_names}
+
+
+def test_fewer_rows_than_crossed_ids_are_a_warning(tmp_path):
+    log = ["id,click,hour,site_id,device_id,ad", *rows("9{n:05d},{f},1410{d:02d}07,s{i},dev{u},{i}")]
+    config = written(tmp_path, log)
+    pair = {"name": "who_where", "crossed": ["user_id", "item_id"], "num_rows": 16}
+    config["features"]["categorical"].append(pair)
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(config))
+    run = load_config(str(tmp_path / "own.yaml"))
+    found = " ".join(one.text for one in findings(run, look_at_logs(run, run.source)))
+    assert re.search(r"who_where: \d\d% of about 3\d ids share a row of 16 with others", found), "7 users, 5 items"
 
 
 def test_search_results_with_two_labels(tmp_path):

@@ -150,6 +150,11 @@ def test_digest_ignores_order():
     ("section", "change", "message"),
     [
         ("features", {"numbers": ["colour"]}, "features.numbers: 'colour' is not among"),
+        (
+            "features",
+            {"categorical": [{"name": "tone", "quantiles": {"number": "colour"}}], "sequence": {"entities": []}},
+            "features.categorical: tone.quantiles.number: 'colour' is not among",
+        ),
         ("dataset", {"action_entities": ["surface", "nowhere"]}, "nowhere"),
         ("schedule", {"first_day": "2025-01-01"}, "before dataset.first_day"),
         ("arms", {"baseline": {"optimizer": {"table_multiplier": 50}}}, "same recipe with the same seed"),
