@@ -88,7 +88,7 @@ def rpcs(version: Version, packed: Server, half: Server) -> None:
 
 
 def _stub(address: str) -> pb_grpc.GRPCInferenceServiceStub:
-    return pb_grpc.GRPCInferenceServiceStub(grpc.insecure_channel(address, channel_options(2**28)))
+    return pb_grpc.GRPCInferenceServiceStub(grpc.insecure_channel(address, channel_options()))
 
 
 def bare_run(version: Version, tensors: dict[str, np.ndarray]) -> Callable[[], object]:
@@ -153,7 +153,7 @@ class OpenLoop:
 
     def _client(self, address: str, requests: list[pb.ModelInferRequest], rate: float, seed: int) -> None:
         draw, pending = random.Random(seed), []
-        with grpc.insecure_channel(address, channel_options(2**28)) as channel:
+        with grpc.insecure_channel(address, channel_options()) as channel:
             stub = pb_grpc.GRPCInferenceServiceStub(channel)
             grpc.channel_ready_future(channel).result(timeout=10)
             due, end = time.perf_counter(), time.perf_counter() + SLICE_SECONDS
