@@ -99,7 +99,8 @@ def local(
     from components.common.deployments import open_deployment
 
     version = open_deployment(Store(store), deployment).current
-    common = ["--store", store, "--deployment", deployment]
+    # Nobody sends requests elsewhere when these stop.
+    common = ["--store", store, "--deployment", deployment, "--set", "unready_seconds=0"]
     tables, address = _ports(embedding_grpc_port, embedding_http_port), f"localhost:{embedding_grpc_port}"
     commands = (
         ["embedding", *common, *tables],
@@ -121,7 +122,8 @@ def local(
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
     finally:
-        codes = [_stop(process) for process in processes]
+        # The ranker first: its last requests need tables.
+        codes = [_stop(process) for process in reversed(processes)]
     raise InputError(f"a server ended by itself, with {codes}; its last line says why")
 
 
@@ -146,7 +148,7 @@ def _stop(process: subprocess.Popen[bytes]) -> int:
     process.terminate()
     try:
         return process.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
+    except (subprocess.TimeoutExpired, KeyboardInterrupt, SystemExit):
         process.kill()
         return process.wait()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import random
 import signal
@@ -10,8 +12,12 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Self
 
 import grpc
 import numpy as np
@@ -21,6 +27,8 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
 from components.common.errors import InputError
 from components.features.objectives import DEFAULT_SERVED
 from components.serve.client import RankerClient
+from components.serve.tensors import arrays_of, infer_request, rest_body
+from components.version.request import Ranking
 
 
 def free_port() -> int:
@@ -111,18 +119,24 @@ class Load:
         self._stopping, self._lock = threading.Event(), threading.Lock()
         self._threads = [threading.Thread(target=self._ask, args=(seed,)) for seed in range(num_clients)]
 
+    @contextmanager
+    def _client(self, seed: int) -> Iterator[Callable[[dict[str, np.ndarray]], Ranking]]:
+        """What one client asks with."""
+        with RankerClient(self._address, timeout_seconds=30) as client:
+            yield client.rank_tensors
+
     def _ask(self, seed: int) -> None:
         draw = random.Random(seed)
-        with RankerClient(self._address, timeout_seconds=30) as client:
+        with self._client(seed) as rank:
             while not self._stopping.is_set():
                 number, started = draw.randrange(len(self._tensors)), time.perf_counter()
                 try:
-                    ranking = client.rank_tensors(self._tensors[number])
+                    ranking = rank(self._tensors[number])
                     found = np.stack([ranking.probabilities[name] for name in DEFAULT_SERVED])
                     expected = self._expected[ranking.version][number]
                     outcome = "right" if np.abs(found - expected).max() <= 1e-5 else "mismatch"
-                except InputError as error:
-                    outcome, ranking = str(error), None
+                except (InputError, OSError, grpc.RpcError, http.client.HTTPException) as error:
+                    outcome, ranking = f"{type(error).__name__}: {error}", None
                 with self._lock:
                     self.seconds.append(time.perf_counter() - started)
                     self.outcomes[outcome] += 1
@@ -132,7 +146,14 @@ class Load:
         """Seconds that a percentage of the requests took at most."""
         return float(np.percentile(self.seconds, share))
 
-    def __enter__(self) -> Load:
+    def wait_for(self, number: int, seconds: float = 60.0) -> None:
+        """Until so many more requests were answered, or one failed."""
+        deadline, wanted = time.monotonic() + seconds, self.outcomes.total() + number
+        while self.outcomes.total() < wanted and set(self.outcomes) <= {"right"}:
+            assert time.monotonic() < deadline, self.outcomes
+            time.sleep(0.02)
+
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
@@ -141,6 +162,88 @@ class Load:
         self._stopping.set()
         for thread in self._threads:
             thread.join()
+
+
+class BalancedLoad(Load):
+    """Clients of both protocols that never ask twice, over what a Service would be: each asks a server that was ready.
+
+    Attributes:
+        ready: Servers that said so when they were last asked.
+        times_unready: How often each server was asked and was not ready, by its port.
+    """
+
+    def __init__(
+        self, tensors: list[dict[str, np.ndarray]], expected: dict[str, list[np.ndarray]], *servers: Server
+    ) -> None:
+        super().__init__(tensors, expected, "", num_clients=4)
+        self.ready, self.times_unready, self._servers = servers, Counter[int](), servers
+        self._threads.append(threading.Thread(target=self._poll))
+
+    def _poll(self) -> None:
+        while not self._stopping.is_set():
+            self.ready = tuple(server for server in self._servers if is_ready(server))
+            self.times_unready.update(server.grpc_port for server in self._servers if server not in self.ready)
+            time.sleep(0.1)
+
+    @contextmanager
+    def _client(self, seed: int) -> Iterator[Callable[[dict[str, np.ndarray]], Ranking]]:
+        draw, connections = random.Random(seed), dict[int, Any]()
+        connect, ask = (_connect_rest, _ask_rest) if seed % 2 else (_connect_grpc, _ask_grpc)
+
+        def rank(tensors: dict[str, np.ndarray]) -> Ranking:
+            server = draw.choice(self.ready or self._servers)
+            assert server.process is not None
+            pid = server.process.pid
+            connections[pid] = connections.get(pid) or connect(server)
+            # Servers that start must have some of the cores.
+            self._stopping.wait(0.02)
+            return ask(connections[pid], tensors)
+
+        yield rank
+
+
+def is_ready(server: Server) -> bool:
+    """What a server's readiness says over HTTP, as Kubernetes asks."""
+    path = "/ready" if server.tier == "embedding" else "/v2/health/ready"
+    try:
+        with urllib.request.urlopen(f"http://localhost:{server.http_port}{path}", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def _connect_grpc(server: Server) -> pb_grpc.GRPCInferenceServiceStub:
+    # Else it shares the pauses between tries of others in this process, which wait for the server to start.
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    return pb_grpc.GRPCInferenceServiceStub(grpc.insecure_channel(server.address, options))
+
+
+def _ask_grpc(stub: pb_grpc.GRPCInferenceServiceStub, tensors: dict[str, np.ndarray]) -> Ranking:
+    answer = stub.ModelInfer(infer_request("ranker", "", tensors), timeout=20)
+    return Ranking(answer.model_version, arrays_of(answer.outputs, answer.raw_output_contents))
+
+
+def _connect_rest(server: Server) -> http.client.HTTPConnection:
+    return http.client.HTTPConnection("localhost", server.http_port, timeout=20)
+
+
+def _ask_rest(connection: http.client.HTTPConnection, tensors: dict[str, np.ndarray]) -> Ranking:
+    """Over a connection that is kept until the server closes it."""
+    status, answer = post(connection, rest_body(tensors))
+    if status != 200:
+        raise InputError(f"{status}: {answer}")
+    found = {output["name"]: np.array(output["data"]) for output in answer["outputs"]}
+    return Ranking(answer["model_version"], found)
+
+
+def post(
+    connection: http.client.HTTPConnection, body: Any, path: str = "/v2/models/ranker/infer", **headers: str
+) -> tuple[int, Any]:
+    """Post JSON, or bytes as they are; returns the status and the answer's JSON."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    connection.request("POST", path, content, {"Content-Type": "application/json", **headers})
+    answer = connection.getresponse()
+    return answer.status, json.loads(answer.read())
 
 
 def stub_of(server: Server) -> pb_grpc.GRPCInferenceServiceStub:

@@ -11,7 +11,6 @@ import grpc
 import numpy as np
 
 from components.common.errors import InputError
-from components.serve.config import MAX_MESSAGE_BYTES
 from components.serve.protocol import RANKER_MODEL, channel_options, pb, pb_grpc
 from components.serve.tensors import arrays_of, infer_request, request_tensors
 from components.version.request import Ranking
@@ -41,7 +40,7 @@ class RankerClient:
     def __init__(self, address: str, timeout_seconds: float = 5.0) -> None:
         """Connect to `host:port`, when first asked."""
         self.address, self._timeout_seconds = address, timeout_seconds
-        self._channel = grpc.insecure_channel(address, channel_options(MAX_MESSAGE_BYTES))
+        self._channel = grpc.insecure_channel(address, channel_options())
         self._stub = pb_grpc.GRPCInferenceServiceStub(self._channel)
 
     def rank(self, request: Mapping[str, Any], version: str = "") -> Ranking:

@@ -24,7 +24,17 @@ class TierConfig(Config):
     http_port: int = Field(ge=0, le=65535, description="health and metrics")
     max_message_bytes: int = Field(MAX_MESSAGE_BYTES, ge=2**16)
     max_requests: int = Field(64, ge=1, description="at one time; more are refused with RESOURCE_EXHAUSTED")
-    grace_seconds: float = Field(10.0, ge=0, description="how long requests may take to end after SIGTERM")
+    unready_seconds: float = Field(
+        5.0, ge=0, description="after SIGTERM, how long new requests are still answered while it says it is not ready"
+    )
+    grace_seconds: float = Field(
+        10.0, ge=0, description="how long requests may take to end after that, when no new ones are taken"
+    )
+
+    @property
+    def stated_limits(self) -> list[str]:
+        """Limits of requests as the metadata of a server has them: `name=value`."""
+        return [f"{name}={value}" for name, value in self if name.startswith("max_")]
 
     def refusal(self, deployment: str) -> str:
         """What a server says when it is told to follow another deployment than its own."""

@@ -7,26 +7,24 @@ them: so a look-up is one gather of NumPy, the tier needs no torch, and a row of
 from __future__ import annotations
 
 import logging
-import signal
 import threading
 import time
 from concurrent import futures
 from queue import SimpleQueue
-from socketserver import ThreadingMixIn
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import grpc
 import numpy as np
-from prometheus_client import make_wsgi_app
 
 from components.common.deployments import known_deployment, open_deployment
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.serve.config import EmbeddingTierConfig
+from components.serve.health import serve_health
 from components.serve.loading import load_named
 from components.serve.observability import IN_FLIGHT, LOADED, REQUEST_SECONDS, REQUESTS, ROWS, log_as_json, log_event
-from components.serve.protocol import CATEGORICAL, SEQUENCE, TABLES_MODEL, pb, pb_grpc
+from components.serve.protocol import CATEGORICAL, SEQUENCE, STOPPING, TABLES_MODEL, pb, pb_grpc
+from components.serve.stopping import end_at_once, when_told_to_stop
 from components.serve.table_source import count_unknown
 from components.serve.tensors import arrays_of, infer_response, shortened
 from components.version.packed_tables import PackedTables
@@ -40,8 +38,17 @@ class Loading(RuntimeError):
     """Versions are being loaded."""
 
 
+class TooLarge(InputError):
+    """A request beyond a limit of this server, which its metadata states."""
+
+
 class EmbeddingTier:
-    """The tables of the versions that a deployment holds."""
+    """The tables of the versions that a deployment holds.
+
+    Attributes:
+        config: Its settings.
+        ready: Whether versions are loaded, its server is open, and it was not told to stop.
+    """
 
     def __init__(self, config: EmbeddingTierConfig) -> None:
         """Start without any version."""
@@ -49,7 +56,7 @@ class EmbeddingTier:
         self._store = Store(config.store_uri)
         self._tables: dict[str, PackedTables] = {}
         self._following = threading.Lock()
-        self.followed = False
+        self.ready = False
 
     @property
     def versions(self) -> list[str]:
@@ -64,7 +71,6 @@ class EmbeddingTier:
         """
         deployment = open_deployment(self._store, self.config.deployment)
         load_named(deployment, deployment.tables, self._load)
-        self.followed = True
 
     def follow(self) -> None:
         """Do what the deployment's record says: load the versions that it names, and then let the others go.
@@ -120,16 +126,15 @@ class EmbeddingTier:
             arrays: `categorical`, int64, shape (n, C), and `sequence`, int64, shape (u, L, S), or one of them.
 
         Raises:
-            InputError: If a tensor is unknown, of another type or shape, too large, or an id is out of range.
+            InputError: If a tensor is unknown, of another type or shape, or an id is out of range.
+            TooLarge: If there are too many ids.
         """
         unknown = sorted(set(arrays) - {CATEGORICAL, SEQUENCE})
         if unknown or not arrays:
             raise InputError(f"inputs {unknown or 'none'}: the tables take {[CATEGORICAL, SEQUENCE]}")
         num_ids = sum(ids.size for ids in arrays.values())
         if num_ids > self.config.max_ids:
-            raise InputError(
-                f"{num_ids} ids in one request, at most {self.config.max_ids} are allowed; send fewer rows"
-            )
+            raise TooLarge(f"{num_ids} ids in one request, at most {self.config.max_ids} are allowed; send fewer rows")
         features = tables.features
         of = {CATEGORICAL: (features.categorical_tables, 2), SEQUENCE: (features.sequence_tables, 3)}
         rows = {}
@@ -158,12 +163,17 @@ class EmbeddingServicer(pb_grpc.GRPCInferenceServiceServicer):
         return pb.ServerLiveResponse(live=True)
 
     def ServerReady(self, request: Any, context: grpc.ServicerContext) -> pb.ServerReadyResponse:
-        """Whether the deployment's versions are loaded."""
-        return pb.ServerReadyResponse(ready=self._tier.followed)
+        """Whether the deployment's versions are loaded, and it goes on."""
+        return pb.ServerReadyResponse(ready=self._tier.ready)
 
     def ModelReady(self, request: pb.ModelReadyRequest, context: grpc.ServicerContext) -> pb.ModelReadyResponse:
         """Whether a version's tables are loaded and warm."""
-        return pb.ModelReadyResponse(ready=request.name == TABLES_MODEL and request.version in self._tier.versions)
+        held = request.name == TABLES_MODEL and request.version in self._tier.versions
+        return pb.ModelReadyResponse(ready=held and self._tier.ready)
+
+    def ServerMetadata(self, request: Any, context: grpc.ServicerContext) -> pb.ServerMetadataResponse:
+        """Limits of requests, as extensions of the protocol: it has no other place for them."""
+        return pb.ServerMetadataResponse(name="afterclick-embedding", extensions=self._tier.config.stated_limits)
 
     def ModelMetadata(self, request: Any, context: grpc.ServicerContext) -> pb.ModelMetadataResponse:
         """Versions, inputs and outputs."""
@@ -185,6 +195,8 @@ class EmbeddingServicer(pb_grpc.GRPCInferenceServiceServicer):
         """Loading the deployment means to follow its record: load what it names, and let go what it does not."""
         if request.model_name != self._tier.config.deployment:
             context.abort(grpc.StatusCode.NOT_FOUND, self._tier.config.refusal(request.model_name))
+        if not self._tier.ready:
+            context.abort(grpc.StatusCode.UNAVAILABLE, STOPPING)
         try:
             self._tier.follow()
         except Loading as error:
@@ -209,15 +221,22 @@ class EmbeddingServicer(pb_grpc.GRPCInferenceServiceServicer):
         with IN_FLIGHT.labels(_TIER, version).track_inprogress():
             try:
                 rows = self._tier.look_up(version, tables, arrays_of(request.inputs, request.raw_input_contents))
+                response = infer_response(TABLES_MODEL, version, rows)
+                self._check_size(response)
             except InputError as error:
-                REQUESTS.labels(_TIER, version, "INVALID_ARGUMENT").inc()
-                context.abort(grpc.StatusCode.INVALID_ARGUMENT, shortened(str(error)))
-            response = infer_response(TABLES_MODEL, version, rows)
+                code = "RESOURCE_EXHAUSTED" if isinstance(error, TooLarge) else "INVALID_ARGUMENT"
+                REQUESTS.labels(_TIER, version, code).inc()
+                context.abort(grpc.StatusCode[code], shortened(str(error)))
         response.id = request.id
         ROWS.labels(version).inc(sum(values.size // values.shape[-1] for values in rows.values()))
         REQUESTS.labels(_TIER, version, "OK").inc()
         REQUEST_SECONDS.labels(_TIER, version).observe(time.perf_counter() - started)
         return response
+
+    def _check_size(self, response: pb.ModelInferResponse) -> None:
+        size, limit = response.ByteSize(), self._tier.config.max_message_bytes
+        if size > limit:
+            raise TooLarge(f"the rows of the request take {size} bytes, at most {limit} are allowed; send fewer rows")
 
 
 def start(tier: EmbeddingTier) -> tuple[grpc.Server, int]:
@@ -234,51 +253,29 @@ def start(tier: EmbeddingTier) -> tuple[grpc.Server, int]:
     pb_grpc.add_GRPCInferenceServiceServicer_to_server(EmbeddingServicer(tier), server)
     port = server.add_insecure_port(f"[::]:{config.grpc_port}")
     server.start()
+    tier.ready = True
     return server, port
 
 
-def _serve_health(tier: EmbeddingTier) -> None:
-    """Answer /metrics, /live and /ready over HTTP, in a thread."""
-    metrics = make_wsgi_app()
-
-    def answer(environ: Any, start_response: Any) -> Any:
-        if environ["PATH_INFO"] == "/metrics":
-            return metrics(environ, start_response)
-        ready = environ["PATH_INFO"] == "/live" or (environ["PATH_INFO"] == "/ready" and tier.followed)
-        start_response("200 OK" if ready else "503 Service Unavailable", [("Content-Type", "application/json")])
-        return [b'{"ready": true}' if ready else b'{"ready": false}']
-
-    class Quiet(WSGIRequestHandler):
-        timeout = 5
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    class Threaded(ThreadingMixIn, WSGIServer):
-        daemon_threads = True
-
-    server = make_server("", tier.config.http_port, answer, server_class=Threaded, handler_class=Quiet)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-
-
 def serve(config: EmbeddingTierConfig) -> None:
-    """Serve until SIGTERM or SIGINT, then let requests end.
+    """Serve until SIGTERM or SIGINT; then for `unready_seconds` as one that is not ready, and let requests end.
 
     Raises:
         InputError: If a version of the deployment cannot be loaded.
     """
     log_as_json()
     config.check_ports()
-    # A queue may be filled by a handler that interrupts another one; an event may not.
-    stopping: SimpleQueue[int] = SimpleQueue()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: stopping.put(number))
+    when_told_to_stop(end_at_once)
     tier = EmbeddingTier(config)
-    _serve_health(tier)
+    serve_health(config.http_port, lambda: tier.ready)
     tier.load()
     server, port = start(tier)
+    # A queue may be filled by a handler that interrupts another one; an event may not.
+    stopping: SimpleQueue[None] = SimpleQueue()
+    when_told_to_stop(lambda: stopping.put(None))
     log_event("embedding tier ready", port=port, versions=tier.versions)
     stopping.get()
-    tier.followed = False
+    tier.ready = False
     log_event("embedding tier stops")
+    time.sleep(config.unready_seconds)
     server.stop(config.grace_seconds).wait()

@@ -12,22 +12,27 @@ try:
 finally:
     sys.argv = _arguments
 
-__all__ = ["CATEGORICAL", "RANKER_MODEL", "SEQUENCE", "TABLES_MODEL", "channel_options", "pb", "pb_grpc"]
+__all__ = ["CATEGORICAL", "RANKER_MODEL", "SEQUENCE", "STOPPING", "TABLES_MODEL", "channel_options", "pb", "pb_grpc"]
 
 RANKER_MODEL, TABLES_MODEL = "ranker", "tables"
+# To a rollout, which waits for the server that comes after.
+STOPPING = "this server was told to stop, or only starts"
 # Inputs of the tables; an output adds `_rows`.
 CATEGORICAL, SEQUENCE = "categorical", "sequence"
 
 
-def channel_options(max_message_bytes: int) -> list[tuple[str, object]]:
+def channel_options() -> list[tuple[str, object]]:
     """Options of every client's gRPC channel."""
     return [
-        ("grpc.max_receive_message_length", max_message_bytes),
-        ("grpc.max_send_message_length", max_message_bytes),
+        # What is too large is for the server to say.
+        ("grpc.max_receive_message_length", -1),
+        ("grpc.max_send_message_length", -1),
         # A host that vanished closes no connection: unanswered pings find it out while calls wait.
         ("grpc.keepalive_time_ms", 10_000),
         ("grpc.keepalive_timeout_ms", 1_000),
         ("grpc.initial_reconnect_backoff_ms", 50),
         ("grpc.min_reconnect_backoff_ms", 50),
         ("grpc.max_reconnect_backoff_ms", 500),
+        # Servers that are replaced come back at other addresses.
+        ("grpc.dns_min_time_between_resolutions_ms", 1_000),
     ]

@@ -15,6 +15,7 @@ import numpy as np
 from grpc_interceptor import exceptions as grpc_errors
 
 from components.common.errors import InputError
+from components.serve.deadline import ending_within, seconds_left
 from components.serve.observability import REQUEST_SECONDS, REQUESTS, log_event
 from components.serve.protocol import RANKER_MODEL
 from components.serve.ranker_tier import NotServed, RankerTier
@@ -24,6 +25,7 @@ from components.version.request import Ranking
 from components.version.request_field import VALID_SUFFIX
 
 _TIER = "ranker"
+_LATE = "not answered within the caller's time-out or the server's request_seconds"
 _JSON_TYPES = {
     "INT64": (int,),
     "FP32": (int, float),
@@ -42,11 +44,12 @@ class RankerModel(kserve.Model):
         super().__init__(RANKER_MODEL)
         self.tier = tier
         self.ready = True
+        self.serving = False
         self._answering = 0
 
     async def healthy(self) -> bool:
-        """Whether every version that may be asked has its ranker and its tables."""
-        return self.ready and await self.tier.is_ready()
+        """Whether every version that may be asked has its ranker and its tables, and the server is open and stays."""
+        return self.ready and self.serving and await self.tier.is_ready()
 
     def get_input_types(self) -> list[dict[str, Any]]:
         """The inputs of the version that most users are routed to."""
@@ -73,11 +76,11 @@ class RankerModel(kserve.Model):
             raise grpc_errors.InvalidArgument("send an inference request of the Open Inference Protocol v2")
         started, code, version = time.perf_counter(), "OK", "unknown"
         try:
-            with self._counted(), _as_status():
-                tensors = await self.tier.run(lambda: _arrays(payload))
-                chosen = self.tier.choose(_version_of(payload), tensors)
-                version = chosen.digest
-                async with asyncio.timeout(self.tier.config.request_seconds):
+            with ending_within(self.tier.config.request_seconds), _as_status(self.tier.config.embedding_address):
+                async with asyncio.timeout(seconds_left()):
+                    tensors = await self.tier.run(lambda: _arrays(payload))
+                    chosen = self.tier.choose(_version_of(payload), tensors)
+                    version = chosen.digest
                     ranking = await self.tier.answer(chosen, tensors)
             REQUEST_SECONDS.labels(_TIER, version).observe(time.perf_counter() - started)
             return _response(payload, ranking)
@@ -91,10 +94,15 @@ class RankerModel(kserve.Model):
             REQUESTS.labels(_TIER, version, code).inc()
 
     @contextmanager
-    def _counted(self) -> Iterator[None]:
-        """Refuse a request beyond the limit instead of letting all of them wait."""
+    def admitted(self) -> Iterator[None]:
+        """Give a request of either protocol one of the places, before it takes memory.
+
+        Raises:
+            ResourceExhausted: If all are taken: it is refused instead of letting all of them wait.
+        """
         limit = self.tier.config.max_requests
         if self._answering >= limit:
+            REQUESTS.labels(_TIER, "unknown", "RESOURCE_EXHAUSTED").inc()
             raise grpc_errors.ResourceExhausted(f"{limit} requests are being answered; try again later")
         self._answering += 1
         try:
@@ -104,7 +112,7 @@ class RankerModel(kserve.Model):
 
 
 @contextmanager
-def _as_status() -> Iterator[None]:
+def _as_status(embedding_address: str) -> Iterator[None]:
     """Every failure as a status and a message."""
     try:
         yield
@@ -113,20 +121,22 @@ def _as_status() -> Iterator[None]:
     except InputError as error:
         raise grpc_errors.InvalidArgument(shortened(str(error))) from None
     except TimeoutError:
-        raise grpc_errors.DeadlineExceeded("not answered within the server's request_seconds") from None
+        raise grpc_errors.DeadlineExceeded(_LATE) from None
     except VersionMismatch as error:
         log_event("mismatch refused", logging.ERROR, reason=str(error))
         raise grpc_errors.Internal(f"the embedding tier failed: {error}") from None
     except grpc.RpcError as error:
-        raise _tables_error(error) from None
+        raise _tables_error(embedding_address, error) from None
     except Exception:
         logging.getLogger(__name__).exception("request failed")
         raise grpc_errors.Internal("the request failed; the server's log says why") from None
 
 
-def _tables_error(error: grpc.RpcError) -> grpc_errors.GrpcException:
+def _tables_error(address: str, error: grpc.RpcError) -> grpc_errors.GrpcException:
     """What the embedding tier's failure means to the ranker's client."""
-    text = f"embedding tier: {error.details()}"
+    text = f"embedding tier {address}: {error.details()}"
+    if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED and not seconds_left():
+        return grpc_errors.DeadlineExceeded(_LATE)
     if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED):
         return grpc_errors.Unavailable(text)
     if error.code() == grpc.StatusCode.FAILED_PRECONDITION:

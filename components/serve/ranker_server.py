@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 from typing import Any
 
 import grpc
 import kserve
-from fastapi import Request
-from fastapi.responses import JSONResponse
 from grpc_interceptor import exceptions as grpc_errors
 from kserve import model_server
 from kserve.model_repository import ModelRepository
@@ -17,30 +17,26 @@ from kserve.protocol.grpc.interceptors import ExceptionToStatusInterceptor
 from kserve.protocol.grpc.server import GRPCServer
 from kserve.protocol.grpc.servicer import InferenceServicer
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension
+from kserve.protocol.rest.server import RESTServer
 
 from components.common.errors import InputError
 from components.serve.config import RankerTierConfig
+from components.serve.deadline import ending_within
 from components.serve.observability import log_as_json, log_event
-from components.serve.protocol import pb_grpc
+from components.serve.protocol import STOPPING, pb, pb_grpc
 from components.serve.ranker_model import RankerModel
 from components.serve.ranker_tier import RankerTier
+from components.serve.rest import Admission, answer_errors
+from components.serve.stopping import end_at_once, when_told_to_stop
 from components.serve.tensors import shortened
 
-_HTTP_STATUS = {
-    grpc.StatusCode.INVALID_ARGUMENT: 400,
-    grpc.StatusCode.NOT_FOUND: 404,
-    grpc.StatusCode.FAILED_PRECONDITION: 409,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
-    grpc.StatusCode.UNAVAILABLE: 503,
-    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
-}
 
+class _Servicer(InferenceServicer):
+    """KServe's, with a limit of requests at one time, and the caller's time-out."""
 
-class _Repository(ModelRepository):
-    """KServe unloads its models when it is told to stop; requests that still come then are answered all the same."""
-
-    def unload(self, name: str) -> None:
-        self.models[name].ready = False
+    async def ModelInfer(self, request: pb.ModelInferRequest, context: grpc.aio.ServicerContext) -> Any:
+        with self._data_plane.model.admitted(), ending_within(context.time_remaining()):
+            return await super().ModelInfer(request, context)
 
 
 class _GrpcServer(GRPCServer):
@@ -57,40 +53,24 @@ class _GrpcServer(GRPCServer):
             ],
             maximum_concurrent_rpcs=self._kwargs["max_rpcs"],
         )
-        servicer = InferenceServicer(self._data_plane, self._model_repository_extension)
+        servicer = _Servicer(self._data_plane, self._model_repository_extension)
         pb_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, self._server)
         self._server.add_insecure_port(f"[::]:{self._port}")
         await self._server.start()
+        self._data_plane.model.serving = True
         await self._server.wait_for_termination()
 
 
-class _BodyLimit:
-    """Refuses bodies of REST requests beyond a size, while they come."""
+class _RestServer(RESTServer):
+    """KServe's, which leaves signals to the whole server."""
 
-    def __init__(self, app: Any, limit: int) -> None:
-        self._app, self._limit = app, limit
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._server.capture_signals = contextlib.nullcontext
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        parts, size, more = [], 0, True
-        while more:
-            message = await receive()
-            if message["type"] != "http.request":
-                return
-            parts.append(message.get("body", b""))
-            size, more = size + len(parts[-1]), message.get("more_body", False)
-            if size > self._limit:
-                error = {"error": f"the body is larger than {self._limit} bytes"}
-                await JSONResponse(error, 413, {"Connection": "close"})(scope, receive, send)
-                return
-        whole = iter([{"type": "http.request", "body": b"".join(parts), "more_body": False}])
-
-        async def replay() -> Any:
-            return next(whole, None) or await receive()
-
-        await self._app(scope, replay, send)
+    def stop(self) -> None:
+        """Take no new connections, and end when requests are answered."""
+        self._server.should_exit = True
 
 
 class _DataPlane(DataPlane):
@@ -98,16 +78,26 @@ class _DataPlane(DataPlane):
 
     def __init__(self, repository: ModelRepository, model: RankerModel) -> None:
         super().__init__(repository)
-        self._model = model
+        self.model = model
+
+    def metadata(self) -> dict[str, Any]:
+        """KServe's, with the limits of requests as extensions: the protocol has no other place for them."""
+        known = super().metadata()
+        return {**known, "extensions": [*known["extensions"], *self.model.tier.config.stated_limits]}
 
     async def get_model(self, name: str) -> kserve.Model:
         return self.get_model_from_registry(name)
 
     async def ready(self) -> bool:
-        return await self._model.healthy()
+        return await self.model.healthy()
 
     async def model_ready(self, model_name: str, disable_predictor_health_check: bool = False) -> bool:
-        return model_name in self._model.tier.versions or await super().model_ready(model_name)
+        if disable_predictor_health_check:
+            # Asked before each REST request: one that still comes to a server that stops is answered, as in gRPC.
+            return self.get_model_from_registry(model_name) is not None
+        if model_name in self.model.tier.versions:
+            return self.model.serving
+        return await super().model_ready(model_name)
 
 
 class _Extension(ModelRepositoryExtension):
@@ -119,6 +109,8 @@ class _Extension(ModelRepositoryExtension):
 
     async def load(self, model_name: str) -> dict[str, Any]:
         self._check(model_name)
+        if not self._model.serving:
+            raise grpc_errors.Unavailable(STOPPING)
         try:
             await self._model.tier.follow()
         except (InputError, OSError) as error:
@@ -139,19 +131,47 @@ class _Extension(ModelRepositoryExtension):
             raise grpc_errors.NotFound(self._model.tier.config.refusal(name))
 
 
-def _grpc_error_as_http(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, grpc_errors.GrpcException)
-    return JSONResponse({"error": error.details}, _HTTP_STATUS.get(error.status_code, 500))
+class _Server(kserve.ModelServer):
+    """KServe's; when it is told to stop it first says that it is not ready, and goes on until nobody comes any more."""
+
+    def __init__(self, model: RankerModel) -> None:
+        config = model.tier.config
+        super().__init__(
+            http_port=config.http_port,
+            grpc_port=config.grpc_port,
+            enable_latency_logging=False,
+            grace_period=config.grace_seconds,
+        )
+        self._model = model
+        self.dataplane = _DataPlane(self.registered_models, model)
+        self.model_repository_extension = _Extension(model, self.registered_models)
+
+    def register_signal_handler(self) -> None:
+        """Not yet: signals are for the event loop."""
+
+    async def _serve(self) -> None:
+        loop, told = asyncio.get_running_loop(), asyncio.Event()
+        when_told_to_stop(lambda: loop.call_soon_threadsafe(told.set))
+        await asyncio.gather(super()._serve(), self._stop_when(told))
+
+    async def _stop_when(self, told: asyncio.Event) -> None:
+        await told.wait()
+        self._model.serving = False
+        log_event("ranker tier stops")
+        await asyncio.sleep(self._model.tier.config.unready_seconds)
+        self._rest_server.stop()
+        await self._grpc_server.stop()
 
 
 def serve(config: RankerTierConfig) -> None:
-    """Serve until SIGTERM or SIGINT, then let requests end.
+    """Serve until SIGTERM or SIGINT; then for `unready_seconds` as one that is not ready, and let requests end.
 
     Raises:
         InputError: If a version of the deployment cannot be loaded.
     """
     log_as_json()
     config.check_ports()
+    when_told_to_stop(end_at_once)
     tier = RankerTier(config)
     tier.load()
     model = RankerModel(tier)
@@ -159,19 +179,10 @@ def serve(config: RankerTierConfig) -> None:
     model_server.args.grpc_max_send_message_length = config.max_message_bytes
     # Health and rollouts get through when all requests are taken.
     model_server.args.max_rpcs = config.max_requests + 16
-    model_server.GRPCServer = _GrpcServer
-    model_server.app.add_middleware(_BodyLimit, limit=config.max_message_bytes)
-    model_server.app.add_exception_handler(grpc_errors.GrpcException, _grpc_error_as_http)
-    repository = _Repository()
-    server = kserve.ModelServer(
-        http_port=config.http_port,
-        grpc_port=config.grpc_port,
-        registered_models=repository,
-        enable_latency_logging=False,
-        grace_period=int(config.grace_seconds),
-    )
-    server.dataplane = _DataPlane(repository, model)
-    server.model_repository_extension = _Extension(model, repository)
+    model_server.GRPCServer, model_server.RESTServer = _GrpcServer, _RestServer
+    model_server.app.add_middleware(Admission, model=model)
+    answer_errors(model_server.app)
+    server = _Server(model)
     # KServe's own handlers and lines give way to one JSON object a line.
     for name in ("kserve", "kserve.trace", "uvicorn", "uvicorn.access", "uvicorn.error"):
         logger = logging.getLogger(name)

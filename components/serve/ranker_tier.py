@@ -57,7 +57,7 @@ class RankerTier:
     def _make_source(self) -> TableSource:
         config = self.config
         if config.embedding_address:
-            return RemoteTables(config.embedding_address, config.max_message_bytes, config.look_up_seconds)
+            return RemoteTables(config.embedding_address, config.look_up_seconds)
         return LocalTables(lambda digest: Version.published(self._store, digest).tables())
 
     @property

@@ -11,6 +11,7 @@ import grpc
 import numpy as np
 
 from components.common.errors import InputError
+from components.serve.deadline import seconds_left
 from components.serve.observability import UNKNOWN_IDS
 from components.serve.protocol import CATEGORICAL, SEQUENCE, TABLES_MODEL, channel_options, pb, pb_grpc
 from components.serve.tensors import arrays_of, infer_request
@@ -38,9 +39,9 @@ class TableSource(Protocol):
 
 
 def _retrying() -> str:
-    """The service configuration of gRPC that tries again when a server cannot be reached, within the call's time-out.
+    """The service configuration of gRPC that asks all of a name's servers in turn, and another when one is not there.
 
-    Look-ups change nothing, so a second try is always safe.
+    That is within the call's time-out. Look-ups change nothing, so a second try is always safe.
     """
     policy = {
         "maxAttempts": 5,
@@ -49,18 +50,26 @@ def _retrying() -> str:
         "backoffMultiplier": 2,
         "retryableStatusCodes": ["UNAVAILABLE"],
     }
-    return json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": policy}]})
+    methods = [{"name": [{}], "retryPolicy": policy}]
+    return json.dumps({"loadBalancingConfig": [{"round_robin": {}}], "methodConfig": methods})
 
 
 class RemoteTables:
     """Asks the embedding tier, and takes nothing but the version that it asked for."""
 
-    def __init__(self, address: str, max_message_bytes: int, timeout_seconds: float) -> None:
+    def __init__(self, address: str, timeout_seconds: float) -> None:
         """Connect to `host:port` when first asked."""
         self._address = address
-        self._options = [*channel_options(max_message_bytes), ("grpc.service_config", _retrying())]
-        self._timeout_seconds = timeout_seconds
+        self._options = [*channel_options(), ("grpc.service_config", _retrying())]
+        self._longest_seconds = timeout_seconds
         self._stub: pb_grpc.GRPCInferenceServiceStub | None = None
+        self._limits: dict[str, int] | None = None
+        self._seen: set[str] = set()
+
+    @property
+    def _timeout_seconds(self) -> float:
+        """Of one call: what is left of the request that it is for, but not longer than is set."""
+        return min(self._longest_seconds, seconds_left())
 
     def _connected(self) -> pb_grpc.GRPCInferenceServiceStub:
         if self._stub is None:
@@ -71,10 +80,12 @@ class RemoteTables:
         """See `TableSource`.
 
         Raises:
+            InputError: If the tier does not take so much in one request.
             grpc.RpcError: If the tier cannot be reached in time, or refuses.
             VersionMismatch: If it answers with other tables.
         """
         request = infer_request(TABLES_MODEL, version, {CATEGORICAL: categorical, SEQUENCE: sequence})
+        await self._check_limits({"max_ids": categorical.size + sequence.size, "max_message_bytes": request.ByteSize()})
         # Not wait_for_ready: a tier that is down must fail the look-up before its time-out.
         response = await self._connected().ModelInfer(request, timeout=self._timeout_seconds)
         if response.model_version != version:
@@ -88,10 +99,47 @@ class RemoteTables:
             raise VersionMismatch(f"{packed[0].shape} and {packed[1].shape} rows came for {categorical.shape} ids")
         return packed
 
+    async def _check_limits(self, found: dict[str, int]) -> None:
+        """Compare a look-up with what the tier says that it takes, which is asked again before anything is refused.
+
+        Raises:
+            InputError: Naming what is too much, and the limit.
+            grpc.RpcError: If the tier cannot be asked.
+        """
+        if self._limits is None or _beyond(self._limits, found):
+            request = pb.ServerMetadataRequest()
+            answer = await self._connected().ServerMetadata(request, timeout=self._timeout_seconds)
+            stated = dict(extension.split("=", 1) for extension in answer.extensions if "=" in extension)
+            self._limits = {name: int(stated[name]) for name in found if name in stated}
+        for name in _beyond(self._limits, found):
+            raise InputError(
+                f"the request needs {found[name]} {_COUNTED[name]} of one look-up; the embedding tier takes at most "
+                f"{self._limits[name]} ({name}): send fewer candidates a request"
+            )
+
     async def is_ready(self, version: str) -> bool:
-        """See `TableSource`."""
-        request = pb.ModelReadyRequest(name=TABLES_MODEL, version=version)
-        return bool((await self._connected().ModelReady(request, timeout=self._timeout_seconds)).ready)
+        """See `TableSource`.
+
+        A server's tables are of use until it has ended, so it is not asked whether it says of itself that it is ready.
+        """
+        request = pb.ModelMetadataRequest(name=TABLES_MODEL)
+        try:
+            answer = await self._connected().ModelMetadata(request, timeout=self._timeout_seconds)
+        except grpc.RpcError as error:
+            if error.code() != grpc.StatusCode.RESOURCE_EXHAUSTED:
+                raise
+            # It is busy, and not gone.
+            return version in self._seen
+        self._seen = set(answer.versions)
+        return version in self._seen
+
+
+_COUNTED = {"max_ids": "ids", "max_message_bytes": "bytes"}
+
+
+def _beyond(limits: dict[str, int], found: dict[str, int]) -> list[str]:
+    """Limits that something is beyond."""
+    return [name for name, limit in limits.items() if found[name] > limit]
 
 
 def count_unknown(version: str, unknown: dict[str, int]) -> None:

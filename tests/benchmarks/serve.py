@@ -85,7 +85,7 @@ def rpcs(version: Version, packed: Server, half: Server) -> None:
 
 
 def _stub(address: str) -> pb_grpc.GRPCInferenceServiceStub:
-    return pb_grpc.GRPCInferenceServiceStub(grpc.insecure_channel(address, channel_options(2**28)))
+    return pb_grpc.GRPCInferenceServiceStub(grpc.insecure_channel(address, channel_options()))
 
 
 def bare_run(version: Version, tensors: dict[str, np.ndarray]) -> Callable[[], object]:

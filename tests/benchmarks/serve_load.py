@@ -49,7 +49,7 @@ class OpenLoop:
 
     def _client(self, address: str, requests: list[pb.ModelInferRequest], rate: float, seed: int) -> None:
         draw, pending = random.Random(seed), []
-        with grpc.insecure_channel(address, channel_options(2**28)) as channel:
+        with grpc.insecure_channel(address, channel_options()) as channel:
             stub = pb_grpc.GRPCInferenceServiceStub(channel)
             grpc.channel_ready_future(channel).result(timeout=10)
             due, end = time.perf_counter(), time.perf_counter() + SLICE_SECONDS
@@ -113,7 +113,7 @@ def _asked_in_turn(address: str, requests: list[pb.ModelInferRequest]) -> list[i
 
     def ask(number: int) -> None:
         draw, end = random.Random(number), time.monotonic() + SLICE_SECONDS
-        with grpc.insecure_channel(address, channel_options(2**28)) as channel:
+        with grpc.insecure_channel(address, channel_options()) as channel:
             stub = pb_grpc.GRPCInferenceServiceStub(channel)
             while time.monotonic() < end:
                 try:

@@ -103,7 +103,7 @@ def test_rows_of_another_version_are_never_used(published, fresh_store):
         pb_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
         port = server.add_insecure_port("localhost:0")
         await server.start()
-        model = RankerModel(tier_of(fresh_store, RemoteTables(f"localhost:{port}", 2**26, 2.0)))
+        model = RankerModel(tier_of(fresh_store, RemoteTables(f"localhost:{port}", 2.0)))
         with pytest.raises(GrpcException) as refused:
             await model.predict(payload_of(published.tensors[0]))
         await server.stop(0)
@@ -134,9 +134,12 @@ def test_slow_requests_end_in_time_and_too_many_are_refused(published, fresh_sto
     tier, source = slow_tier(fresh_store, 0.5, request_seconds=0.2, max_requests=3)
     model = RankerModel(tier)
 
+    async def ask_one():
+        with model.admitted():
+            return await model.predict(payload_of(published.tensors[0]))
+
     async def ask():
-        calls = [model.predict(payload_of(published.tensors[0])) for _ in range(5)]
-        return await asyncio.gather(*calls, return_exceptions=True)
+        return await asyncio.gather(*(ask_one() for _ in range(5)), return_exceptions=True)
 
     found = [type(error) for error in asyncio.run(ask())]
     assert sorted(found, key=str) == [DeadlineExceeded] * 3 + [ResourceExhausted] * 2

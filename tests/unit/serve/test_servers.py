@@ -1,15 +1,12 @@
-"""Both tiers as processes: from raw features to answers, errors, REST, metrics, and how they stop."""
+"""Both tiers as processes: from raw features to answers, errors, REST and metrics."""
 
 from __future__ import annotations
 
 import json
 import re
-import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 import urllib.error
 import urllib.request
 from datetime import UTC, datetime
@@ -32,7 +29,7 @@ from components.serve.tensors import infer_request, rest_body
 from components.train.training_state import load_state
 from components.version.int4 import dequantize
 from components.version.version import Version
-from tests.serving import Server, free_port, stub_of
+from tests.serving import free_port, stub_of
 
 NOON = "2026-01-05T12:00:00Z"
 
@@ -153,7 +150,6 @@ def test_rest_answers_like_grpc(published, servers, client):
         ({"inputs": changed(data=[True])}, 400, "holds 'True', which is no INT64"),
         ({"inputs": changed(data=[None])}, 400, "'item_id.valid'"),
         ({"inputs": changed(shape=[-1])}, 400, "must be a list as long as its shape"),
-        ({"inputs": changed(data=[12_345_678] * 2_000_000, shape=[2_000_000])}, 413, "larger than"),
     ):
         with pytest.raises(urllib.error.HTTPError) as refused:
             post(body)
@@ -212,7 +208,6 @@ def test_embedding_tier_refuses_what_it_cannot_answer(published, servers):
         ({"categorical": ids[0]}, "2 dimensions"),
         ({"other": ids}, "other"),
         ({}, "none"),
-        ({"categorical": np.zeros((100_000, 7), dtype=np.int64)}, "at most"),
     ):
         with pytest.raises(grpc.RpcError) as refused:
             stub.ModelInfer(infer_request("tables", published.old, arrays), timeout=10)
@@ -241,30 +236,3 @@ def test_oversized_messages_are_refused_and_the_servers_live_on(published, serve
             stub_of(server).ModelInfer(infer_request(model, "", big), timeout=20)
         assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert client.rank(published.requests[0]).version == published.old
-
-
-def test_sigterm_lets_requests_end(published, tmp_path):
-    """A stream of requests while the ranker is told to stop: each is answered, or refused as not there any more."""
-    with Server("ranker", published.store.root, "--embedding-address", "") as ranker:
-        ranker.wait_ready()
-        outcomes, stopping = [], threading.Event()
-
-        def ask():
-            stub = stub_of(ranker)
-            while not stopping.is_set():
-                try:
-                    answer = stub.ModelInfer(infer_request("ranker", "", published.tensors[0]), timeout=10)
-                    outcomes.append(answer.model_version == published.old)
-                except grpc.RpcError as error:
-                    outcomes.append(error.code().name)
-                    return
-
-        threads = [threading.Thread(target=ask) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        time.sleep(1.0)
-        assert ranker.stop(signal.SIGTERM) in (0, -signal.SIGTERM)
-        stopping.set()
-        for thread in threads:
-            thread.join()
-    assert outcomes.count(True) > 20 and set(outcomes) <= {True, "UNAVAILABLE", "CANCELLED"}, outcomes[-8:]
