@@ -115,7 +115,7 @@ def _context(drafts: dict[str, Draft]) -> dict[str, Any]:
     """Further identifiers and numbers of impressions, and those that actions share; `named` says of which columns."""
     shown, acted = drafts[IMPRESSIONS], drafts[ACTIONS]
     used = {*shown.matched.values(), *acted.matched.values()} if shown.uri == acted.uri else {*shown.matched.values()}
-    identifiers, numbers, unused = [], [], []
+    identifiers, numbers, lists, unused = [], [], [], []
     named: dict[str, str] = {}
     for name, found in shown.profiles.items():
         is_label = shown.uri == acted.uri and found.is_flag and bool(meaning_of(name))
@@ -124,6 +124,10 @@ def _context(drafts: dict[str, Draft]) -> dict[str, Any]:
         alias = re.sub(r"\W+", "_", name).strip("_")
         comes_again = found.distinct < max(_FEW_IDS, _SHARE_OF_ROWS * found.rows)
         if not re.fullmatch(r"[A-Za-z]\w*", alias) or alias in named or found.distinct < 2:
+            unused.append(name)
+        elif found.is_list and re.fullmatch(r"(VARCHAR|U?(BIG|SMALL|TINY)INT|U?INTEGER)\[\d*\]", found.kind):
+            lists.append(alias)
+        elif found.is_list:
             unused.append(name)
         elif found.is_decimal:
             numbers.append(alias)
@@ -135,10 +139,10 @@ def _context(drafts: dict[str, Draft]) -> dict[str, Any]:
             unused.append(name)
         named[alias] = name
     shared = [name for name in identifiers if (other := acted.profiles.get(named[name])) and other.known]
-    for alias in (*identifiers, *numbers):
+    for alias in (*identifiers, *numbers, *lists):
         name = named[alias]
         both = [draft.profiles[name] for draft in drafts.values() if draft is shown or alias in shared]
-        origin = name if alias in numbers else identifier_of(name, both)
+        origin = identifier_of(name, both) if alias in identifiers else name
         if shown.profiles[name].kind == "BOOLEAN":
             origin = {"sql": f"{quoted(name)}::INTEGER"}
         for draft in drafts.values():
@@ -151,6 +155,7 @@ def _context(drafts: dict[str, Draft]) -> dict[str, Any]:
             {"name": alias, "flag_absent": True} if shown.profiles[named[alias]].has_gaps else alias
             for alias in numbers
         ],
+        "lists": lists,
         "shared": shared,
         "unused": unused,
         "named": named,

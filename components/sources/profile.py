@@ -60,7 +60,7 @@ class ColumnProfile:
         kind: DuckDB's type.
         rows: Of the log.
         known: Rows with a value.
-        distinct: About how many values there are.
+        distinct: About how many values there are; of lists, in all of them together.
         values: The most frequent ones with their counts, where there are few.
         example: One of them, as text.
         whole: Whether every value is written as a whole number.
@@ -74,6 +74,11 @@ class ColumnProfile:
     example: str
     whole: bool
     values: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def is_list(self) -> bool:
+        """Whether each of its values is a list."""
+        return self.kind.endswith("]")
 
     @property
     def plain_name(self) -> str:
@@ -116,9 +121,18 @@ def profile(relation: Relation) -> dict[str, ColumnProfile]:
     profiles = {}
     for number, (name, kind) in enumerate(relation.types.items()):
         known, distinct, example, not_whole = row[1 + 4 * number : 5 + 4 * number]
+        if kind.endswith("]"):
+            distinct = _distinct_items(relation, name)
         values = _values(relation, name) if 0 < distinct <= _MAX_VALUES else {}
         profiles[name] = ColumnProfile(name, kind, row[0], known, distinct, str(example), not not_whole, values)
     return profiles
+
+
+def _distinct_items(relation: Relation, name: str) -> int:
+    items = f"SELECT unnest({quoted(name)}) AS item FROM {relation.sql} WHERE {relation.condition}"
+    with explained(relation.where):
+        found = relation.connection.execute(f"SELECT approx_count_distinct(item) FROM ({items})").fetchall()
+    return int(found[0][0])
 
 
 def _values(relation: Relation, name: str) -> dict[str, int]:
@@ -159,7 +173,7 @@ def match_columns(profiles: dict[str, ColumnProfile], wanted: tuple[str, ...]) -
 
 
 def _may_be(contract: str, found: ColumnProfile) -> bool:
-    if not found.known:
+    if not found.known or found.is_list:
         return False
     if contract == "timestamp":
         return bool(time_options(found)) or is_time(found.kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -136,3 +137,26 @@ def test_two_logs_that_share_a_campaign(tmp_path):
 def test_what_cannot_be_guessed_is_said(tmp_path, lines, said):
     with pytest.raises(InputError, match=said):
         written(tmp_path, lines)
+
+
+def test_lists_are_averaged_and_lists_of_numbers_are_left(tmp_path):
+    shown = [
+        {
+            "id": 9000 + n,
+            "click": int(n % 3 == 0),
+            "t": f"2024-05-{1 + n // 30:02d}T08:00:00Z",
+            "user": f"u{n % 7}",
+            "item": f"i{n % 5}",
+            "categories": [f"c{n % 11}", f"c{n % 4}"][: n % 3],
+            "scores": [0.5, n / 7],
+        }
+        for n in range(300)
+    ]
+    path = tmp_path / "shown.jsonl"
+    path.write_text("\n".join(map(json.dumps, shown)))
+    config = yaml.safe_load(first_config(str(path), str(path), "shop"))
+    assert config["dataset"]["context_lists"] == ["categories"] and "scores" not in str(config)
+    assert config["features"]["lists"] == [{"name": "categories", "exact": {"capacity": 32}, "length": 16}]
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(config))
+    run = load_config(str(tmp_path / "own.yaml"))
+    assert isinstance(run.source, FilesSource) and not look_at_logs(run, run.source).logs["impressions"].faulty
