@@ -113,14 +113,13 @@ def local(
         subprocess.Popen([sys.executable, "-m", "cli.serve", *command], env=environment, start_new_session=True)
         for command in commands
     ]
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
     try:
         _wait_ready(f"localhost:{grpc_port}", processes)
         say(f"serve.version: {version}", f"serve.ranker: localhost:{grpc_port}", f"serve.embedding: {address}")
         while all(process.poll() is None for process in processes):
             time.sleep(0.2)
-    except KeyboardInterrupt:
-        raise typer.Exit(0) from None
     finally:
         # The ranker first: its last requests need tables.
         codes = [_stop(process) for process in reversed(processes)]
@@ -145,10 +144,10 @@ def _wait_ready(ranker: str, processes: list[subprocess.Popen[bytes]]) -> None:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> int:
-    process.terminate()
     try:
+        process.terminate()
         return process.wait(_STOP_SECONDS)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt, SystemExit):
+    except (subprocess.TimeoutExpired, SystemExit):
         process.kill()
         return process.wait()
 

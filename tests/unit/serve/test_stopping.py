@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import http.client
 import signal
+import socket
+import subprocess
+import sys
 import time
 from contextlib import ExitStack
 
@@ -15,7 +18,7 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from components.features.objectives import DEFAULT_SERVED
 from components.serve.protocol import RANKER_MODEL
 from components.serve.tensors import infer_request, rest_body
-from tests.serving import BalancedLoad, Server, is_ready, post, stub_of
+from tests.serving import BalancedLoad, Server, free_port, is_ready, post, stub_of
 
 UNREADY = ("--set", "unready_seconds=1.5")
 # Servers that start leave others little of a small machine.
@@ -117,3 +120,19 @@ def test_requests_in_flight_are_answered_when_there_is_nothing_to_wait_for(publi
         for call in calls:
             answer = call.result()
             assert answer.model_version == published.old and len(answer.outputs) == len(DEFAULT_SERVED)
+
+
+def test_servers_of_a_laptop_end_without_a_pause(published, fresh_store):
+    """Ctrl-C, without the seconds that both tiers would wait elsewhere."""
+    names = ("--grpc-port", "--http-port", "--embedding-grpc-port", "--embedding-http-port")
+    ports = {name: free_port() for name in names}
+    flags = [text for name, port in ports.items() for text in (name, str(port))]
+    command = [sys.executable, "-m", "cli.serve", "local", "--store", fresh_store.root, *flags]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert any(line.startswith(b"serve.embedding") for line in process.stdout), "the servers did not get ready"
+        started = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 0 and time.monotonic() - started < 9.0
+    for port in ports.values():
+        with socket.socket() as probe:
+            assert probe.connect_ex(("localhost", port)), "a server is still there"
