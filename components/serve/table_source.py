@@ -108,8 +108,14 @@ class RemoteTables:
         """
         if self._limits is None or _beyond(self._limits, found):
             request = pb.ServerMetadataRequest()
-            answer = await self._connected().ServerMetadata(request, timeout=self._timeout_seconds)
-            stated = dict(extension.split("=", 1) for extension in answer.extensions if "=" in extension)
+            stated = {}
+            try:
+                answer = await self._connected().ServerMetadata(request, timeout=self._timeout_seconds)
+                stated = dict(extension.split("=", 1) for extension in answer.extensions if "=" in extension)
+            except grpc.RpcError as error:
+                # A tier of an earlier release does not know the call.
+                if error.code() != grpc.StatusCode.UNIMPLEMENTED:
+                    raise
             self._limits = {name: int(stated[name]) for name in found if name in stated}
         for name in _beyond(self._limits, found):
             raise InputError(
