@@ -43,6 +43,11 @@ class Published:
     tensors: list[dict[str, np.ndarray]]
     expected: dict[str, list[np.ndarray]]
 
+    def ids(self, num_rows: int) -> np.ndarray:
+        """Ids that a look-up of so many rows may have, int64, shape (n, C)."""
+        columns = Version.published(self.store, self.old).manifest.features.categorical_tables
+        return np.zeros((num_rows, len(columns)), dtype=np.int64)
+
 
 def publish_both(trained: Deployment, root: str) -> Published:
     """Publish both arms' versions in a copy of a deployment."""

@@ -59,7 +59,7 @@ def test_servers_live_through_damaged_requests(published, servers, client, which
     if which:
         good = infer_request("ranker", "", published.tensors[3])
     else:
-        good = infer_request("tables", published.old, {"categorical": np.zeros((3, 7), dtype=np.int64)})
+        good = infer_request("tables", published.old, {"categorical": published.ids(3)})
     content = good.SerializeToString()
     with grpc.insecure_channel(servers[which].address) as channel:
         call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")

@@ -80,7 +80,7 @@ def test_embedding_servers_that_stop_or_are_killed_lose_no_request(published, fr
             load.wait_for(20)
             tables[0].process.send_signal(signal.SIGTERM)
             until(lambda: not is_ready(tables[0]))
-            ids = infer_request("tables", published.old, {"categorical": np.zeros((1, 7), dtype=np.int64)})
+            ids = infer_request("tables", published.old, {"categorical": published.ids(1)})
             assert stub_of(tables[0]).ModelInfer(ids, timeout=10).model_version == published.old
             assert tables[0].process.wait(timeout=30) == 0
             load.wait_for(20)
