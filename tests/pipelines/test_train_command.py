@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ import yaml
 from components.common import parquet_files, storage
 from components.common.layout import Store
 from components.train.training_state import load_state
-from tests.conftest import every_kind
+from tests.conftest import every_kind, with_every_kind
 from tests.unit.train.test_run import copy_examples
 
 OPTIMIZER = {"learning_rate": 1e-3, "table_multiplier": 50, "tables": "lazy_adam", "frequency_adaptive": {}}
@@ -101,8 +100,7 @@ def test_tables_are_described(joined, config_paths, tmp_path):
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "impressions").mkdir()
     facts = {one["table"]: one for one in json.loads(run("show", "--tables", "--json", "--store", store.root))}
-    config = replace(joined).config
-    assert facts.keys() == config.features.tables.keys()
+    assert facts.keys() == with_every_kind(joined).config.features.tables.keys()
     ids = np.unique(
         np.concatenate([parquet_files.read_parquet(uri)["user_id"].to_numpy() for uri in example_files(joined, store)])
     )

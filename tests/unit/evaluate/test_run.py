@@ -1,6 +1,7 @@
 import shutil
 from datetime import timedelta
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -49,9 +50,13 @@ def test_scoring_again_changes_nothing(trained):
 
 def test_ids_without_a_row_are_counted_and_many_of_them_are_an_alarm(trained, capsys):
     row, through = find_row(trained.store, trained.scored_day, "baseline"), trained.batch_days[-1]
-    campaigns = read_examples(trained.store, "evaluation", trained.scored_day)[0]["campaign_id"].to_numpy()
-    known = TrainedRanker.load(trained.store, "baseline", through).indexes["campaign_id"].find(campaigns) >= 0
-    assert row.unknown_ids == {"campaign_id": pytest.approx(1 - known.mean())} and 0 < known.mean() < 1
+    table, _ = read_examples(trained.store, "evaluation", trained.scored_day)
+    # The first two tags of each count.
+    tags = np.array([tag for tags in table["item_tags"].to_pylist() for tag in tags[:2]])
+    indexes = TrainedRanker.load(trained.store, "baseline", through).indexes
+    for name, ids in (("campaign_id", table["campaign_id"].to_numpy()), ("item_tags", tags)):
+        known = indexes[name].find(ids) >= 0
+        assert row.unknown_ids[name] == pytest.approx(1 - known.mean()) and 0 < known.mean() < 1
     for limit, is_alarm in ((0.999, False), (row.unknown_ids["campaign_id"] * 0.9, True)):
         config = trained.config.evaluation.model_copy(update={"max_unknown_ids": limit})
         days = (trained.scored_day, through)
