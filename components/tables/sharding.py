@@ -286,14 +286,12 @@ def _plan_together(
 
 
 def _constraints(features: FeatureConfig, doubled: tuple[str, ...]) -> dict[str, ParameterConstraints]:
-    """How many rows of each table an example looks up: one by a categorical feature, `length` by a sequence column."""
+    """How many rows of each table an example looks up: one by a categorical feature, `length` by others."""
     look_ups: dict[str, list[float]] = {table: [] for table in features.tables}
-    for name in features.categorical_names:
-        look_ups[name].append(1.0)
-    for name in features.sequence_names:
-        look_ups[features.sequence_table(name)].append(float(features.sequence.length))
-    for feature in features.lists:
-        look_ups[feature.name].append(float(feature.length))
+    columns = [(name, 1) for name in features.categorical_names] + [(own.name, own.length) for own in features.lists]
+    columns += [(features.sequence_table(name), features.sequence.length) for name in features.sequence_names]
+    for table, number in columns:
+        look_ups[table].append(float(number))
     look_ups |= {double_of(table): look_ups[table] for table in doubled}
     # An average number of rows per feature would be summed to one vector in the planner's eyes; poolings are not.
     return {
