@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import posixpath
+from collections import Counter
 from importlib.resources import files
 from typing import Any
 
+import pyarrow as pa
 from google.protobuf import text_format
 from pydantic import Field, model_validator
 
@@ -19,6 +21,7 @@ from components.common.retention import RetentionConfig
 from components.evaluate.config import EvaluationConfig
 from components.export.config import ExportConfig
 from components.features.events import ACTIONS, IMPRESSIONS, DatasetConfig
+from components.features.examples import example_schema
 from components.features.feature_list import FeatureConfig
 from components.features.objectives import DEFAULT_SERVED, ServedObjectives
 from components.gate.config import GateConfig
@@ -64,6 +67,10 @@ class RunConfig(Config):
     @model_validator(mode="after")
     def _check_sections(self) -> RunConfig:
         self.features.check_against(self.dataset)
+        columns = Counter(example_schema(self.features, pa.int64()).names)
+        twice = [name for name, count in columns.items() if count > 1]
+        if twice:
+            raise ValueError(f"features: {twice[0]!r} is a column that examples have anyway; rename it")
         self._check_arms()
         for wanted in self.evaluation.slices:
             if wanted.column not in self.features.plain_names:

@@ -172,7 +172,7 @@ class Scorer:
         return read_examples(self._store, EVALUATION, self._event_date)[0]
 
     def _examples(self, model: Model) -> ExampleSet:
-        # Learned ids have other rows in each model.
+        # Where rows are learned, ids have others in each model.
         digest = f"{model.features.digest()} {model.made_from if model.features.learned else ''}"
         if digest not in self._encoded:
             self._encoded = {digest: tensors_of(self._table, model.features, True, model.indexes())}

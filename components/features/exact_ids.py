@@ -97,10 +97,6 @@ class IdIndex:
         found = self.find(ids)
         return np.where(found >= 0, found, self.exact.capacity + ids % self.exact.oov_rows)
 
-    def is_unknown(self, rows: np.ndarray) -> np.ndarray:
-        """Which rows are shared ones; bool, of the rows' shape."""
-        return rows >= self.exact.capacity
-
 
 class Vocabulary:
     """The ids of one table as training knows them.

@@ -72,10 +72,6 @@ class QuantileIndex:
         """0 of absent numbers, else one more than the range's place; int64, in the shape of `number_ids`."""
         return np.where(ids == _ABSENT, 0, 1 + np.searchsorted(self.keys, ids, side="right"))
 
-    def is_unknown(self, rows: np.ndarray) -> np.ndarray:
-        """None: every number is in a range."""
-        return np.zeros(rows.shape, dtype=bool)
-
 
 class LearnedQuantiles:
     """The ranges of one number as training knows them.

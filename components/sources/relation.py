@@ -133,6 +133,8 @@ class Relation:
                 continue
             chosen, raw, kind = origin
             place = f"{self.where}: column {chosen.column or name!r} for {name!r}"
+            if chosen.separator is not None and column.kind not in ("identifiers", "numbers"):
+                raise InputError(f"{place} has a separator, but is no list; declare it under dataset.context_lists")
             if column.kind == "identifier":
                 parts[name] = identifier(chosen, raw, kind, place)
             elif column.kind == "number":

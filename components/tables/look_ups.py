@@ -179,9 +179,7 @@ class KeyLayout(nn.Module):
         positions = self.sequence.vectors(of_sequence, num_positions).flatten(1)
         split = self._num_keys * num_examples
         lengths = sparse.lengths()[split : split + num_examples].to(torch.int64)
-        used = torch.arange(self.length, device=lengths.device) < lengths[:, None]
-        sequence = positions.new_zeros(num_examples, self.length, positions.shape[1])
-        sequence[used] = positions
+        sequence = _padded(positions, lengths, self.length)
         if of_lists:
             sizes = sparse.lengths()[-len(of_lists) * num_examples :].view(len(of_lists), num_examples)
             padded = map(_padded, of_lists, sizes, self._list_lengths)

@@ -1,4 +1,4 @@
-"""Which rows a version's ids have learned to have: one flat file, which may be mapped into memory."""
+"""Which rows training gave to a version's ids: one flat file, which may be mapped into memory."""
 
 from __future__ import annotations
 
@@ -75,4 +75,9 @@ def indexes_in(content: np.ndarray, specs: list[PackedIds], features: FeatureCon
         raise InputError(f"ids: {len(content)} bytes, the manifest's ids take {needed}; restore the file")
     if {spec.name for spec in specs} != {*features.learned}:
         raise InputError(f"ids: of {[spec.name for spec in specs]}, not of {[*features.learned]}; restore the version")
+    slots_wrong = [spec.name for spec in specs if (spec.name in features.exact_ids) != (spec.num_slots >= 2)]
+    if slots_wrong:
+        raise InputError(
+            f"ids: of {slots_wrong[0]} with or without slots, against the feature list; restore the version"
+        )
     return {spec.name: features.learned[spec.name].index(spec.keys(content), spec.slots(content)) for spec in specs}

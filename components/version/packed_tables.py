@@ -175,7 +175,7 @@ class PackedTables:
         unknown: Counter[str] = Counter()
         for column, table in enumerate(tables):
             if table in self.features.exact_ids:
-                is_unknown = self.indexes[table].is_unknown(own[..., column])
+                is_unknown = own[..., column] >= self.features.exact_ids[table].capacity
                 if table in self.features.list_positions:
                     # Most of a list's positions are often empty.
                     is_unknown &= ids[..., column] != 0

@@ -139,6 +139,9 @@ def test_not_a_mapping_is_refused(tmp_path, content):
         read_yaml(str(path))
 
 
+NONE = {"entities": []}
+
+
 def test_digest_ignores_order():
     assert (
         JoinConfig.parse({"salt": 1, "rows_per_shard": 2}, "").digest()
@@ -154,6 +157,11 @@ def test_digest_ignores_order():
             "features",
             {"categorical": [{"name": "tone", "quantiles": {"number": "colour"}}], "sequence": {"entities": []}},
             "features.categorical: tone.quantiles.number: 'colour' is not among",
+        ),
+        (
+            "features",
+            {"categorical": [{"name": "clicked", "crossed": ["item_id", "surface"], "num_rows": 8}], "sequence": NONE},
+            "features: 'clicked' is a column that examples have anyway",
         ),
         ("dataset", {"action_entities": ["surface", "nowhere"]}, "nowhere"),
         ("schedule", {"first_day": "2025-01-01"}, "before dataset.first_day"),

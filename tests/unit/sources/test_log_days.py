@@ -289,3 +289,10 @@ def test_text_without_a_separator_is_no_list(tmp_path):
     source = list_source(tmp_path, "a|b", "1|2")
     with pytest.raises(InputError, match=r"column 'tags' for 'tags' is VARCHAR, expected a list; .*separator: '\|'"):
         make_logs(str(tmp_path / "store"), dataset_of(**LISTS), source, [FIRST])
+
+
+def test_separator_is_for_lists(tmp_path):
+    source = text_log(tmp_path)
+    source[IMPRESSIONS]["columns"]["item_id"] = {"column": "sku", "separator": "|"}
+    with pytest.raises(InputError, match="for 'item_id' has a separator, but is no list; declare it under"):
+        make_logs(str(tmp_path / "store"), dataset_of(), source, [FIRST])

@@ -37,5 +37,8 @@ def test_wrong_files_are_refused(vocabularies):
     array = np.frombuffer(content, dtype=np.uint8)
     with pytest.raises(InputError, match=r"ids: \d+ bytes, the manifest's ids take"):
         indexes_in(array[:-1], specs, features_of("item_id"))
+    bare = [spec.model_copy(update={"num_slots": 0}) for spec in specs]
+    with pytest.raises(InputError, match="ids: of item_id with or without slots"):
+        indexes_in(array[: bare[0].end_byte], bare, features_of("item_id"))
     with pytest.raises(InputError, match="not of .*campaign_id.*restore the version"):
         indexes_in(array, specs, features_of("item_id", "campaign_id"))
