@@ -255,6 +255,7 @@ def prune(
 app.command()(pretrained_tables.pretrain)
 app.command()(pretrained_tables.neighbours)
 app.command()(serve.rollout)
+app.command()(serve.rollback)
 app.command()(log_commands.init)
 app.command()(log_commands.check)
 

@@ -37,11 +37,11 @@ _LOCAL_EMBEDDING, _LOCAL_RANKER = f"localhost:{EMBEDDING_GRPC_PORT}", f"localhos
 _STOP_SECONDS = 20
 
 
-def _settings(chosen: list[str] | None) -> dict[str, str]:
+def _settings(chosen: list[str] | None, option: str = "--set") -> dict[str, str]:
     pairs = [text.partition("=") for text in chosen or []]
     wrong = [name for name, sign, _ in pairs if not sign]
     if wrong:
-        raise InputError(f"--set {wrong[0]}: expected name=value")
+        raise InputError(f"{option} {wrong[0]}: expected name=value")
     return {name: value for name, _, value in pairs}
 
 
@@ -169,6 +169,15 @@ def rollout(
     shares: Annotated[str, typer.Option(help="Of users that the new version gets, rising to 1.")] = "0.1,1",
     hold_seconds: Annotated[float, typer.Option(min=0, help="How long each share stays.")] = 5.0,
     step_seconds: Annotated[float, typer.Option(min=0, help="How long the servers may take to follow a step.")] = 600.0,
+    shadow_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Of requests that the new version scores as well, for comparison.")
+    ] = 0.0,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option("--limit", help="Of how much worse the new version may be, NAME=VALUE (docs/rollouts.md)."),
+    ] = None,
+    watch: Annotated[bool, typer.Option(help="Take the new version back when it passes a limit.")] = True,
+    again: Annotated[bool, typer.Option("--again", help="Also a version that was taken back before.")] = False,
     back: Annotated[bool, typer.Option("--back", help="Take the rollout that is under way back.")] = False,
     status: Annotated[bool, typer.Option("--status", help="Only say where the deployment is.")] = False,
     debug: DebugOption = False,
@@ -176,10 +185,11 @@ def rollout(
     """Move running servers to another version: load it, route users to it, retire the one before.
 
     Called again after a stop, it goes on; users can be taken back (--back) until the version before is retired, which
-    follows the last share after --hold-seconds.
+    follows the last share after --hold-seconds. A version that passes a limit is taken back by itself.
     """
-    from components.common.deployments import known_deployment
-    from components.serve.rollout import Rollout, RolloutPlan, describe
+    from components.serve.config import RolloutLimits
+    from components.serve.rollout import Rollout
+    from components.serve.rollout_plan import RolloutPlan
 
     opened = Store(store)
     if not status:
@@ -187,11 +197,52 @@ def rollout(
             steps = tuple(float(share) for share in shares.split(","))
         except ValueError as error:
             raise InputError(f"--shares {shares}: expected numbers such as 0.1,0.5,1") from error
-        plan = RolloutPlan(_addresses(embedding_servers), _addresses(ranker_servers), steps, hold_seconds, step_seconds)
+        # Somebody looks on: what nobody asks is not waited for.
+        values = {"few_requests": "go_on", "wait_seconds": 0} | _settings(limit, "--limit")
+        limits = RolloutLimits.parse(values, "--limit") if watch else None
+        servers = (_addresses(embedding_servers), _addresses(ranker_servers))
+        plan = RolloutPlan(*servers, steps, hold_seconds, step_seconds, shadow_share, limits)
         rolled = Rollout(opened, deployment, plan)
-        rolled.back() if back else rolled.to(find_version(opened, to))
-    now = known_deployment(opened, deployment)
+        rolled.back() if back else rolled.to(find_version(opened, to), again)
+    _say_where(opened, deployment)
+
+
+@app.command()
+@clear_errors
+def rollback(
+    store: StoreOption = DEMO_STORE,
+    deployment: DeploymentOption = "local",
+    embedding_servers: Annotated[
+        str, typer.Option(help="host:port of each server of the embedding tier, with commas; '' for none.")
+    ] = _LOCAL_EMBEDDING,
+    ranker_servers: Annotated[str, typer.Option(help="Likewise of the ranker tier.")] = _LOCAL_RANKER,
+    step_seconds: Annotated[float, typer.Option(min=0, help="How long the servers may take to follow a step.")] = 600.0,
+    reason: Annotated[str, typer.Option(help="Kept in the store, and shown.")] = "by hand",
+    debug: DebugOption = False,
+) -> None:
+    """Have the version before answer all users, whether a rollout is under way or over.
+
+    The version that goes is not rolled out again by itself.
+    """
+    from components.serve.rollout import Rollout
+    from components.serve.rollout_plan import RolloutPlan
+
+    servers = (_addresses(embedding_servers), _addresses(ranker_servers))
+    Rollout(Store(store), deployment, RolloutPlan(*servers, step_seconds=step_seconds)).undo(reason)
+    _say_where(Store(store), deployment)
+
+
+def _say_where(store: Store, deployment: str) -> None:
+    from components.common.deployments import known_deployment
+    from components.common.rollouts import find_replaced, rolled_back_in
+    from components.serve.rollout_steps import describe
+
+    now, replaced = known_deployment(store, deployment), find_replaced(store, deployment)
     say(f"rollout.phase: {describe(now)}", f"rollout.version: {now.current}")
+    if replaced is not None and replaced.by == now.current:
+        say(f"rollout.version_before: {replaced.version}")
+    for record in rolled_back_in(store, deployment):
+        say(f"rollout.rolled_back: {record}")
 
 
 def _addresses(text: str) -> tuple[str, ...]:

@@ -6,11 +6,11 @@ requests routed by version; the old version retired.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from components.common.config import Config
+from components.common.config import GrownConfig
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.records import find_record, write_record
@@ -19,7 +19,7 @@ from components.common.releases import known_pointer
 Phase = Literal["steady", "ranker", "tables", "routing", "retiring"]
 
 
-class Deployment(Config):
+class Deployment(GrownConfig):
     """Which versions the tiers hold, and which of them answers.
 
     Attributes:
@@ -27,12 +27,16 @@ class Deployment(Config):
         other: The version that comes, or while retiring the one that goes.
         phase: `steady`, or where the rollout is.
         share: Of users that are routed to `other`; only while routing.
+        shadow_share: Of requests that `current` answers and `other` scores as well; only while both have their tables.
     """
+
+    later: ClassVar[tuple[str, ...]] = ("shadow_share",)
 
     current: str
     other: str = ""
     phase: Phase = "steady"
     share: float = Field(0.0, ge=0, le=1)
+    shadow_share: float = Field(0.0, ge=0, le=1)
 
     @model_validator(mode="after")
     def _check(self) -> Deployment:
@@ -40,6 +44,10 @@ class Deployment(Config):
             raise ValueError(f"phase {self.phase} with other = {self.other[:12]!r} beside {self.current[:12]!r}")
         if self.share and self.phase != "routing":
             raise ValueError(f"share = {self.share} in phase {self.phase}; only routing has one")
+        if self.shadow_share and self.phase not in ("tables", "routing"):
+            raise ValueError(
+                f"shadow_share = {self.shadow_share} in phase {self.phase}; only tables and routing have one"
+            )
         return self
 
     @property

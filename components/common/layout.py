@@ -252,6 +252,10 @@ class Store:
         """Names of the deployments that have a record."""
         return [name.removesuffix(".json") for name in list_names(join_uri(self.root, "deployments"))]
 
+    def rollouts(self, *parts: str) -> str:
+        """Records of rollouts, which components/common/rollouts.py names."""
+        return join_uri(self.root, "rollouts", *parts)
+
     def publication(self, pipeline: str, day: date) -> str:
         """What one pipeline's run of a day published."""
         return join_uri(self.root, "registry", "publications", pipeline, f"{_DAY_PREFIX}{day}.json")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from components.common.config import Config
 from components.common.errors import InputError
@@ -80,6 +81,11 @@ class RankerTierConfig(TierConfig):
     require_gpu: bool = Field(False, description="do not start, or route to a version, on the CPU")
     max_candidates: int = Field(2000, ge=1)
     max_actions: int = Field(20_000, ge=0)
+    shadow_waiting: int = Field(
+        16,
+        ge=1,
+        description="answered requests that wait to be scored in shadow at most; more are dropped, and counted",
+    )
     ignore_unknown_inputs: bool = Field(False, description="for callers that already send the next version's columns")
     look_up_seconds: float = Field(0.5, gt=0, description="time-out of one look-up, with its retries")
     request_seconds: float = Field(2.0, gt=0, description="time-out of one request")
@@ -89,3 +95,68 @@ class RankerTierConfig(TierConfig):
     def limits(self) -> Limits:
         """The limits of one request."""
         return Limits(self.max_candidates, self.max_actions, self.ignore_unknown_inputs)
+
+
+class RolloutLimits(Config):
+    """How much worse than the old version, at the same time, the new one of a rollout may be before it is taken back.
+
+    What chance explains is no reason: a limit is passed when the figure is beyond it by three standard errors.
+    """
+
+    min_requests: int = Field(200, ge=1, description="of each version, before the two are compared")
+    wait_seconds: float = Field(600.0, ge=0, description="that a share stays at most, for so many to come")
+    few_requests: Literal["roll_back", "go_on"] = Field(
+        "roll_back", description="what to do when there are fewer by then; go_on trusts the version unseen"
+    )
+    max_error_increase: float = Field(
+        0.01, ge=0, le=1, description="failed requests, as a share of all, above the old version's"
+    )
+    max_slowdown: float = Field(
+        2.0,
+        ge=1,
+        description="seconds that 90% of requests take at most, or of runs of the net, over the old version's",
+    )
+    min_slowdown_seconds: float = Field(0.01, ge=0, description="that it must be slower by, besides")
+    max_mean_change: float = Field(
+        0.2, gt=0, description="of a served objective's mean prediction, relative to the old version's"
+    )
+    max_shadow_difference: float | None = Field(
+        None,
+        gt=0,
+        description="mean absolute difference from the old version on the same requests; null: only reported",
+    )
+
+
+def check_shares(shares: tuple[float, ...]) -> tuple[float, ...]:
+    """The shares of a rollout.
+
+    Raises:
+        InputError: If they do not rise to 1.
+    """
+    ordered = all(a < b for a, b in zip(shares, shares[1:], strict=False))
+    if not shares or shares[-1] != 1.0 or not ordered or shares[0] <= 0:
+        raise InputError(f"shares {list(shares)}: must rise from above 0 to 1, e.g. 0.1,0.5,1")
+    return shares
+
+
+Address = Annotated[str, Field(pattern=r"^[^/\s,]+:\d+$")]
+
+
+class ServingConfig(Config):
+    """Running servers that each daily run brings the version in production to."""
+
+    deployment: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="whose record is moved")
+    ranker_servers: tuple[Address, ...] = Field(min_length=1, description="host:port of the gRPC of each ranker")
+    embedding_servers: tuple[Address, ...] = Field((), description="likewise of the embedding tier, if there is one")
+    shares: tuple[float, ...] = Field((0.1, 0.5, 1.0), description="of users that the new version gets, rising to 1")
+    hold_seconds: float = Field(60.0, ge=0, description="how long shadow scoring and each share stay at least")
+    step_seconds: float = Field(600.0, gt=0, description="how long the servers may take to follow a step")
+    shadow_share: float = Field(
+        0.1, ge=0, le=1, description="of requests that the new version scores as well before it answers anybody"
+    )
+    limits: RolloutLimits = RolloutLimits()
+
+    @field_validator("shares")
+    @classmethod
+    def _check(cls, shares: Any) -> Any:
+        return check_shares(shares)

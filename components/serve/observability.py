@@ -8,23 +8,44 @@ import sys
 import warnings
 from datetime import UTC, datetime
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram, Summary
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+# Of what a rollout compares: the bounds of a bucket lie closer together than versions may lie apart.
+_FINE_SECONDS = (
+    *(0.0005, 0.0007, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.007, 0.01, 0.015, 0.02, 0.03, 0.05, 0.07),
+    *(0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0),
+)
 
 REQUESTS = Counter("afterclick_requests", "Requests by outcome", ("tier", "version", "code"))
-REQUEST_SECONDS = Histogram("afterclick_request_seconds", "Time of a request", ("tier", "version"), buckets=_SECONDS)
+REQUEST_SECONDS = Histogram(
+    "afterclick_request_seconds", "Time of a request", ("tier", "version"), buckets=_FINE_SECONDS
+)
 IN_FLIGHT = Gauge("afterclick_requests_in_flight", "Requests being answered", ("tier", "version"))
 LOOK_UP_SECONDS = Histogram(
     "afterclick_look_up_seconds", "Time that a ranker waited for rows", ("version",), buckets=_SECONDS
 )
-RANK_SECONDS = Histogram("afterclick_rank_seconds", "Time of ONNX Runtime", ("version",), buckets=_SECONDS)
+RANK_SECONDS = Histogram("afterclick_rank_seconds", "Time of ONNX Runtime", ("version",), buckets=_FINE_SECONDS)
 CANDIDATES = Counter("afterclick_candidates", "Candidates ranked", ("version",))
 ROWS = Counter("afterclick_rows_looked_up", "Rows of embedding tables looked up", ("version",))
 UNKNOWN_IDS = Counter("afterclick_unknown_ids", "Candidates whose exact id has no row of its own", ("version", "table"))
 LOADED = Gauge("afterclick_version_loaded", "1 while a version is loaded", ("tier", "version"))
 PROVIDER = Gauge(
     "afterclick_ranker_provider", "1 while a version's ranker runs on ONNX Runtime's provider", ("version", "provider")
+)
+PREDICTION = Summary("afterclick_prediction", "Mean prediction of an answered request", ("version", "objective"))
+PREDICTION_SQUARES = Counter("afterclick_prediction_squares", "Squares of these", ("version", "objective"))
+SHADOWED = Counter(
+    "afterclick_shadow_requests", "Requests that a version scored beside the one that answered", ("version", "code")
+)
+SHADOW_PREDICTION = Summary(
+    "afterclick_shadow_prediction", "Mean prediction of a request that was scored in shadow", ("version", "objective")
+)
+SHADOW_ANSWERED = Summary(
+    "afterclick_shadow_answered_prediction", "What the version that answered predicted", ("version", "objective")
+)
+SHADOW_DIFFERENCE = Summary(
+    "afterclick_shadow_difference", "Mean absolute difference of the two in a request", ("version", "objective")
 )
 ROUTED = Gauge("afterclick_version_share", "Share of users that a version answers", ("version",))
 

@@ -12,11 +12,23 @@ try:
 finally:
     sys.argv = _arguments
 
-__all__ = ["CATEGORICAL", "RANKER_MODEL", "SEQUENCE", "STOPPING", "TABLES_MODEL", "channel_options", "pb", "pb_grpc"]
+__all__ = [
+    "CATEGORICAL",
+    "HTTP_PORT",
+    "RANKER_MODEL",
+    "SEQUENCE",
+    "STOPPING",
+    "TABLES_MODEL",
+    "channel_options",
+    "pb",
+    "pb_grpc",
+]
 
 RANKER_MODEL, TABLES_MODEL = "ranker", "tables"
 # To a rollout, which waits for the server that comes after.
 STOPPING = "this server was told to stop, or only starts"
+# What a ranker's server says of itself: where its metrics are.
+HTTP_PORT = "http_port"
 # Inputs of the tables; an output adds `_rows`.
 CATEGORICAL, SEQUENCE = "categorical", "sequence"
 

@@ -83,7 +83,9 @@ class RankerModel(kserve.Model):
                     version = chosen.digest
                     ranking = await self.tier.answer(chosen, tensors)
             REQUEST_SECONDS.labels(_TIER, version).observe(time.perf_counter() - started)
-            return _response(payload, ranking)
+            response = _response(payload, ranking)
+            self.tier.shadow.offer(ranking, tensors)
+            return response
         except grpc_errors.GrpcException as error:
             code = error.status_code.name
             raise

@@ -23,7 +23,7 @@ from components.common.errors import InputError
 from components.serve.config import RankerTierConfig
 from components.serve.deadline import ending_within
 from components.serve.observability import log_as_json, log_event
-from components.serve.protocol import STOPPING, pb, pb_grpc
+from components.serve.protocol import HTTP_PORT, STOPPING, pb, pb_grpc
 from components.serve.ranker_model import RankerModel
 from components.serve.ranker_tier import RankerTier
 from components.serve.rest import Admission, answer_errors
@@ -81,9 +81,10 @@ class _DataPlane(DataPlane):
         self.model = model
 
     def metadata(self) -> dict[str, Any]:
-        """KServe's, with the limits of requests as extensions: the protocol has no other place for them."""
-        known = super().metadata()
-        return {**known, "extensions": [*known["extensions"], *self.model.tier.config.stated_limits]}
+        """KServe's, with the limits of requests and the port of /metrics as extensions: there is no other place."""
+        known, config = super().metadata(), self.model.tier.config
+        stated = [*config.stated_limits, f"{HTTP_PORT}={config.http_port}"]
+        return {**known, "extensions": [*known["extensions"], *stated]}
 
     async def get_model(self, name: str) -> kserve.Model:
         return self.get_model_from_registry(name)

@@ -21,12 +21,15 @@ from components.serve.observability import (
     CANDIDATES,
     LOADED,
     LOOK_UP_SECONDS,
+    PREDICTION,
+    PREDICTION_SQUARES,
     PROVIDER,
     RANK_SECONDS,
     ROUTED,
     log_event,
 )
 from components.serve.ranker_version import RankerVersion
+from components.serve.shadow import Shadow
 from components.serve.table_source import LocalTables, RemoteTables, TableSource
 from components.version.request import Ranking, RawRequest
 from components.version.request_field import Field
@@ -50,9 +53,11 @@ class RankerTier:
         self._versions: dict[str, RankerVersion] = {}
         self._routes: dict[str, float] = {}
         self._executor = ThreadPoolExecutor(config.threads, thread_name_prefix="rank")
+        self._shadow_executor = ThreadPoolExecutor(1, thread_name_prefix="shadow")
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._following = asyncio.Lock()
         self.source = source or self._make_source()
+        self.shadow = Shadow(self._score_in_shadow, config.shadow_waiting)
 
     def _make_source(self) -> TableSource:
         config = self.config
@@ -93,6 +98,7 @@ class RankerTier:
         deployment = open_deployment(self._store, self.config.deployment)
         load_named(deployment, deployment.rankers, self._load)
         self._route(deployment.routes)
+        self.shadow.follow(deployment)
 
     async def follow(self) -> None:
         """Do what the deployment's record says: load, route, and let go of what has no requests left.
@@ -111,6 +117,7 @@ class RankerTier:
                 if not await self.source.is_ready(digest):
                     raise InputError(f"tables of version {digest[:12]} are not ready; load them before it is routed to")
             self._route(deployment.routes)
+            self.shadow.follow(deployment)
             gone = [self._versions[digest] for digest in self._versions if digest not in deployment.rankers]
             self._versions = {digest: self._versions[digest] for digest in deployment.rankers}
             for version in gone:
@@ -166,18 +173,39 @@ class RankerTier:
     async def answer(self, chosen: RankerVersion, tensors: Mapping[str, np.ndarray]) -> Ranking:
         """Answer as `rank` does, by a version that was chosen."""
         with chosen.answering():
-            request, (categorical, sequence, lengths) = await self.run(lambda: self._read(chosen, tensors))
-            # The look-up is on its way while the other features are made.
-            looked_up = asyncio.create_task(self._look_up(chosen.digest, categorical, sequence))
-            try:
-                dense = await self.run(lambda: chosen.contract.dense(request))
-                rows, positions = await looked_up
-            finally:
-                looked_up.cancel()
-            users = np.zeros(len(rows), dtype=np.int64)
+            ranking = await self._score(chosen, tensors, self._executor)
+        for name, values in ranking.probabilities.items():
+            mean = float(values.mean()) if len(values) else 0.0
+            PREDICTION.labels(chosen.digest, name).observe(mean)
+            PREDICTION_SQUARES.labels(chosen.digest, name).inc(mean**2)
+        CANDIDATES.labels(chosen.digest).inc(len(next(iter(ranking.probabilities.values()))))
+        return ranking
+
+    async def _score_in_shadow(self, version: str, tensors: Mapping[str, np.ndarray]) -> Ranking:
+        """Score a request for nobody, in a thread beside those that answer."""
+        async with asyncio.timeout(self.config.request_seconds):
+            return await self._score(self.choose(version, tensors), tensors, self._shadow_executor)
+
+    async def _score(
+        self, chosen: RankerVersion, tensors: Mapping[str, np.ndarray], executor: ThreadPoolExecutor
+    ) -> Ranking:
+        loop = asyncio.get_running_loop()
+        request, (categorical, sequence, lengths) = await loop.run_in_executor(executor, self._read, chosen, tensors)
+        # The look-up is on its way while the other features are made.
+        looked_up = asyncio.create_task(self._look_up(chosen.digest, categorical, sequence))
+        try:
+            dense = await loop.run_in_executor(executor, chosen.contract.dense, request)
+            rows, positions = await looked_up
+        finally:
+            looked_up.cancel()
+        users = np.zeros(len(rows), dtype=np.int64)
+
+        def run() -> np.ndarray:
+            # In the thread, so that waiting for it is not counted.
             with RANK_SECONDS.labels(chosen.digest).time():
-                probabilities = await self.run(lambda: chosen.run((rows, dense, positions, lengths, users)))
-            CANDIDATES.labels(chosen.digest).inc(len(probabilities))
+                return chosen.run((rows, dense, positions, lengths, users))
+
+        probabilities = await loop.run_in_executor(executor, run)
         return Ranking(chosen.digest, {name: probabilities[:, column] for name, column in chosen.columns.items()})
 
     def _read(

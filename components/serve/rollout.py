@@ -9,95 +9,32 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import grpc
 
+from components.common import storage
 from components.common.deployments import Deployment, known_deployment, write_deployment
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.progress import log_line
-from components.serve.protocol import RANKER_MODEL, TABLES_MODEL, pb, pb_grpc
+from components.common.records import write_record
+from components.common.rollouts import (
+    Replaced,
+    RolledBack,
+    find_replaced,
+    find_rolled_back,
+    replaced_uri,
+    rolled_back_uri,
+)
+from components.serve.protocol import HTTP_PORT, RANKER_MODEL, TABLES_MODEL, pb, pb_grpc
+from components.serve.rollout_figures import Counted
+from components.serve.rollout_plan import RolloutPlan, TakenBack
+from components.serve.rollout_steps import back, begin, describe, next_step, step_back
+from components.serve.rollout_watch import hold
 from components.version.version import Version
 
 _PAUSE_SECONDS, _SAY_SECONDS, _LIVE_SECONDS = 0.2, 5.0, 10.0
-
-
-@dataclass(frozen=True)
-class RolloutPlan:
-    """How a rollout goes.
-
-    Attributes:
-        embedding_addresses: `host:port` of each server of the embedding tier; none if rankers hold tables themselves.
-        ranker_addresses: Of each server of the ranker tier.
-        shares: Of users that the new version gets, one after the other; the last is 1.
-        hold_seconds: How long each share stays before the next.
-        step_seconds: How long the servers may take to follow one step, restarts included.
-    """
-
-    embedding_addresses: tuple[str, ...]
-    ranker_addresses: tuple[str, ...]
-    shares: tuple[float, ...] = (1.0,)
-    hold_seconds: float = 0.0
-    step_seconds: float = 600.0
-
-    def __post_init__(self) -> None:
-        ordered = all(a < b for a, b in zip(self.shares, self.shares[1:], strict=False))
-        if not self.shares or self.shares[-1] != 1.0 or not ordered or self.shares[0] <= 0:
-            raise InputError(f"shares {list(self.shares)}: must rise from above 0 to 1, e.g. 0.1,0.5,1")
-
-
-def next_step(now: Deployment, shares: tuple[float, ...]) -> Deployment:
-    """The record of the step after this one; that of a steady deployment is itself."""
-    if now.phase == "ranker":
-        return now.model_copy(update={"phase": "tables"})
-    if now.phase in ("tables", "routing") and now.share < 1.0:
-        share = next(share for share in shares if share > now.share)
-        return now.model_copy(update={"phase": "routing", "share": share})
-    if now.phase == "routing":
-        return Deployment(current=now.other, other=now.current, phase="retiring")
-    return Deployment(current=now.current)
-
-
-def step_back(now: Deployment) -> Deployment:
-    """The record of the step before this one; from the old version alone answering on, the new one goes."""
-    if now.phase == "routing":
-        return Deployment(current=now.current, other=now.other, phase="tables")
-    if now.phase == "retiring":
-        return Deployment(current=now.current)
-    return Deployment(current=now.current, other=now.other, phase="retiring")
-
-
-def begin(now: Deployment, target: str) -> Deployment:
-    """The record of the first step to a version, or of the step where a rollout to it was interrupted.
-
-    Raises:
-        InputError: If a rollout to another version is under way.
-    """
-    if now.phase == "steady":
-        return now if target == now.current else Deployment(current=now.current, other=target, phase="ranker")
-    going_to = now.current if now.phase == "retiring" else now.other
-    if target != going_to:
-        raise InputError(
-            f"a rollout to {going_to[:12]} is in phase {now.phase}; finish it or roll it back before one to "
-            f"{target[:12]}"
-        )
-    return now
-
-
-def back(now: Deployment) -> Deployment:
-    """The record of the first step back: all users to the version before, while both are loaded.
-
-    Raises:
-        InputError: If no rollout is under way, or the version before is already going.
-    """
-    if now.phase == "steady":
-        raise InputError(
-            f"no rollout is under way: {now.current[:12]} answers all users; roll out to the version before"
-        )
-    if now.phase == "retiring":
-        raise InputError(f"{now.other[:12]} is already going; finish, and then roll out to it")
-    return step_back(now)
 
 
 class Rollout:
@@ -106,30 +43,96 @@ class Rollout:
     def __init__(self, store: Store, name: str, plan: RolloutPlan) -> None:
         """Move a deployment of a store along a plan."""
         self._store, self._name, self._plan = store, name, plan
+        self._taken_back: RolledBack | None = None
+        self._metrics: list[str] = []
+        self.figures: dict[str, float] = {}
 
-    def to(self, target: str) -> Deployment:
-        """Roll out a version, or go on with its rollout.
+    def to(self, target: str, again: bool = False) -> Deployment:
+        """Roll out a version, or go on with its rollout, or with taking it back.
+
+        Args:
+            target: Its digest.
+            again: Whether it may have been taken back before.
 
         Raises:
+            TakenBack: If it passes the plan's limits, or was taken back before for a fault of its own.
             InputError: If it is not published, another rollout is under way, or a server is not there or does not
                 follow in time.
         """
         Version.published(self._store, target)
-        first = begin(known_deployment(self._store, self._name), target)
-        return self._finish(self.steps(first))
+        now = known_deployment(self._store, self._name)
+        record = find_rolled_back(self._store, self._name, target)
+        if record is not None and not again:
+            if now.other == target:
+                self._go_back(now)
+                raise TakenBack(record)
+            if record.is_fault and now.current != target:
+                raise TakenBack(record, "; --again tries it all the same")
+        first = begin(now, target)
+        if record is not None:
+            storage.remove(rolled_back_uri(self._store, self._name, target))
+        finished = self._finish(self.steps(first))
+        if self._taken_back is not None:
+            raise TakenBack(self._taken_back)
+        return finished
 
-    def back(self) -> Deployment:
-        """Take the rollout that is under way back.
+    def back(self, reason: str = "by hand") -> Deployment:
+        """Take the rollout that is under way back, and write down why.
 
         Raises:
             InputError: If none is under way, the version before is already going or damaged, or a server does not
                 follow.
         """
         now = known_deployment(self._store, self._name)
-        first = back(now)
+        back(now)
         # Servers that are restarted will need its files.
         Version.published(self._store, now.current).onnx()
-        return self._finish(self.steps(first, step_back))
+        self._write_down(now.other, now.current, (reason,))
+        return self._go_back(now)
+
+    def undo(self, reason: str = "by hand") -> Deployment:
+        """Have the version before answer all users, whether a rollout is under way or over; repeated, it goes on.
+
+        Raises:
+            InputError: If there is no version before, or as `back` and `to` say.
+        """
+        now = known_deployment(self._store, self._name)
+        record = find_rolled_back(self._store, self._name, now.current)
+        if now.phase == "retiring":
+            is_undone = find_rolled_back(self._store, self._name, now.other) is not None
+            steady = self._finish(self.steps(now))
+            return steady if is_undone else self.undo(reason)
+        if now.phase != "steady" and record is None:
+            return self.back(reason)
+        replaced = find_replaced(self._store, self._name)
+        if replaced is None or replaced.by != now.current:
+            raise InputError(
+                f"{self._name}: {now.current[:12]} answers, and no version is known that answered before it; name one "
+                "with `afterclick rollout --to`"
+            )
+        if record is None:
+            if (earlier := find_rolled_back(self._store, self._name, replaced.version)) is not None:
+                raise TakenBack(earlier, "; it is the version before, name another with `afterclick rollout --to`")
+            self._write_down(now.current, replaced.version, (reason,))
+        return self.to(replaced.version)
+
+    def _go_back(self, now: Deployment) -> Deployment:
+        return self._finish(self.steps(now if now.phase == "retiring" else back(now), step_back))
+
+    def _write_down(self, version: str, kept: str, reasons: tuple[str, ...], is_fault: bool = True) -> RolledBack:
+        limits = self._plan.limits.model_dump(mode="json") if self._plan.limits else {}
+        record = RolledBack(
+            version=version,
+            kept=kept,
+            at=datetime.now(UTC),
+            reasons=reasons,
+            is_fault=is_fault,
+            figures=self.figures,
+            limits=limits,
+        )
+        write_record(rolled_back_uri(self._store, self._name, version), record)
+        log_line("rollout", str(record))
+        return record
 
     def _finish(self, steps: Iterator[Deployment]) -> Deployment:
         for step in steps:
@@ -143,15 +146,16 @@ class Rollout:
 
         Args:
             first: The record of the first step.
-            step_on: From one step to the next; forward when not given.
+            step_on: From one step to the next; when not given forward, or back once the plan's limits are passed.
 
         Raises:
             InputError: If a server is not there, before anything changes; or does not follow; or something else writes
                 the record.
         """
-        step_on = step_on or (lambda step: next_step(step, self._plan.shares))
         for address in (*self._plan.embedding_addresses, *self._plan.ranker_addresses):
             _Server(address).check_live(min(self._plan.step_seconds, _LIVE_SECONDS))
+        if step_on is None and self._plan.limits is not None:
+            self._metrics = [_Server(address).metrics_address() for address in self._plan.ranker_addresses]
         step, known = first, known_deployment(self._store, self._name)
         while True:
             if known_deployment(self._store, self._name) != known:
@@ -159,14 +163,34 @@ class Rollout:
                     f"{self._store.deployment(self._name)}: another rollout writes it; this one stops here, --status "
                     "says where the deployment is"
                 )
+            if step_on is None and step.phase == "retiring":
+                replaced = Replaced(version=step.other, by=step.current)
+                write_record(replaced_uri(self._store, self._name), replaced)
             known = write_deployment(self._store, self._name, step)
             self._follow(step)
             yield step
             if step.phase == "steady":
                 return
-            if step.phase == "routing":
-                time.sleep(self._plan.hold_seconds)
-            step = step_on(step)
+            if step_on is None and not self._holds(step):
+                step, step_on = back(step), step_back
+            elif step_on is None:
+                step = next_step(step, self._plan.shares, self._plan.shadow_share)
+            else:
+                step = step_on(step)
+
+    def _holds(self, step: Deployment) -> bool:
+        """Let a step stay, and see whether the new version is within the limits; if not, its record says why."""
+        if step.phase != "routing" and not step.shadow_share:
+            return True
+        limits = self._plan.limits
+        if limits is None:
+            time.sleep(self._plan.hold_seconds)
+            return True
+        verdict = hold(step, Counted(self._metrics), self._plan.hold_seconds, limits)
+        self.figures = verdict.figures
+        if verdict.reasons:
+            self._taken_back = self._write_down(step.other, step.current, verdict.reasons, verdict.is_fault)
+        return not verdict.reasons
 
     def _follow(self, step: Deployment) -> None:
         """Have the servers follow the record: tables come before the rankers that ask them, and go after them."""
@@ -198,6 +222,22 @@ class _Server:
                     f"{self._address}: no server answers ({error.code().name}); nothing has changed. Start it, or name "
                     "the servers' gRPC addresses with --ranker-servers and --embedding-servers"
                 ) from error
+
+    def metrics_address(self) -> str:
+        """`host:port` of its metrics: the host that it is asked at, and the port that it states."""
+        with self._stub() as stub:
+            try:
+                answer = stub.ServerMetadata(pb.ServerMetadataRequest(), timeout=_LIVE_SECONDS, wait_for_ready=True)
+            except grpc.RpcError as error:
+                raise InputError(
+                    f"{self._address}: does not say where its metrics are ({error.code().name}); run the rollout again"
+                ) from error
+        stated = dict(extension.split("=", 1) for extension in answer.extensions if "=" in extension)
+        if HTTP_PORT not in stated:
+            raise InputError(
+                f"{self._address}: a server of an earlier release; replace it, or roll out with --no-watch"
+            )
+        return f"{self._address.rpartition(':')[0]}:{stated[HTTP_PORT]}"
 
     def load(self, deployment: str, seconds: float) -> None:
         """Ask it until it follows; one that is being restarted is waited for."""
@@ -234,15 +274,3 @@ class _Server:
                         f"{self._address}: does not hold version {version[:12]}, though it followed the deployment's "
                         "record; does it read the same store? Run the rollout again if it was just restarted"
                     )
-
-
-def describe(step: Deployment) -> str:
-    """One line of where a deployment is."""
-    current, other = step.current[:12], step.other[:12]
-    return {
-        "steady": f"steady: {current} answers all users",
-        "ranker": f"ranker: that of {other} is loaded beside {current}",
-        "tables": f"tables: those of {other} are loaded and warm",
-        "routing": f"routing: {other} answers {step.share:.0%} of the users",
-        "retiring": f"retiring: {other} has no requests left",
-    }[step.phase]

@@ -28,7 +28,9 @@ from components.features.examples import EVALUATION, read_examples
 from components.features.objectives import DEFAULT_SERVED, OBJECTIVE_NAMES
 from components.serve.protocol import channel_options
 from components.serve.ranker_version import RankerVersion
-from components.serve.rollout import Rollout, RolloutPlan, begin
+from components.serve.rollout import Rollout
+from components.serve.rollout_plan import RolloutPlan
+from components.serve.rollout_steps import begin
 from components.serve.tensors import infer_request, request_tensors
 from components.version.manifest import RANKER_FILE
 from components.version.predictor import Predictor

@@ -14,7 +14,9 @@ from components.common.deployments import Deployment, open_deployment, read_depl
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.serve.client import RankerClient
-from components.serve.rollout import Rollout, RolloutPlan, back, begin, next_step, step_back
+from components.serve.rollout import Rollout
+from components.serve.rollout_plan import RolloutPlan
+from components.serve.rollout_steps import back, begin, next_step, step_back
 from tests.serving import Load, Server
 
 PHASES = ["ranker", "tables", "routing", "retiring", "steady"]
