@@ -25,6 +25,7 @@ from components.common.releases import (
     read_pointer,
     read_publication,
 )
+from components.common.rollouts import read_rollout
 from components.common.runs import RunOutcome
 from components.common.trials import Trial, read_trials
 from components.features.objectives import DEFAULT_SERVED
@@ -155,6 +156,8 @@ def summary_lines(store_uri: str, prefix: str) -> list[str]:
         publication = read_publication(store, blessing.pipeline, blessing.event_date)
         withheld = (*blessing.withheld, *(publication.withheld if publication else ()))
         lines += [f"{prefix}.withheld: {reason}" for reason in withheld if pointer is not None]
+        rollout = read_rollout(store, blessing.pipeline, blessing.event_date)
+        lines += [f"{prefix}.rollout: {rollout}"] if rollout is not None else []
     for trial in read_trials(store):
         lines += _trial_lines(trial, prefix)
     failures = [failure for arm in store.arms() if (failure := find_failure(store, arm)) is not None]

@@ -29,6 +29,7 @@ from components.join.config import JoinConfig
 from components.pretrain.config import PretrainConfig
 from components.ranker.presets import MODELS, with_preset
 from components.schedule.config import ScheduleConfig
+from components.serve.config import ServingConfig
 from components.sources.config import CompleteJourneySource, FilesSource, SimulatorSource, SqlSource
 from components.train.config import TrainConfig
 from data_validation.config import ValidationConfig
@@ -55,6 +56,7 @@ class RunConfig(Config):
     export: ExportConfig = ExportConfig()
     retention: RetentionConfig = RetentionConfig()
     pretrain: PretrainConfig | None = Field(None, description="tables of ids on all engagement, to start arms from")
+    serving: ServingConfig | None = Field(None, description="servers that daily runs roll out to (docs/rollouts.md)")
     cluster: ClusterConfig = ClusterConfig()
 
     @model_validator(mode="before")

@@ -19,8 +19,9 @@ from components.common.errors import TransientError
 from components.common.layout import Store
 from components.common.lease import CLUSTER_SECONDS, held
 from components.common.progress import log_line, reported
-from components.common.releases import read_blessing
+from components.common.releases import DAILY, read_blessing
 from components.common.remembered import remembering
+from components.common.rollouts import read_rollout
 from components.common.runs import RunOutcome
 from components.features.edges import EdgesConfig
 from components.features.events import DatasetConfig
@@ -214,7 +215,7 @@ def pretrain_tables(addresses: Addresses, through: str) -> str:
 
 
 def release(addresses: Addresses, pipeline: str, event_date: str) -> tuple[RunOutcome, dict[str, float], str]:
-    """Judge, export and publish what the verdict allows, report.
+    """Judge, export and publish what the verdict allows, bring servers to it if some are named, report.
 
     Returns:
         What the run did, its figures, and the report's page.
@@ -231,6 +232,11 @@ def release(addresses: Addresses, pipeline: str, event_date: str) -> tuple[RunOu
         if verdict.releases:
             attempted("export", lambda: components.export.run.main(*run))
             attempted("publish", lambda: components.publish.run.main(store_uri, pipeline, event_date))
+        if pipeline == DAILY and ResolvedConfig.open(config_uri).values.get("serving"):
+            # What it imports takes seconds, and most runs have no servers.
+            from components.serve.run import main as roll_out
+
+            attempted("rollout", lambda: roll_out(*run))
         page, outcome = attempted("report", lambda: components.report.run.main(*run))
     return outcome, _figures(Store(store_uri), pipeline, outcome), page
 
@@ -242,6 +248,9 @@ def _figures(store: Store, pipeline: str, outcome: RunOutcome) -> dict[str, floa
         "published": float(bool(outcome.published)),
         "promoted": float(outcome.promoted),
     }
+    rollout = read_rollout(store, pipeline, outcome.event_date)
+    if rollout is not None:
+        figures["rolled_out"] = float(rollout.result == "serving")
     for verdict in blessing.verdicts if blessing is not None else ():
         if verdict.gain is not None:
             figures[f"gain_percent_{verdict.candidate}"] = verdict.gain.percent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -71,3 +72,9 @@ def publish_both(trained: Deployment, root: str) -> Published:
         expected[digest] = [probabilities[logged.rows].T for logged in found]
     requests = [logged.request for logged in found]
     return Published(store, old, new, requests, [request_tensors(request) for request in requests], expected)
+
+
+def registry_copy(published: Published, folder: Path) -> Store:
+    """A store in a folder with the same registry and no deployment."""
+    shutil.copytree(Path(published.store.root, "registry"), folder / "store" / "registry")
+    return Store(str(folder / "store"))

@@ -25,6 +25,7 @@ from components.common.releases import (
     read_pointer,
     read_publication,
 )
+from components.common.rollouts import find_replaced
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
@@ -118,6 +119,8 @@ def _versions(store: Store, keep: int | None, pointers: list[Pointer]) -> Iterat
         deployment = read_deployment(store, name)
         if deployment is not None:
             in_use |= {deployment.current, deployment.other}
+        replaced = find_replaced(store, name)
+        in_use |= {replaced.version} if replaced is not None else set()
     published: list[str] = []
     days = [(day, pipeline) for pipeline in (BATCH, DAILY) for day in store.publication_days(pipeline)]
     for day, pipeline in sorted(days):

@@ -10,6 +10,8 @@ from components.common.layout import Store
 from components.common.records import find_record
 from components.common.storage import list_names
 
+Result = Literal["serving", "rolled_back", "failed"]
+
 
 class RolledBack(Config):
     """A version that was taken back from a deployment's servers.
@@ -61,15 +63,17 @@ class RolloutOutcome(Config):
 
     deployment: str
     version: str
-    result: Literal["serving", "rolled_back", "failed"]
+    result: Result
     reasons: tuple[str, ...] = ()
     figures: dict[str, float] = {}
 
     def __str__(self) -> str:
         """One line for people."""
-        what = {"serving": "is served", "rolled_back": "is rolled back", "failed": "is not rolled out"}[self.result]
+        what = {"serving": "is served", "rolled_back": "is rolled back", "failed": "could not be rolled out"}[
+            self.result
+        ]
         why = f": {'; '.join(self.reasons)}" if self.reasons else ""
-        return f"{self.version[:12]} {what} by {self.deployment}{why}"
+        return f"{self.deployment}: {self.version[:12]} {what}{why}"
 
 
 def rolled_back_uri(store: Store, deployment: str, version: str) -> str:

@@ -23,6 +23,7 @@ from components.common.releases import (
     read_pointer,
     read_publication,
 )
+from components.common.rollouts import RolloutOutcome, read_rollout
 from components.common.trials import Trial, read_trials
 from components.features.events import ACTIONS, IMPRESSIONS, LOG_NAMES, DatasetConfig
 from components.features.examples import (
@@ -83,6 +84,7 @@ class ReportFacts:
         trials: Those that began by the day, in order of their first days, with their verdicts until it.
         seconds: What training took by arm, all of its starts: for the newest checkpoint, and for all of the page's.
         days_withheld: Daily runs in a row that withheld a version.
+        rollout: How the run's rollout ended, or None.
     """
 
     dataset: str
@@ -100,6 +102,7 @@ class ReportFacts:
     trials: list[Trial] = field(default_factory=list)
     seconds: dict[str, tuple[float, float]] = field(default_factory=dict)
     days_withheld: int = 0
+    rollout: RolloutOutcome | None = None
 
 
 def collect(
@@ -135,6 +138,7 @@ def collect(
         trials=[trial.before(event_date + timedelta(days=1)) for trial in began],
         seconds=_seconds(store, models, since, kept),
         days_withheld=days_withheld(store, event_date),
+        rollout=read_rollout(store, pipeline, event_date),
     )
     kept.write()
     return facts

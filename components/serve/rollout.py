@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import grpc
@@ -60,7 +61,7 @@ class Rollout:
                 follow in time.
         """
         Version.published(self._store, target)
-        now = known_deployment(self._store, self._name)
+        self._taken_back, now = None, known_deployment(self._store, self._name)
         record = find_rolled_back(self._store, self._name, target)
         if record is not None and not again:
             if now.other == target:
@@ -91,7 +92,7 @@ class Rollout:
         return self._go_back(now)
 
     def undo(self, reason: str = "by hand") -> Deployment:
-        """Have the version before answer all users, whether a rollout is under way or over; repeated, it goes on.
+        """Have the version before answer all users at once, whether a rollout is under way or over; again, it goes on.
 
         Raises:
             InputError: If there is no version before, or as `back` and `to` say.
@@ -110,6 +111,8 @@ class Rollout:
                 f"{self._name}: {now.current[:12]} answers, and no version is known that answered before it; name one "
                 "with `afterclick rollout --to`"
             )
+        # What is known to be good is not watched, nor shared out.
+        self._plan = replace(self._plan, shares=(1.0,), hold_seconds=0.0, shadow_share=0.0, limits=None)
         if record is None:
             if (earlier := find_rolled_back(self._store, self._name, replaced.version)) is not None:
                 raise TakenBack(earlier, "; it is the version before, name another with `afterclick rollout --to`")

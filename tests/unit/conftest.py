@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from components.common import storage
 from components.common.layout import Store
 from tests.conftest import Deployment
 
@@ -28,9 +26,9 @@ def published(trained: Deployment, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture
 def fresh_store(published: Published, tmp_path: Path) -> Store:
     """A store with the same registry and no deployment."""
-    registry = storage.join_uri(published.store.root, "registry")
-    shutil.copytree(registry, tmp_path / "store" / "registry")
-    return Store(str(tmp_path / "store"))
+    from tests.published import registry_copy
+
+    return registry_copy(published, tmp_path)
 
 
 @pytest.fixture(scope="session")
