@@ -136,7 +136,7 @@ class EmbeddingTier:
         if num_ids > self.config.max_ids:
             raise TooLarge(f"{num_ids} ids in one request, at most {self.config.max_ids} are allowed; send fewer rows")
         features = tables.features
-        of = {CATEGORICAL: (features.categorical_tables, 2), SEQUENCE: (features.sequence_tables, 3)}
+        of = {CATEGORICAL: (features.served_columns, 2), SEQUENCE: (features.sequence_tables, 3)}
         rows = {}
         for name, ids in arrays.items():
             columns, dimensions = of[name]

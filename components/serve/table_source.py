@@ -165,7 +165,7 @@ class LocalTables:
     async def look_up(self, version: str, categorical: np.ndarray, sequence: np.ndarray) -> Rows:
         """See `TableSource`."""
         tables, features = self._tables[version], self._tables[version].features
-        rows, unknown = tables.look_up_and_count(features.categorical_tables, categorical)
+        rows, unknown = tables.look_up_and_count(features.served_columns, categorical)
         count_unknown(version, unknown)
         return rows, tables.look_up(features.sequence_tables, sequence)
 

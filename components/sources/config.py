@@ -132,6 +132,17 @@ class SqlSource(Config):
     )
 
 
+class VectorSource(Config):
+    """Where vectors of users or items are delivered, which another model made."""
+
+    uri: str = Field(description="a folder with a folder event_date=YYYY-MM-DD of Parquet files for each delivery")
+    id: str | None = Field(None, description="the column of ids; by default the entity's name")
+    column: str = Field("vector", description="the column of vectors, lists of numbers")
+    type: Literal["integer", "string"] | None = Field(
+        None, description="what ids are made to be, as the logs have them"
+    )
+
+
 OwnLogs = FilesSource | SqlSource
 Source = CompleteJourneySource | SimulatorSource | FilesSource | SqlSource
 _ADAPTER: TypeAdapter[Source] = TypeAdapter(Annotated[Source, Field(discriminator="kind")])

@@ -19,7 +19,9 @@ from components.features.encoding import (
     encode_categorical,
     encode_dense,
     encode_lists,
+    encode_owners,
     encode_sequences,
+    with_owners,
 )
 from components.features.events import ACTION_TYPES, ACTIONS, IMPRESSIONS
 from components.features.example_columns import (
@@ -204,9 +206,10 @@ class RequestContract:
             raise InputError(f"input {error}; give one weight for each identifier") from error
 
     def ids(self, request: RawRequest) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What is looked up: ids (n, C), the user's sequence (1, L, S), and its used positions (1,), int64."""
+        """What is looked up: ids (n, C + P + F), the user's sequence (1, L, S), and its used positions (1,), int64."""
         columns = categorical_columns(request.candidates, self.features)
         categorical = encode_categorical(columns, self.features, request.positions)
+        categorical = with_owners(categorical, encode_owners(columns, self.features))
         lists = sequence_columns(request.user, request.actions, self.features)
         return categorical, *encode_sequences(lists, self.features)
 

@@ -70,7 +70,7 @@ class Version:
         Raises:
             InputError: If the file is absent or damaged.
         """
-        if not self.manifest.features.learned:
+        if not self.manifest.features.indexed:
             return {}
         return indexes_in(self._mapped(IDS_FILE), list(self.manifest.ids), self.manifest.features)
 
