@@ -70,14 +70,13 @@ class VectorNorm(nn.Module):
         if distributed.is_initialized():
             distributed.all_reduce(sums)
         count, total, squares = sums
-        mean = total / count.clamp(min=1)
-        variance = (squares / count.clamp(min=1) - mean**2).clamp(min=0)
+        is_enough = count > 1
+        mean = torch.where(is_enough, total / count, self.mean.double())
+        kept = self.deviation.double() ** 2
+        variance = torch.where(is_enough, (squares / count - mean**2).clamp(min=0) + _EPSILON, kept)
         self.num_batches += 1
-        share = torch.where(count > 1, torch.clamp(1 / self.num_batches.double(), min=_MOMENTUM), 0.0)
-        unbiased = variance * count / (count - 1).clamp(min=1)
-        kept = self.deviation.double() ** 2 - _EPSILON
-        self.mean += (share * (mean - self.mean)).to(self.mean.dtype)
-        self.deviation.copy_((kept + share * (unbiased - kept) + _EPSILON).sqrt())
-        enough = count > 1
-        chosen = torch.where(enough, mean, self.mean), torch.where(enough, (variance + _EPSILON).sqrt(), self.deviation)
-        return chosen[0].to(self.mean.dtype), chosen[1].to(self.mean.dtype)
+        share = torch.clamp(1 / self.num_batches.double(), min=_MOMENTUM)
+        unbiased = torch.where(is_enough, (variance - _EPSILON) * count / (count - 1) + _EPSILON, kept)
+        self.mean += (share * (mean - self.mean)).float()
+        self.deviation.copy_((kept + share * (unbiased - kept)).sqrt())
+        return mean.float(), variance.sqrt().float()
