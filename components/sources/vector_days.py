@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import date
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -35,19 +37,74 @@ def deliver_vectors(store: Store, feature: VectorFeature, source: VectorSource, 
     Raises:
         InputError: If nothing was delivered before `last`, or a delivery cannot be read, or no row of it can be used.
     """
-    folders = day_folders(source.uri)
-    days = sorted(day for day in folders if day <= last)
-    if not days or days[0] >= last:
+    folders = delivered_days(feature, source, last)
+    known_first = max((number for number, day in enumerate(folders) if day < first), default=0)
+    for day, folder in [*folders.items()][known_first:]:
+        _deliver(store, feature, source, day, _files(feature, folder))
+
+
+def delivered_days(feature: VectorFeature, source: VectorSource, last: date) -> dict[date, str]:
+    """The folders of deliveries until a day, in order.
+
+    Raises:
+        InputError: If there is none before it.
+    """
+    folders = {day: folder for day, folder in sorted(day_folders(source.uri).items()) if day <= last}
+    if min(folders, default=last) >= last:
         raise InputError(
             f"{source.uri}: has no folder event_date=YYYY-MM-DD of a day before {last}; deliver the vectors of "
             f"{feature.name}, or correct vectors.{feature.name}.uri"
         )
-    known_first = max((number for number, day in enumerate(days) if day < first), default=0)
-    for day in days[known_first:]:
-        files = find_files(folders[day])
-        if files is None or files.format != PARQUET:
-            raise InputError(f"{folders[day]}: has no Parquet files; deliver the vectors of {feature.name} as Parquet")
-        _deliver(store, feature, source, day, files)
+    return folders
+
+
+@dataclass(frozen=True)
+class DeliveredRows:
+    """What a folder holds.
+
+    Attributes:
+        table: `id`, `vector`, `file` and `row`, k rows.
+        reasons: Why a row cannot be used, null where it can.
+        hashes: Of the ids, int64, shape (k,).
+    """
+
+    table: pa.Table
+    reasons: pa.Array
+    hashes: np.ndarray
+
+    @classmethod
+    def read(cls, feature: VectorFeature, source: VectorSource, folder: str) -> DeliveredRows:
+        """Read all files of a folder.
+
+        Raises:
+            InputError: If there are none, or one cannot be read.
+        """
+        files = _files(feature, folder)
+        table = pa.concat_tables([_read(file, name, feature, source) for file, name in files.names.items()])
+        hashes = feature_ids(hash_identifiers(table["id"]))
+        return cls(table, _reasons(table, hashes, feature.dim), hashes)
+
+    @property
+    def is_used(self) -> np.ndarray:
+        """Which rows can be used, bool, shape (k,)."""
+        return self.reasons.is_null().to_numpy(zero_copy_only=False)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows that cannot be used, by reason."""
+        return {item["values"]: item["counts"] for item in pc.value_counts(self.reasons.drop_null()).to_pylist()}
+
+    @property
+    def id_type(self) -> Literal["int64", "string"]:
+        """What the ids are."""
+        return type_of(self.table.schema.field("id").type)
+
+
+def _files(feature: VectorFeature, folder: str) -> FoundFiles:
+    files = find_files(folder)
+    if files is None or files.format != PARQUET:
+        raise InputError(f"{folder}: has no Parquet files; deliver the vectors of {feature.name} as Parquet")
+    return files
 
 
 def _deliver(store: Store, feature: VectorFeature, source: VectorSource, day: date, files: FoundFiles) -> None:
@@ -56,18 +113,15 @@ def _deliver(store: Store, feature: VectorFeature, source: VectorSource, day: da
     uri = store.vectors(feature.name, day)
     if find_current(uri, VectorsManifest, origin):
         return
-    table = pa.concat_tables([_read(file, name, feature, source) for file, name in files.names.items()])
-    reasons, usable = _reasons(table, feature.dim), table["id"].combine_chunks()
-    is_used = reasons.is_null().to_numpy(zero_copy_only=False)
-    hashes = feature_ids(hash_identifiers(usable))
-    order = np.flatnonzero(is_used)
-    order = order[np.argsort(hashes[order], kind="stable")]
-    counts = {item["values"]: item["counts"] for item in pc.value_counts(reasons.drop_null()).to_pylist()}
+    delivered = DeliveredRows.read(feature, source, files.uri)
+    table, counts = delivered.table, delivered.counts
+    order = np.flatnonzero(delivered.is_used)
+    order = order[np.argsort(delivered.hashes[order], kind="stable")]
     if not len(order):
         raise InputError(f"{files.uri}: of {table.num_rows} vectors none can be used: {counts}; deliver them again")
     storage.remove(store.quarantine(f"vectors_{feature.name}", day))
     if counts:
-        rejected = table.append_column("reason", reasons).filter(pa.array(~is_used))
+        rejected = table.append_column("reason", delivered.reasons).filter(pa.array(~delivered.is_used))
         write_artifact(
             store.quarantine(f"vectors_{feature.name}", day),
             QuarantineManifest(origin=origin, reasons=counts),
@@ -76,11 +130,11 @@ def _deliver(store: Store, feature: VectorFeature, source: VectorSource, day: da
     numbers = _numbers(table["vector"].combine_chunks().take(pa.array(order)), feature.dim)
 
     def write(folder: str) -> None:
-        storage.write_bytes(storage.join_uri(folder, IDS_FILE), hashes[order].astype(ID).tobytes())
+        storage.write_bytes(storage.join_uri(folder, IDS_FILE), delivered.hashes[order].astype(ID).tobytes())
         storage.write_bytes(storage.join_uri(folder, NUMBERS_FILE), numbers.astype(NUMBER).tobytes())
 
     manifest = VectorsManifest(
-        origin=origin, rows=len(order), dim=feature.dim, quarantined=counts, id_type=type_of(usable.type)
+        origin=origin, rows=len(order), dim=feature.dim, quarantined=counts, id_type=delivered.id_type
     )
     write_artifact(uri, manifest, write)
     aside = f", to quarantine: {counts}" if counts else ""
@@ -139,7 +193,7 @@ def _read(uri: str, name: str, feature: VectorFeature, source: VectorSource) -> 
     return pa.table(columns, names=["id", "vector", "file", "row"])
 
 
-def _reasons(table: pa.Table, dim: int) -> pa.Array:
+def _reasons(table: pa.Table, hashes: np.ndarray, dim: int) -> pa.Array:
     """Why a row cannot be used, null where it can."""
     ids, vectors = (table[column].combine_chunks() for column in ("id", "vector"))
     reasons = np.full(table.num_rows, None, dtype=object)
@@ -158,7 +212,7 @@ def _reasons(table: pa.Table, dim: int) -> pa.Array:
     ):
         reasons[is_so] = reason
     usable = np.flatnonzero(reasons == None)  # noqa: E711
-    _, first = np.unique(hash_identifiers(ids)[usable], return_index=True)
+    _, first = np.unique(hashes[usable], return_index=True)
     reasons[np.delete(usable, first)] = "id_given_before"
     return pa.array(reasons, pa.string())
 
