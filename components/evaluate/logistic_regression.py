@@ -24,8 +24,8 @@ class Yardstick:
         """Fit on training examples; `c` is the inverse of the L2 strength, `served` what is predicted."""
         self._normalize = DenseNormalizer(training.features)
         self._normalize.fit(Moments.of(training.dense_features))
-        deviation, self._mean = torch.std_mean(training.vectors, dim=0, correction=0)
-        self._deviation = deviation.clamp(min=1e-6)
+        self._mean = training.vectors.mean(dim=0)
+        self._deviation = (training.vectors - self._mean).square().mean(dim=0).sqrt().clamp(min=1e-6)
         rows = self._matrix(training)
         # Columns that no training example has would only take memory: of millions of codes, few are seen.
         self._columns = np.flatnonzero(rows.getnnz(axis=0))
