@@ -28,7 +28,7 @@ from components.common.errors import InputError
 from components.features.objectives import DEFAULT_SERVED
 from components.serve.client import RankerClient
 from components.serve.tensors import arrays_of, infer_request, rest_body
-from components.version.request import Ranking
+from components.version.wire_names import Ranking
 
 
 def free_port() -> int:

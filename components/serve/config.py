@@ -33,8 +33,8 @@ class TierConfig(Config):
 
     @property
     def stated_limits(self) -> list[str]:
-        """Limits of requests as the metadata of a server has them: `name=value`."""
-        return [f"{name}={value}" for name, value in self if name.startswith("max_")]
+        """What callers must know, as the metadata of a server has it: `name=value`."""
+        return [f"{name}={value}" for name, value in self if name.startswith(("max_", "ignore_"))]
 
     def refusal(self, deployment: str) -> str:
         """What a server says when it is told to follow another deployment than its own."""

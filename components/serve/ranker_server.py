@@ -23,6 +23,7 @@ from components.common.errors import InputError
 from components.serve.config import RankerTierConfig
 from components.serve.deadline import ending_within
 from components.serve.observability import log_as_json, log_event
+from components.serve.openapi import openapi_document
 from components.serve.protocol import STOPPING, pb, pb_grpc
 from components.serve.ranker_model import RankerModel
 from components.serve.ranker_tier import RankerTier
@@ -37,6 +38,9 @@ class _Servicer(InferenceServicer):
     async def ModelInfer(self, request: pb.ModelInferRequest, context: grpc.aio.ServicerContext) -> Any:
         with self._data_plane.model.admitted(), ending_within(context.time_remaining()):
             return await super().ModelInfer(request, context)
+
+    async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: grpc.aio.ServicerContext) -> Any:
+        return pb.ModelMetadataResponse(**await self._data_plane.model_metadata(request.name, request.version))
 
 
 class _GrpcServer(GRPCServer):
@@ -84,6 +88,13 @@ class _DataPlane(DataPlane):
         """KServe's, with the limits of requests as extensions: the protocol has no other place for them."""
         known = super().metadata()
         return {**known, "extensions": [*known["extensions"], *self.model.tier.config.stated_limits]}
+
+    async def model_metadata(self, model_name: str, version: str = "") -> dict[str, Any]:
+        """KServe's, of a version: the first of those that it names."""
+        model = self.get_model_from_registry(model_name)
+        versions = model.versions(version)
+        inputs, outputs = model.get_input_types(versions[0]), model.get_output_types(versions[0])
+        return {"name": model_name, "versions": versions, "platform": "", "inputs": inputs, "outputs": outputs}
 
     async def get_model(self, name: str) -> kserve.Model:
         return self.get_model_from_registry(name)
@@ -182,6 +193,9 @@ def serve(config: RankerTierConfig) -> None:
     model_server.GRPCServer, model_server.RESTServer = _GrpcServer, _RestServer
     model_server.app.add_middleware(Admission, model=model)
     answer_errors(model_server.app)
+    document = openapi_document(config)
+    # FastAPI serves what this returns at /openapi.json.
+    model_server.app.openapi = lambda: document
     server = _Server(model)
     # KServe's own handlers and lines give way to one JSON object a line.
     for name in ("kserve", "kserve.trace", "uvicorn", "uvicorn.access", "uvicorn.error"):

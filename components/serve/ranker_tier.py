@@ -28,9 +28,9 @@ from components.serve.observability import (
 )
 from components.serve.ranker_version import RankerVersion
 from components.serve.table_source import LocalTables, RemoteTables, TableSource
-from components.version.request import Ranking, RawRequest
-from components.version.request_field import Field
+from components.version.request import RawRequest
 from components.version.version import Version
+from components.version.wire_names import Ranking
 
 _TIER = "ranker"
 _Found = TypeVar("_Found")
@@ -70,19 +70,13 @@ class RankerTier:
         """Shares of the users by version."""
         return dict(self._routes)
 
-    @property
-    def fields(self) -> list[Field]:
-        """What requests carry to the version that most users are routed to."""
-        return list(self._most_asked.contract.fields.values())
+    def version(self, digest: str = "") -> RankerVersion:
+        """A version that is loaded; without a digest, the one that most users are routed to.
 
-    @property
-    def served(self) -> list[str]:
-        """The objectives that it answers."""
-        return list(self._most_asked.columns)
-
-    @property
-    def _most_asked(self) -> RankerVersion:
-        return self._versions[max(self._routes, key=lambda digest: self._routes[digest])]
+        Raises:
+            NotServed: If it is not loaded here.
+        """
+        return self._held(digest or max(self._routes, key=lambda name: self._routes[name]))
 
     def load(self) -> None:
         """Load what the deployment's record names, before the first request.
@@ -202,7 +196,9 @@ class RankerTier:
         Raises:
             NotServed: If it is not loaded here.
         """
-        digest = version or route(self._routes, tensors.get("user_id"))
+        return self._held(version or route(self._routes, tensors.get("user_id")))
+
+    def _held(self, digest: str) -> RankerVersion:
         held = self._versions.get(digest)
         if held is None:
             served = [name[:12] for name in self._versions]

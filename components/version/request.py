@@ -35,7 +35,8 @@ from components.features.feature_list import CLOCK_FEATURES, FeatureConfig
 from components.features.hashed_actions import HashedActions
 from components.features.hashing import hash_identifiers, splitmix64
 from components.features.wall_clock import to_wall_clock
-from components.version.request_field import LENGTHS_SUFFIX, VALID_SUFFIX, Field, Part, column_of
+from components.version.request_field import Field, Part, column_of
+from components.version.wire_names import LENGTHS_SUFFIX, VALID_SUFFIX
 
 _ACTION_TYPES = pa.array(ACTION_TYPES)
 _KINDS = {"int64": "INT64", "string": "BYTES"}
@@ -94,19 +95,6 @@ class RawRequest:
     actions: HashedActions
     given: dict[str, np.ndarray]
     positions: ListPositions
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """The answer to a request.
-
-    Attributes:
-        version: Whose tables and ranker made it.
-        probabilities: Of un-sampled impressions, by served objective, float32, shape (n,) each.
-    """
-
-    version: str
-    probabilities: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,8 @@ import pyarrow.compute as pc
 from components.common.errors import InputError
 from components.features.events import ACTION_TYPES
 from components.features.values import is_number
+from components.version.wire_names import ACTION_PREFIX, LENGTHS_SUFFIX, VALID_SUFFIX
 
-ACTION_PREFIX = "actions."
-# Beside a tensor: which of its values are there.
-VALID_SUFFIX = ".valid"
-# Beside a tensor of lists, whose values are behind each other: how many of them each list has.
-LENGTHS_SUFFIX = ".lengths"
 _MAX_LENGTH = 1000
 # 2000 and 2100: what was counted in seconds, milliseconds or nanoseconds is outside.
 _EARLIEST, _LATEST = 946_684_800_000_000, 4_102_444_800_000_000

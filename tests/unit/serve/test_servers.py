@@ -23,7 +23,7 @@ from components.features.objectives import DEFAULT_SERVED, OBJECTIVE_NAMES
 from components.ranker.dataset import tensors_of
 from components.ranker.prediction import predict
 from components.serve.client import RankerClient, ServerError
-from components.serve.tensors import infer_request, rest_body
+from components.serve.tensors import infer_request, request_tensors, rest_body
 from components.train.training_state import load_state
 from components.version.version import Version
 from tests.serving import free_port, stub_of
@@ -115,7 +115,7 @@ def test_bad_requests_say_what_is_wrong(published, client, change, message):
     request["actions"] = []
     change(request)
     with pytest.raises(InputError, match=message.replace("[", r"\[")):
-        client.rank(request)
+        client.rank_tensors(request_tensors(request))
 
 
 def test_rest_answers_like_grpc(published, servers, client):
