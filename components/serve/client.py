@@ -11,6 +11,7 @@ import grpc
 import numpy as np
 
 from components.common.errors import InputError
+from components.serve.credentials import ClientCredentials
 from components.serve.protocol import RANKER_MODEL, channel_options, pb, pb_grpc
 from components.serve.tensors import arrays_of, infer_request, request_tensors
 from components.version.request import Ranking
@@ -37,10 +38,12 @@ class RankerClient:
     A request changes nothing, so one that met a server which is restarting is sent again until the time-out.
     """
 
-    def __init__(self, address: str, timeout_seconds: float = 5.0) -> None:
-        """Connect to `host:port`, when first asked."""
+    def __init__(
+        self, address: str, timeout_seconds: float = 5.0, credentials: ClientCredentials | None = None
+    ) -> None:
+        """Connect to `host:port`, when first asked; unencrypted if no credentials are given."""
         self.address, self._timeout_seconds = address, timeout_seconds
-        self._channel = grpc.insecure_channel(address, channel_options())
+        self._channel = (credentials or ClientCredentials()).channel(address, channel_options())
         self._stub = pb_grpc.GRPCInferenceServiceStub(self._channel)
 
     def rank(self, request: Mapping[str, Any], version: str = "") -> Ranking:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Coroutine
 from typing import Any
 
 import grpc
@@ -21,7 +22,9 @@ from kserve.protocol.rest.server import RESTServer
 
 from components.common.errors import InputError
 from components.serve.config import RankerTierConfig
+from components.serve.control import AsyncControlGuard
 from components.serve.deadline import ending_within
+from components.serve.health import serve_health
 from components.serve.observability import log_as_json, log_event
 from components.serve.protocol import STOPPING, pb, pb_grpc
 from components.serve.ranker_model import RankerModel
@@ -29,6 +32,8 @@ from components.serve.ranker_tier import RankerTier
 from components.serve.rest import Admission, answer_errors
 from components.serve.stopping import end_at_once, when_told_to_stop
 from components.serve.tensors import shortened
+
+_HEALTH_SECONDS = 2.0
 
 
 class _Servicer(InferenceServicer):
@@ -43,8 +48,9 @@ class _GrpcServer(GRPCServer):
     """KServe's, with a limit of calls at one time, and a port of its own."""
 
     async def start(self, max_workers: int) -> None:
+        credentials = self._data_plane.model.tier.credentials
         self._server = grpc.aio.server(
-            interceptors=(ExceptionToStatusInterceptor(),),
+            interceptors=(AsyncControlGuard(credentials), ExceptionToStatusInterceptor()),
             options=[
                 ("grpc.max_send_message_length", self._kwargs["grpc_max_send_message_length"]),
                 ("grpc.max_receive_message_length", self._kwargs["grpc_max_receive_message_length"]),
@@ -55,7 +61,7 @@ class _GrpcServer(GRPCServer):
         )
         servicer = _Servicer(self._data_plane, self._model_repository_extension)
         pb_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, self._server)
-        self._server.add_insecure_port(f"[::]:{self._port}")
+        credentials.add_port(self._server, f"[::]:{self._port}")
         await self._server.start()
         self._data_plane.model.serving = True
         await self._server.wait_for_termination()
@@ -67,6 +73,10 @@ class _RestServer(RESTServer):
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self._server.capture_signals = contextlib.nullcontext
+        credentials = self.dataplane.model.tier.credentials
+        if credentials.encrypted:
+            # KServe's own reload takes a half-written pair, and then answers nobody.
+            self.config.ssl_context_factory = lambda *_: credentials.rest_context()
 
     def stop(self) -> None:
         """Take no new connections, and end when requests are answered."""
@@ -141,6 +151,8 @@ class _Server(kserve.ModelServer):
             grpc_port=config.grpc_port,
             enable_latency_logging=False,
             grace_period=config.grace_seconds,
+            ssl_certfile=None,
+            ssl_keyfile=None,
         )
         self._model = model
         self.dataplane = _DataPlane(self.registered_models, model)
@@ -152,6 +164,8 @@ class _Server(kserve.ModelServer):
     async def _serve(self) -> None:
         loop, told = asyncio.get_running_loop(), asyncio.Event()
         when_told_to_stop(lambda: loop.call_soon_threadsafe(told.set))
+        if port := self._model.tier.config.health_port:
+            serve_health(port, lambda: _result(self._model.healthy(), loop))
         await asyncio.gather(super()._serve(), self._stop_when(told))
 
     async def _stop_when(self, told: asyncio.Event) -> None:
@@ -161,6 +175,14 @@ class _Server(kserve.ModelServer):
         await asyncio.sleep(self._model.tier.config.unready_seconds)
         self._rest_server.stop()
         await self._grpc_server.stop()
+
+
+def _result(asked: Coroutine[Any, Any, bool], loop: asyncio.AbstractEventLoop) -> bool:
+    """What the event loop says to another thread; no, if it says nothing."""
+    try:
+        return asyncio.run_coroutine_threadsafe(asked, loop).result(_HEALTH_SECONDS)
+    except TimeoutError:
+        return False
 
 
 def serve(config: RankerTierConfig) -> None:
@@ -174,6 +196,7 @@ def serve(config: RankerTierConfig) -> None:
     when_told_to_stop(end_at_once)
     tier = RankerTier(config)
     tier.load()
+    tier.credentials.keep_fresh()
     model = RankerModel(tier)
     model_server.args.grpc_max_receive_message_length = config.max_message_bytes
     model_server.args.grpc_max_send_message_length = config.max_message_bytes
