@@ -8,6 +8,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from components.common.config import Config
+from components.common.deployments import DEPLOYMENT_NAME
 from components.common.errors import InputError
 from components.version.request import Limits
 
@@ -20,7 +21,7 @@ class TierConfig(Config):
     """Settings that both tiers share."""
 
     store_uri: str = Field(description="the store whose registry holds the versions")
-    deployment: str = Field("local", pattern=r"^[a-z0-9][a-z0-9-]*$", description="whose versions to serve")
+    deployment: str = Field("local", pattern=f"^{DEPLOYMENT_NAME}$", description="whose versions to serve")
     grpc_port: int = Field(ge=0, le=65535)
     http_port: int = Field(ge=0, le=65535, description="health and metrics")
     tls_certificate: str = Field("", description="file of the server's certificate chain; empty: nothing is encrypted")
@@ -111,9 +112,7 @@ class RankerTierConfig(TierConfig):
     def _check_embedding(self) -> Self:
         for name, needed in (("embedding_ca", "embedding_address"), ("embedding_name", "embedding_ca")):
             if getattr(self, name) and not getattr(self, needed):
-                raise ValueError(
-                    f"{name} {getattr(self, name)!r} is of no use without {needed}: give it, or leave both"
-                )
+                raise ValueError(f"{name} {getattr(self, name)!r} needs {needed}: give it too, or neither")
         return self
 
     @property

@@ -27,7 +27,7 @@ def is_control_method(method: str) -> bool:
 
 def is_control_request(method: str, path: str) -> bool:
     """Whether a REST request needs it."""
-    return method not in ("GET", "HEAD") and not path.endswith(_OPEN_POSTS)
+    return method not in ("GET", "HEAD") and not (method == "POST" and path.endswith(_OPEN_POSTS))
 
 
 def refused(tier: str, call: str, peer: object) -> None:

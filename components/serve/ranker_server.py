@@ -12,6 +12,7 @@ import grpc
 import kserve
 from grpc_interceptor import exceptions as grpc_errors
 from kserve import model_server
+from kserve.constants.constants import PredictorProtocol
 from kserve.model_repository import ModelRepository
 from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.grpc.interceptors import ExceptionToStatusInterceptor
@@ -21,13 +22,14 @@ from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 from kserve.protocol.rest.server import RESTServer
 
 from components.common.errors import InputError
+from components.serve.binary_body import LENGTH_HEADER, read_binary_body
 from components.serve.config import RankerTierConfig
 from components.serve.control import AsyncControlGuard
 from components.serve.deadline import ending_within
 from components.serve.health import serve_health
 from components.serve.observability import log_as_json, log_event
 from components.serve.protocol import STOPPING, pb, pb_grpc
-from components.serve.ranker_model import RankerModel
+from components.serve.ranker_model import OTHER_PROTOCOL, RankerModel
 from components.serve.ranker_tier import RankerTier
 from components.serve.rest import Admission, answer_errors
 from components.serve.stopping import end_at_once, when_told_to_stop
@@ -44,13 +46,22 @@ class _Servicer(InferenceServicer):
             return await super().ModelInfer(request, context)
 
 
+class _Statuses(ExceptionToStatusInterceptor):
+    """KServe's, whose messages quote names as they came; one beyond gRPC's limit ends the call without any."""
+
+    async def handle_exception(self, ex: Any, *call: Any) -> None:
+        if hasattr(ex, "reason"):
+            ex.reason = shortened(str(ex.reason))
+        await super().handle_exception(ex, *call)
+
+
 class _GrpcServer(GRPCServer):
     """KServe's, with a limit of calls at one time, and a port of its own."""
 
     async def start(self, max_workers: int) -> None:
         credentials = self._data_plane.model.tier.credentials
         self._server = grpc.aio.server(
-            interceptors=(AsyncControlGuard(credentials), ExceptionToStatusInterceptor()),
+            interceptors=(AsyncControlGuard(credentials), _Statuses()),
             options=[
                 ("grpc.max_send_message_length", self._kwargs["grpc_max_send_message_length"]),
                 ("grpc.max_receive_message_length", self._kwargs["grpc_max_receive_message_length"]),
@@ -94,6 +105,17 @@ class _DataPlane(DataPlane):
         """KServe's, with the limits of requests as extensions: the protocol has no other place for them."""
         known = super().metadata()
         return {**known, "extensions": [*known["extensions"], *self.model.tier.config.stated_limits]}
+
+    def decode(self, body: Any, headers: Any, protocol_version: str = "", model_name: str = "") -> Any:
+        """KServe's for JSON; it decodes other contents before they are checked, and events that no model takes."""
+        if protocol_version != PredictorProtocol.REST_V2.value:
+            raise grpc_errors.InvalidArgument(OTHER_PROTOCOL)
+        if isinstance(body, bytes):
+            return read_binary_body(body, headers.get(LENGTH_HEADER), model_name), {}
+        return super().decode(body, headers, protocol_version, model_name)
+
+    def encode(self, model_name: str, response: Any, headers: Any, req_attributes: Any) -> Any:
+        return super().encode(model_name, response, {}, req_attributes)
 
     async def get_model(self, name: str) -> kserve.Model:
         return self.get_model_from_registry(name)

@@ -37,6 +37,7 @@ from components.version.table_packing import bytes_of
 from components.version.version import Version
 from tests.benchmarks.serve_load import BATCHES, open_loop, saturation
 from tests.benchmarks.serve_look_ups import look_ups, median_ms, say
+from tests.benchmarks.serve_tls import what_encryption_costs
 from tests.benchmarks.serve_version import FEATURES, NUM_ROWS, Requests, num_parameters, write_version
 from tests.serving import Load, Server
 
@@ -200,6 +201,7 @@ def main(demo_uri: str) -> None:
         for server in systems.values():
             stack.enter_context(server)
             server.wait_ready()
+        what_encryption_costs(store.root, systems["hybrid"])
         open_loop(systems, one_client(systems, version))
         saturation(systems)
         for server in systems.values():
