@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 import grpc
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from components.common.errors import InputError
@@ -47,9 +48,10 @@ def read_pair(certificate: bytes, key: bytes) -> Certificates:
     chain = _certificates(certificate)
     try:
         private = load_pem_private_key(key, password=None)
-    except (ValueError, TypeError) as error:
+        together = private.public_key() == chain[0].public_key()
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise InputError(f"the key is not readable ({error}); it must be PEM without a password") from error
-    if private.public_key() != chain[0].public_key():
+    if not together:
         raise InputError("certificate and key do not belong together; mount both from one secret")
     return Certificates(certificate, key, min(each.not_valid_after_utc for each in chain))
 
@@ -156,7 +158,11 @@ def keep_fresh(mounted: Sequence[Mounted]) -> None:
         while True:
             time.sleep(_RELOAD_SECONDS)
             for each in mounted:
-                each.refresh()
+                try:
+                    each.refresh()
+                except Exception:
+                    # Without this thread, certificates would expire in use.
+                    logging.getLogger(__name__).exception("files not read")
 
     if mounted:
         threading.Thread(target=refresh, name="credentials", daemon=True).start()

@@ -104,11 +104,13 @@ class TierCredentials:
         made, certificates = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self._certificates()
         made.minimum_version = ssl.TLSVersion.TLSv1_2
         made.set_alpn_protocols(["http/1.1"])
+        # A resumed session would show no certificate, and outlive a CA that was taken out.
+        made.num_tickets = 0
         # From the files, not from what was read of them: a key must not be written anywhere else.
         made.load_cert_chain(self._config.tls_certificate, self._config.tls_key)
         if certificates[1] is not None:
             made.verify_mode = ssl.CERT_REQUIRED
-            made.load_verify_locations(cadata=certificates[1].pem.decode())
+            made.load_verify_locations(cadata=certificates[1].pem.decode("ascii", "ignore"))
         self._context, self._context_of = made, certificates
         return made
 
