@@ -18,6 +18,15 @@ StoreOption = Annotated[
     str, typer.Option("--store", "-s", help="Folder or fsspec URI that holds everything: logs, examples, registry.")
 ]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+CaOption = Annotated[
+    str,
+    typer.Option(help="File of the CA that servers' certificates must be of; without it, nothing is encrypted."),
+]
+CertificateOption = Annotated[str, typer.Option(help="File of this client's certificate, where servers ask for one.")]
+KeyOption = Annotated[str, typer.Option(help="File of its key.")]
+ServerNameOption = Annotated[
+    str, typer.Option(help="What the servers' certificates are made out to, where addresses have other names.")
+]
 DEMO_STORE = "runs/demo"
 
 

@@ -11,7 +11,19 @@ from typing import Annotated
 import typer
 
 from cli import arm_commands, demo, deploy_command, log_commands, pretrained_tables, schema_commands, serve
-from cli.command import DEMO_STORE, ConfigOption, DebugOption, StoreOption, clear_errors, console, say
+from cli.command import (
+    DEMO_STORE,
+    CaOption,
+    CertificateOption,
+    ConfigOption,
+    DebugOption,
+    KeyOption,
+    ServerNameOption,
+    StoreOption,
+    clear_errors,
+    console,
+    say,
+)
 from cli.display import ledger_table, summary_lines
 from cli.due_runs import run_due
 from components.common.days import parse_day
@@ -159,6 +171,10 @@ def predict(
     limit: Annotated[int, typer.Option(min=1, help="Rows.")] = 10,
     server: Annotated[str, typer.Option(help="Ask this ranker server, host:port of gRPC, with raw features.")] = "",
     version: Annotated[str, typer.Option(help="With --server: the digest to ask; else the one routed to.")] = "",
+    ca: CaOption = "",
+    certificate: CertificateOption = "",
+    key: KeyOption = "",
+    server_name: ServerNameOption = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
     debug: DebugOption = False,
 ) -> None:
@@ -171,7 +187,10 @@ def predict(
     if not server and examples.endswith(".json"):
         raise InputError(f"{examples}: a request in JSON needs --server; without one, give examples in Parquet")
     if server:
-        answered, rows = ask_server(server, examples, version, limit)
+        from components.serve.client_connection import Connection
+
+        connection = Connection(ca=ca, certificate=certificate, key=key, server_name=server_name)
+        answered, rows = ask_server(server, examples, version, limit, connection)
     else:
         answered, rows = predict_rows(store, examples, channel.value, limit)
     if as_json:

@@ -11,7 +11,17 @@ from typing import Annotated
 
 import typer
 
-from cli.command import DEMO_STORE, DebugOption, StoreOption, clear_errors, say
+from cli.command import (
+    DEMO_STORE,
+    CaOption,
+    CertificateOption,
+    DebugOption,
+    KeyOption,
+    ServerNameOption,
+    StoreOption,
+    clear_errors,
+    say,
+)
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.releases import EXPERIMENT_CHANNEL, PRODUCTION_CHANNEL, known_pointer
@@ -33,6 +43,12 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Another setting, NAME=VALUE; components/serve/config.py lists them."),
 ]
+TlsCertificateOption = Annotated[str, typer.Option(help="File of this server's certificate chain; encrypts its ports.")]
+TlsKeyOption = Annotated[str, typer.Option(help="File of its key.")]
+TlsClientCaOption = Annotated[str, typer.Option(help="File of the CA that clients' certificates must be of.")]
+ControlTokenOption = Annotated[
+    str, typer.Option(help="File of the token of calls that change what is served; without it, these are open.")
+]
 _LOCAL_EMBEDDING, _LOCAL_RANKER = f"localhost:{EMBEDDING_GRPC_PORT}", f"localhost:{RANKER_GRPC_PORT}"
 _STOP_SECONDS = 20
 
@@ -45,6 +61,10 @@ def _settings(chosen: list[str] | None) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
+def _credentials(certificate: str, key: str, client_ca: str, token: str) -> dict[str, str]:
+    return {"tls_certificate": certificate, "tls_key": key, "tls_client_ca": client_ca, "control_token": token}
+
+
 @app.command()
 @clear_errors
 def embedding(
@@ -52,6 +72,10 @@ def embedding(
     deployment: DeploymentOption = "local",
     grpc_port: Annotated[int, typer.Option(help="Of the Open Inference Protocol.")] = EMBEDDING_GRPC_PORT,
     http_port: Annotated[int, typer.Option(help="Of /live, /ready and /metrics.")] = EMBEDDING_HTTP_PORT,
+    tls_certificate: TlsCertificateOption = "",
+    tls_key: TlsKeyOption = "",
+    tls_client_ca: TlsClientCaOption = "",
+    control_token: ControlTokenOption = "",
     setting: SetOption = None,
     debug: DebugOption = False,
 ) -> None:
@@ -59,6 +83,7 @@ def embedding(
     from components.serve.embedding_server import serve
 
     values = {"store_uri": store, "deployment": deployment, "grpc_port": grpc_port, "http_port": http_port}
+    values |= _credentials(tls_certificate, tls_key, tls_client_ca, control_token)
     serve(EmbeddingTierConfig.parse(values | _settings(setting), "settings"))
 
 
@@ -72,6 +97,13 @@ def ranker(
     ] = _LOCAL_EMBEDDING,
     grpc_port: Annotated[int, typer.Option(help="Of the Open Inference Protocol.")] = RANKER_GRPC_PORT,
     http_port: Annotated[int, typer.Option(help="Of REST, /v2/models/ranker/ready and /metrics.")] = RANKER_HTTP_PORT,
+    tls_certificate: TlsCertificateOption = "",
+    tls_key: TlsKeyOption = "",
+    tls_client_ca: TlsClientCaOption = "",
+    embedding_ca: Annotated[
+        str, typer.Option(help="File of the CA that the embedding tier's certificates must be of; encrypts look-ups.")
+    ] = "",
+    control_token: ControlTokenOption = "",
     setting: SetOption = None,
     debug: DebugOption = False,
 ) -> None:
@@ -80,7 +112,8 @@ def ranker(
     from components.serve.ranker_server import serve
 
     values = {"store_uri": store, "deployment": deployment, "grpc_port": grpc_port, "http_port": http_port}
-    values["embedding_address"] = embedding_address
+    values |= {"embedding_address": embedding_address, "embedding_ca": embedding_ca}
+    values |= _credentials(tls_certificate, tls_key, tls_client_ca, control_token)
     serve(RankerTierConfig.parse(values | _settings(setting), "settings"))
 
 
@@ -169,6 +202,11 @@ def rollout(
     shares: Annotated[str, typer.Option(help="Of users that the new version gets, rising to 1.")] = "0.1,1",
     hold_seconds: Annotated[float, typer.Option(min=0, help="How long each share stays.")] = 5.0,
     step_seconds: Annotated[float, typer.Option(min=0, help="How long the servers may take to follow a step.")] = 600.0,
+    ca: CaOption = "",
+    certificate: CertificateOption = "",
+    key: KeyOption = "",
+    token: Annotated[str, typer.Option(help="File of the servers' control token.")] = "",
+    server_name: ServerNameOption = "",
     back: Annotated[bool, typer.Option("--back", help="Take the rollout that is under way back.")] = False,
     status: Annotated[bool, typer.Option("--status", help="Only say where the deployment is.")] = False,
     debug: DebugOption = False,
@@ -179,6 +217,7 @@ def rollout(
     follows the last share after --hold-seconds.
     """
     from components.common.deployments import known_deployment
+    from components.serve.credentials import ClientCredentials
     from components.serve.rollout import Rollout, RolloutPlan, describe
 
     opened = Store(store)
@@ -187,7 +226,9 @@ def rollout(
             steps = tuple(float(share) for share in shares.split(","))
         except ValueError as error:
             raise InputError(f"--shares {shares}: expected numbers such as 0.1,0.5,1") from error
-        plan = RolloutPlan(_addresses(embedding_servers), _addresses(ranker_servers), steps, hold_seconds, step_seconds)
+        shown = ClientCredentials(ca, certificate, key, token, server_name)
+        addresses = _addresses(embedding_servers), _addresses(ranker_servers)
+        plan = RolloutPlan(*addresses, steps, hold_seconds, step_seconds, shown)
         rolled = Rollout(opened, deployment, plan)
         rolled.back() if back else rolled.to(find_version(opened, to))
     now = known_deployment(opened, deployment)

@@ -26,6 +26,13 @@ LOADED = Gauge("afterclick_version_loaded", "1 while a version is loaded", ("tie
 PROVIDER = Gauge(
     "afterclick_ranker_provider", "1 while a version's ranker runs on ONNX Runtime's provider", ("version", "provider")
 )
+EXPIRES_AT = Gauge(
+    "afterclick_certificate_expires_timestamp_seconds", "When the certificates in use expire, of 1970", ("setting",)
+)
+CREDENTIALS_REFUSED = Gauge(
+    "afterclick_credentials_refused", "1 while files cannot be used and those before them are", ("setting",)
+)
+CONTROL_REFUSED = Counter("afterclick_control_calls_refused", "Control calls without the token", ("tier",))
 ROUTED = Gauge("afterclick_version_share", "Share of users that a version answers", ("version",))
 
 _EXTRA = "afterclick"

@@ -24,6 +24,7 @@ from components.serve.tensors import array_of, shortened, texts_array
 from components.version.wire_names import VALID_SUFFIX, Ranking
 
 _TIER = "ranker"
+OTHER_PROTOCOL = "send an inference request of the Open Inference Protocol v2"
 _LATE = "not answered within the caller's time-out or the server's request_seconds"
 _JSON_TYPES = {
     "INT64": (int,),
@@ -85,7 +86,7 @@ class RankerModel(kserve.Model):
     ) -> kserve.InferResponse:
         """Answer one request."""
         if not isinstance(payload, kserve.InferRequest):
-            raise grpc_errors.InvalidArgument("send an inference request of the Open Inference Protocol v2")
+            raise grpc_errors.InvalidArgument(OTHER_PROTOCOL)
         started, code, version = time.perf_counter(), "OK", "unknown"
         try:
             with ending_within(self.tier.config.request_seconds), _as_status(self.tier.config.embedding_address):

@@ -28,6 +28,7 @@ from components.serve.observability import (
 )
 from components.serve.ranker_version import RankerVersion
 from components.serve.table_source import LocalTables, RemoteTables, TableSource
+from components.serve.tier_credentials import TierCredentials
 from components.version.request import RawRequest
 from components.version.version import Version
 from components.version.wire_names import Ranking
@@ -45,7 +46,7 @@ class RankerTier:
 
     def __init__(self, config: RankerTierConfig, source: TableSource | None = None) -> None:
         """Start without any version; rows come from a source, or from what the configuration says."""
-        self.config = config
+        self.config, self.credentials = config, TierCredentials(config, config.embedding_ca)
         self._store = Store(config.store_uri)
         self._versions: dict[str, RankerVersion] = {}
         self._routes: dict[str, float] = {}
@@ -57,7 +58,8 @@ class RankerTier:
     def _make_source(self) -> TableSource:
         config = self.config
         if config.embedding_address:
-            return RemoteTables(config.embedding_address, config.look_up_seconds)
+            certificates, name = self.credentials.to_embedding_tier, config.embedding_name
+            return RemoteTables(config.embedding_address, config.look_up_seconds, certificates, name)
         return LocalTables(lambda digest: Version.published(self._store, digest).tables())
 
     @property

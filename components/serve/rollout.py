@@ -17,6 +17,7 @@ from components.common.deployments import Deployment, known_deployment, write_de
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.progress import log_line
+from components.serve.credentials import ClientCredentials
 from components.serve.protocol import RANKER_MODEL, TABLES_MODEL, pb, pb_grpc
 from components.version.version import Version
 
@@ -33,6 +34,7 @@ class RolloutPlan:
         shares: Of users that the new version gets, one after the other; the last is 1.
         hold_seconds: How long each share stays before the next.
         step_seconds: How long the servers may take to follow one step, restarts included.
+        credentials: What the servers must show, and are shown.
     """
 
     embedding_addresses: tuple[str, ...]
@@ -40,6 +42,7 @@ class RolloutPlan:
     shares: tuple[float, ...] = (1.0,)
     hold_seconds: float = 0.0
     step_seconds: float = 600.0
+    credentials: ClientCredentials = ClientCredentials()
 
     def __post_init__(self) -> None:
         ordered = all(a < b for a, b in zip(self.shares, self.shares[1:], strict=False))
@@ -151,7 +154,7 @@ class Rollout:
         """
         step_on = step_on or (lambda step: next_step(step, self._plan.shares))
         for address in (*self._plan.embedding_addresses, *self._plan.ranker_addresses):
-            _Server(address).check_live(min(self._plan.step_seconds, _LIVE_SECONDS))
+            _Server(address, self._plan.credentials).check_open(min(self._plan.step_seconds, _LIVE_SECONDS))
         step, known = first, known_deployment(self._store, self._name)
         while True:
             if known_deployment(self._store, self._name) != known:
@@ -173,7 +176,7 @@ class Rollout:
         tables = [(address, TABLES_MODEL, step.tables) for address in self._plan.embedding_addresses]
         rankers = [(address, RANKER_MODEL, step.rankers) for address in self._plan.ranker_addresses]
         for address, tier, versions in rankers + tables if step.phase == "steady" else tables + rankers:
-            server = _Server(address)
+            server = _Server(address, self._plan.credentials)
             server.load(self._name, self._plan.step_seconds)
             server.check_versions(tier, (step.current,) if step.phase == "retiring" else versions)
 
@@ -181,15 +184,17 @@ class Rollout:
 class _Server:
     """One server of either tier."""
 
-    def __init__(self, address: str) -> None:
-        self._address = address
+    def __init__(self, address: str, credentials: ClientCredentials) -> None:
+        self._address, self._credentials = address, credentials
 
     @contextmanager
     def _stub(self) -> Iterator[pb_grpc.GRPCInferenceServiceStub]:
-        with grpc.insecure_channel(self._address) as channel:
+        with self._credentials.channel(self._address) as channel:
             yield pb_grpc.GRPCInferenceServiceStub(channel)
 
-    def check_live(self, seconds: float) -> None:
+    def check_open(self, seconds: float) -> None:
+        """Whether it answers, and would follow: no deployment has this name, so the call changes nothing."""
+        nothing = pb.RepositoryModelLoadRequest(model_name="")
         with self._stub() as stub:
             try:
                 stub.ServerLive(pb.ServerLiveRequest(), timeout=seconds, wait_for_ready=True)
@@ -198,6 +203,11 @@ class _Server:
                     f"{self._address}: no server answers ({error.code().name}); nothing has changed. Start it, or name "
                     "the servers' gRPC addresses with --ranker-servers and --embedding-servers"
                 ) from error
+            try:
+                stub.RepositoryModelLoad(nothing, timeout=seconds, metadata=self._credentials.metadata())
+            except grpc.RpcError as error:
+                if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+                    raise InputError(f"{self._address}: {error.details()}; nothing has changed") from error
 
     def load(self, deployment: str, seconds: float) -> None:
         """Ask it until it follows; one that is being restarted is waited for."""
@@ -207,7 +217,7 @@ class _Server:
             while True:
                 left = deadline - time.monotonic()
                 try:
-                    stub.RepositoryModelLoad(request, timeout=max(left, 0.001))
+                    stub.RepositoryModelLoad(request, timeout=max(left, 0.001), metadata=self._credentials.metadata())
                     return
                 except grpc.RpcError as error:
                     reason = f"{self._address}: {error.code().name}: {error.details()}"
