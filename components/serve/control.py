@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 
@@ -56,7 +56,7 @@ class ControlGuard(grpc.ServerInterceptor):
         if _allowed(self._credentials, details):
             return continuation(details)
 
-        def refuse(_: object, context: grpc.ServicerContext) -> NoReturn:
+        def refuse(_: object, context: grpc.ServicerContext) -> None:
             refused("embedding", details.method, context.peer())
             context.abort(grpc.StatusCode.UNAUTHENTICATED, NOT_ALLOWED)
 

@@ -38,11 +38,25 @@ from components.version.table_packing import bytes_of
 from components.version.version import Version
 from tests.benchmarks.serve_load import BATCHES, open_loop, saturation
 from tests.benchmarks.serve_look_ups import interleaved, look_ups, median_ms, say
-from tests.benchmarks.serve_tls import what_encryption_costs
 from tests.benchmarks.serve_version import FEATURES, NUM_ROWS, Requests, num_parameters, rows_of, write_version
 from tests.serving import Load, Server
 
 ROLLOUTS = 20
+
+
+def interleaved(variants: dict[str, Callable[[], object]], seconds: float) -> dict[str, list[float]]:
+    """Seconds of each call, the variants taking turns in an order that changes."""
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    for call in variants.values():
+        call()
+    order, end, draw = list(variants), time.monotonic() + seconds, random.Random(0)
+    while time.monotonic() < end:
+        draw.shuffle(order)
+        for name in order:
+            started = time.perf_counter()
+            variants[name]()
+            times[name].append(time.perf_counter() - started)
+    return times
 
 
 def rpcs(version: Version, packed: Server, half: Server) -> None:
@@ -210,7 +224,6 @@ def main(demo_uri: str) -> None:
         for server in systems.values():
             stack.enter_context(server)
             server.wait_ready()
-        what_encryption_costs(store.root, systems["hybrid"])
         open_loop(systems, one_client(systems, version))
         saturation(systems)
         client_overhead(systems["hybrid"].address)
