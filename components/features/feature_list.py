@@ -6,6 +6,7 @@ from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import ClassVar
 
+import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from components.common.config import GrownConfig
@@ -213,6 +214,11 @@ class FeatureConfig(GrownConfig):
     def moduli(self) -> dict[str, int]:
         """What hashes of every embedding table are taken modulo, by table name."""
         return self._with_fixed({feature.name: feature.modulus for feature in self._with_tables})
+
+    @cached_property
+    def categorical_moduli(self) -> np.ndarray:
+        """What hashes of every categorical feature are taken modulo, int64, shape (features,)."""
+        return np.array([feature.modulus for feature in self.categorical])
 
     def _with_fixed(self, sizes: dict[str, int]) -> dict[str, int]:
         return {**sizes, **{sequence_column(name): size for name, size in _SEQUENCE_FIXED.items()}}
