@@ -82,8 +82,7 @@ def encode_categorical(
 ) -> np.ndarray:
     """Ids, int64, shape (n, C + P), of hashes; those of lists where `positions` are given."""
     # Column by column in memory, as they come and as a batch wants them.
-    moduli = np.array([feature.modulus for feature in features.categorical])
-    ids = np.stack([columns[name] for name in features.categorical_names]) % moduli[:, None]
+    ids = np.stack([columns[name] for name in features.categorical_names]) % features.categorical_moduli[:, None]
     return (np.concatenate([ids, positions.ids]) if positions is not None and features.lists else ids).T
 
 

@@ -6,6 +6,7 @@ from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import ClassVar
 
+import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from components.common.config import GrownConfig
@@ -182,6 +183,11 @@ class FeatureConfig(GrownConfig):
         """What hashes of every table are taken modulo, by name; also of those of pretrained vectors."""
         own = {feature.name: feature.modulus for feature in self._with_tables}
         return self._with_fixed(own | dict.fromkeys(self.vector_names, NUM_HASHES))
+
+    @cached_property
+    def categorical_moduli(self) -> np.ndarray:
+        """What hashes of every categorical feature are taken modulo, int64, shape (features,)."""
+        return np.array([feature.modulus for feature in self.categorical])
 
     def _with_fixed(self, sizes: dict[str, int]) -> dict[str, int]:
         return {**sizes, **{sequence_column(name): size for name, size in _SEQUENCE_FIXED.items()}}

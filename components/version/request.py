@@ -148,6 +148,9 @@ class RequestContract:
                 *(identifier(name, "actions", False) for name in entities),
             )
         }
+        optional = [field.beside for field in self.fields.values() if not field.required]
+        self._known = frozenset([*self.fields, *optional])
+        self._required = frozenset(field.name for field in self.fields.values() if field.required)
 
     def _list(self, column: str, identifiers: Mapping[str, Mapping[str, str]]) -> Field:
         if column not in self.features.list_positions:
@@ -211,18 +214,19 @@ class RequestContract:
         return encode_dense(columns, self.features, request.positions)
 
     def _check_names(self, tensors: Mapping[str, np.ndarray], limits: Limits) -> None:
-        beside = {field.beside for field in self.fields.values() if not field.required}
         for name in tensors:
-            owner = name.removesuffix(VALID_SUFFIX)
-            if name in self.fields or name in beside:
+            if name in self._known:
                 continue
+            owner = name.removesuffix(VALID_SUFFIX)
             if (plain := name.removesuffix(LENGTHS_SUFFIX)) in self.fields:
                 raise InputError(f"input {plain!r} takes one value for each of the {self.fields[plain].part}, no lists")
             if owner in self.fields and self.fields[owner].required:
                 raise InputError(f"input {owner!r} must have a value in every row; it has {_first_gap(tensors[name])}")
             if not limits.ignore_unknown:
                 raise InputError(f"input {name!r} is unknown; the version takes {sorted(self.fields)}")
-        missing = [field for field in self.fields.values() if field.required and field.name not in tensors]
+        if self._required <= tensors.keys():
+            return
+        missing = [self.fields[name] for name in self.fields if name in self._required and name not in tensors]
         for part in ("user", "candidates"):
             names = [f"{field.name} {field.datatype}" for field in missing if field.part == part]
             if names:
