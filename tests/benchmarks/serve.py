@@ -37,7 +37,7 @@ from components.version.request import Limits
 from components.version.table_packing import bytes_of
 from components.version.version import Version
 from tests.benchmarks.serve_load import BATCHES, open_loop, saturation
-from tests.benchmarks.serve_look_ups import interleaved, look_ups, median_ms, say
+from tests.benchmarks.serve_look_ups import look_ups, median_ms, say
 from tests.benchmarks.serve_version import FEATURES, NUM_ROWS, Requests, num_parameters, rows_of, write_version
 from tests.serving import Load, Server
 
