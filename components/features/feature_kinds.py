@@ -94,7 +94,9 @@ class NumberFeature(Config):
 class VectorFeature(Config):
     """A vector of each user or item, which another model made: delivered by day, frozen, batch-normalised."""
 
-    name: str = Field(description="of the section vectors, which says where it is delivered")
+    name: str = Field(
+        pattern=r"^[A-Za-z][A-Za-z0-9_]*$", description="of the section vectors, which says where it is delivered"
+    )
     entity: str = Field(description="whose: the impression's user_id, item_id or a context identifier")
     dim: int = Field(ge=1, le=4096, description="numbers of a vector")
 

@@ -117,8 +117,9 @@ class KnownVectors:
 
     @property
     def digest(self) -> str:
-        """Of all deliveries."""
-        return digest_json({name: [one.digest for one in of_name] for name, of_name in self.deliveries.items()})
+        """Of all deliveries and their days."""
+        content = {name: [[str(one.day), one.digest] for one in own] for name, own in self.deliveries.items()}
+        return digest_json(content)
 
     def newest(self) -> KnownVectors:
         """The newest deliveries alone, whatever an impression's day: as a version serves them."""

@@ -41,6 +41,13 @@ def deliver_vectors(store: Store, feature: VectorFeature, source: VectorSource, 
     known_first = max((number for number, day in enumerate(folders) if day < first), default=0)
     for day, folder in [*folders.items()][known_first:]:
         _deliver(store, feature, source, day, _files(feature, folder))
+    age = (last - max(folders)).days
+    if age > source.max_age_days:
+        log_line(
+            "deliver_vectors",
+            f"ALARM: {feature.name} {last}: the newest delivery is {age} days old (vectors.{feature.name}.max_age_days "
+            f"= {source.max_age_days}); see to {source.uri}",
+        )
 
 
 def delivered_days(feature: VectorFeature, source: VectorSource, last: date) -> dict[date, str]:

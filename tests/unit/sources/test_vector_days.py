@@ -75,6 +75,14 @@ def test_what_cannot_be_used_goes_to_quarantine_with_its_reason(tmp_path):
     assert found.tolist() == [[1.0, 2.0], [0.0, 0.0]]
 
 
+def test_deliveries_that_stay_away_are_told(tmp_path, capsys):
+    deliver(tmp_path, "2026-03-01", [1], [[1.0, 2.0]])
+    bring_in(tmp_path, max_age_days=8)
+    assert "ALARM" not in capsys.readouterr().out
+    bring_in(tmp_path, max_age_days=7)
+    assert "ALARM: text 2026-03-09: the newest delivery is 8 days old" in capsys.readouterr().out
+
+
 def test_an_impression_knows_the_newest_delivery_of_a_day_before_its_own(tmp_path):
     for number, day in enumerate(("2026-02-01", "2026-03-01", "2026-03-05", "2026-03-09")):
         deliver(tmp_path, day, ["a", "b"], [[number + 1.0, 0.0], [0.0, number + 1.0]])
