@@ -10,7 +10,7 @@ DEMO_STORE ?= runs/demo
 DEMO_DAYS ?=
 PYTEST_WORKERS ?= 2
 
-.PHONY: help demo test lint format compile golden study-demo study-training study-training-journey study-gate study-ids study-pretraining study-join bench-check bench-join bench-evaluate bench-train bench-train-peers bench-pretrain bench-store bench-serve bench-gpu soak images sbom k8s-check lock clean
+.PHONY: help demo test lint format compile golden study-demo study-training study-training-journey study-gate study-ids study-vectors study-pretraining study-join bench-check bench-join bench-evaluate bench-train bench-train-peers bench-pretrain bench-store bench-serve bench-gpu soak images sbom k8s-check lock clean
 .DEFAULT_GOAL := help
 
 help:  ## say what can be made
@@ -51,6 +51,9 @@ study-gate: $(VENV)/.dev  ## how often the gate blesses equal recipes, and bette
 
 study-ids: $(VENV)/.dev  ## ids by hash, by binary code and exact, on the demo's logs and simulated ones, three seeds each; a second call goes on
 	@OMP_WAIT_POLICY=PASSIVE AFTERCLICK_PROGRESS_SECONDS=100000 $(BIN)/python -W ignore -m tests.benchmarks.study_exact_ids | grep --line-buffered '^study'
+
+study-vectors: $(VENV)/.dev  ## vectors of the demo's product descriptions as features, and what they cost; a second call goes on
+	@OMP_WAIT_POLICY=PASSIVE AFTERCLICK_PROGRESS_SECONDS=100000 $(BIN)/python -W ignore -m tests.benchmarks.study_vectors | grep --line-buffered '^study'
 
 study-pretraining: build/peers/.installed  ## pretrained tables against drawn ones; SIZE=small two minutes, else seven; a second call goes on
 	@PYTHONPATH=build/peers OMP_NUM_THREADS=1 AFTERCLICK_PROGRESS_SECONDS=100000 $(BIN)/python -W ignore -m tests.benchmarks.study_pretraining $(if $(filter small,$(SIZE)),simulated_small) 2>/dev/null | grep --line-buffered '^study'

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from components.common.errors import InputError
+
 console = Console()
 
 ConfigOption = Annotated[
@@ -18,6 +20,15 @@ StoreOption = Annotated[
     str, typer.Option("--store", "-s", help="Folder or fsspec URI that holds everything: logs, examples, registry.")
 ]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+CaOption = Annotated[
+    str,
+    typer.Option(help="File of the CA that servers' certificates must be of; without it, nothing is encrypted."),
+]
+CertificateOption = Annotated[str, typer.Option(help="File of this client's certificate, where servers ask for one.")]
+KeyOption = Annotated[str, typer.Option(help="File of its key.")]
+ServerNameOption = Annotated[
+    str, typer.Option(help="What the servers' certificates are made out to, where addresses have other names.")
+]
 DEMO_STORE = "runs/demo"
 
 
@@ -46,3 +57,16 @@ def clear_errors(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(130) from error
 
     return wrapped
+
+
+def settings_of(chosen: list[str] | None, option: str = "--set") -> dict[str, str]:
+    """Settings that are given as NAME=VALUE, by name.
+
+    Raises:
+        InputError: If one is not.
+    """
+    pairs = [text.partition("=") for text in chosen or []]
+    wrong = [name for name, sign, _ in pairs if not sign]
+    if wrong:
+        raise InputError(f"{option} {wrong[0]}: expected name=value")
+    return {name: value for name, _, value in pairs}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.common import parquet_files, storage
 from components.common.errors import InputError
@@ -24,6 +24,9 @@ from components.common.trials import read_trials
 from components.features.examples import EVALUATION, read_examples
 from components.features.objectives import OBJECTIVE_NAMES
 from components.version.manifest import VersionManifest, known_heads
+
+if TYPE_CHECKING:
+    from components.serve.client_connection import Connection
 
 
 def newest_blessing(store: Store) -> Blessing | None:
@@ -82,7 +85,9 @@ def _aucs(ledger: list[LedgerRow]) -> dict[str, dict[str, dict[str, float | None
     return aucs
 
 
-def ask_server(address: str, request_path: str, version: str, limit: int) -> tuple[str, list[dict[str, Any]]]:
+def ask_server(
+    address: str, request_path: str, version: str, limit: int, connection: Connection | None = None
+) -> tuple[str, list[dict[str, Any]]]:
     """Send a request file to a ranker server.
 
     Returns:
@@ -99,7 +104,7 @@ def ask_server(address: str, request_path: str, version: str, limit: int) -> tup
         request = json.loads(storage.read_bytes(request_path))
     except (OSError, ValueError) as error:
         raise InputError(f"{request_path}: not a request's JSON file ({error})") from error
-    with RankerClient(address) as client:
+    with RankerClient(address, connection=connection) as client:
         ranking = client.rank(request, version)
     columns = {name: [float(value) for value in values] for name, values in ranking.probabilities.items()}
     rows = [

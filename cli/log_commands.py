@@ -68,11 +68,12 @@ def show_findings(config: RunConfig) -> int:
     """Print what a run would find in its logs; returns how many things stop it. Logs that are made need no look."""
     from cli.log_check import findings
     from cli.log_facts import look_at_logs
+    from cli.vector_check import vector_findings
     from components.sources.config import FilesSource, SqlSource
 
     if not isinstance(config.source, FilesSource | SqlSource):
         return 0
-    found = findings(config, look_at_logs(config, config.source))
+    found = [*findings(config, look_at_logs(config, config.source)), *vector_findings(config, config.source)]
     for finding in found:
         console.print(f"{_MARKS[finding.level]} ", end="", highlight=False)
         console.print(finding.text, highlight=False, markup=False, soft_wrap=True)

@@ -11,10 +11,17 @@ from typing import Annotated
 
 import typer
 
-from cli.command import DEMO_STORE, DebugOption, StoreOption, clear_errors, say
+from cli.command import (
+    DEMO_STORE,
+    DebugOption,
+    StoreOption,
+    clear_errors,
+    say,
+    settings_of,
+)
+from cli.rollout_commands import LOCAL_EMBEDDING, DeploymentOption, rollback, rollout
 from components.common.errors import InputError
 from components.common.layout import Store
-from components.common.releases import EXPERIMENT_CHANNEL, PRODUCTION_CHANNEL, known_pointer
 from components.serve.config import (
     EMBEDDING_GRPC_PORT,
     EMBEDDING_HTTP_PORT,
@@ -26,23 +33,21 @@ from components.serve.config import (
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Serve a published version in two tiers.")
 
-DeploymentOption = Annotated[
-    str, typer.Option(help="Whose versions to serve; its record is STORE/deployments/NAME.json.")
-]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Another setting, NAME=VALUE; components/serve/config.py lists them."),
 ]
-_LOCAL_EMBEDDING, _LOCAL_RANKER = f"localhost:{EMBEDDING_GRPC_PORT}", f"localhost:{RANKER_GRPC_PORT}"
+TlsCertificateOption = Annotated[str, typer.Option(help="File of this server's certificate chain; encrypts its ports.")]
+TlsKeyOption = Annotated[str, typer.Option(help="File of its key.")]
+TlsClientCaOption = Annotated[str, typer.Option(help="File of the CA that clients' certificates must be of.")]
+ControlTokenOption = Annotated[
+    str, typer.Option(help="File of the token of calls that change what is served; without it, these are open.")
+]
 _STOP_SECONDS = 20
 
 
-def _settings(chosen: list[str] | None, option: str = "--set") -> dict[str, str]:
-    pairs = [text.partition("=") for text in chosen or []]
-    wrong = [name for name, sign, _ in pairs if not sign]
-    if wrong:
-        raise InputError(f"{option} {wrong[0]}: expected name=value")
-    return {name: value for name, _, value in pairs}
+def _credentials(certificate: str, key: str, client_ca: str, token: str) -> dict[str, str]:
+    return {"tls_certificate": certificate, "tls_key": key, "tls_client_ca": client_ca, "control_token": token}
 
 
 @app.command()
@@ -52,6 +57,10 @@ def embedding(
     deployment: DeploymentOption = "local",
     grpc_port: Annotated[int, typer.Option(help="Of the Open Inference Protocol.")] = EMBEDDING_GRPC_PORT,
     http_port: Annotated[int, typer.Option(help="Of /live, /ready and /metrics.")] = EMBEDDING_HTTP_PORT,
+    tls_certificate: TlsCertificateOption = "",
+    tls_key: TlsKeyOption = "",
+    tls_client_ca: TlsClientCaOption = "",
+    control_token: ControlTokenOption = "",
     setting: SetOption = None,
     debug: DebugOption = False,
 ) -> None:
@@ -59,7 +68,8 @@ def embedding(
     from components.serve.embedding_server import serve
 
     values = {"store_uri": store, "deployment": deployment, "grpc_port": grpc_port, "http_port": http_port}
-    serve(EmbeddingTierConfig.parse(values | _settings(setting), "settings"))
+    values |= _credentials(tls_certificate, tls_key, tls_client_ca, control_token)
+    serve(EmbeddingTierConfig.parse(values | settings_of(setting), "settings"))
 
 
 @app.command()
@@ -69,9 +79,16 @@ def ranker(
     deployment: DeploymentOption = "local",
     embedding_address: Annotated[
         str, typer.Option(help="host:port of the embedding tier; '' holds the tables in this process.")
-    ] = _LOCAL_EMBEDDING,
+    ] = LOCAL_EMBEDDING,
     grpc_port: Annotated[int, typer.Option(help="Of the Open Inference Protocol.")] = RANKER_GRPC_PORT,
     http_port: Annotated[int, typer.Option(help="Of REST, /v2/models/ranker/ready and /metrics.")] = RANKER_HTTP_PORT,
+    tls_certificate: TlsCertificateOption = "",
+    tls_key: TlsKeyOption = "",
+    tls_client_ca: TlsClientCaOption = "",
+    embedding_ca: Annotated[
+        str, typer.Option(help="File of the CA that the embedding tier's certificates must be of; encrypts look-ups.")
+    ] = "",
+    control_token: ControlTokenOption = "",
     setting: SetOption = None,
     debug: DebugOption = False,
 ) -> None:
@@ -80,8 +97,9 @@ def ranker(
     from components.serve.ranker_server import serve
 
     values = {"store_uri": store, "deployment": deployment, "grpc_port": grpc_port, "http_port": http_port}
-    values["embedding_address"] = embedding_address
-    serve(RankerTierConfig.parse(values | _settings(setting), "settings"))
+    values |= {"embedding_address": embedding_address, "embedding_ca": embedding_ca}
+    values |= _credentials(tls_certificate, tls_key, tls_client_ca, control_token)
+    serve(RankerTierConfig.parse(values | settings_of(setting), "settings"))
 
 
 @app.command()
@@ -156,111 +174,8 @@ def _ports(grpc_port: int, http_port: int) -> list[str]:
     return ["--grpc-port", str(grpc_port), "--http-port", str(http_port)]
 
 
-@app.command()
-@clear_errors
-def rollout(
-    to: Annotated[str, typer.Option(help="CURRENT, EXPERIMENT, or the beginning of a version's digest.")] = "CURRENT",
-    store: StoreOption = DEMO_STORE,
-    deployment: DeploymentOption = "local",
-    embedding_servers: Annotated[
-        str, typer.Option(help="host:port of each server of the embedding tier, with commas; '' for none.")
-    ] = _LOCAL_EMBEDDING,
-    ranker_servers: Annotated[str, typer.Option(help="Likewise of the ranker tier.")] = _LOCAL_RANKER,
-    shares: Annotated[str, typer.Option(help="Of users that the new version gets, rising to 1.")] = "0.1,1",
-    hold_seconds: Annotated[float, typer.Option(min=0, help="How long each share stays.")] = 5.0,
-    step_seconds: Annotated[float, typer.Option(min=0, help="How long the servers may take to follow a step.")] = 600.0,
-    shadow_share: Annotated[
-        float, typer.Option(min=0, max=1, help="Of requests that the new version scores as well, for comparison.")
-    ] = 0.0,
-    limit: Annotated[
-        list[str] | None,
-        typer.Option("--limit", help="Of how much worse the new version may be, NAME=VALUE (docs/rollouts.md)."),
-    ] = None,
-    watch: Annotated[bool, typer.Option(help="Take the new version back when it passes a limit.")] = True,
-    again: Annotated[bool, typer.Option("--again", help="Also a version that was taken back before.")] = False,
-    back: Annotated[bool, typer.Option("--back", help="Take the rollout that is under way back.")] = False,
-    status: Annotated[bool, typer.Option("--status", help="Only say where the deployment is.")] = False,
-    debug: DebugOption = False,
-) -> None:
-    """Move running servers to another version: load it, route users to it, retire the one before.
-
-    Called again after a stop, it goes on; users can be taken back (--back) until the version before is retired, which
-    follows the last share after --hold-seconds. A version that passes a limit is taken back by itself.
-    """
-    from components.serve.config import RolloutLimits
-    from components.serve.rollout import Rollout
-    from components.serve.rollout_plan import RolloutPlan
-
-    opened = Store(store)
-    if not status:
-        try:
-            steps = tuple(float(share) for share in shares.split(","))
-        except ValueError as error:
-            raise InputError(f"--shares {shares}: expected numbers such as 0.1,0.5,1") from error
-        # Somebody looks on: what nobody asks is not waited for.
-        values = {"few_requests": "go_on", "wait_seconds": 0} | _settings(limit, "--limit")
-        limits = RolloutLimits.parse(values, "--limit") if watch else None
-        servers = (_addresses(embedding_servers), _addresses(ranker_servers))
-        plan = RolloutPlan(*servers, steps, hold_seconds, step_seconds, shadow_share, limits)
-        rolled = Rollout(opened, deployment, plan)
-        rolled.back() if back else rolled.to(find_version(opened, to), again)
-    _say_where(opened, deployment)
-
-
-@app.command()
-@clear_errors
-def rollback(
-    store: StoreOption = DEMO_STORE,
-    deployment: DeploymentOption = "local",
-    embedding_servers: Annotated[
-        str, typer.Option(help="host:port of each server of the embedding tier, with commas; '' for none.")
-    ] = _LOCAL_EMBEDDING,
-    ranker_servers: Annotated[str, typer.Option(help="Likewise of the ranker tier.")] = _LOCAL_RANKER,
-    step_seconds: Annotated[float, typer.Option(min=0, help="How long the servers may take to follow a step.")] = 600.0,
-    reason: Annotated[str, typer.Option(help="Kept in the store, and shown.")] = "by hand",
-    debug: DebugOption = False,
-) -> None:
-    """Have the version before answer all users, whether a rollout is under way or over.
-
-    The version that goes is not rolled out again by itself.
-    """
-    from components.serve.rollout import Rollout
-    from components.serve.rollout_plan import RolloutPlan
-
-    servers = (_addresses(embedding_servers), _addresses(ranker_servers))
-    Rollout(Store(store), deployment, RolloutPlan(*servers, step_seconds=step_seconds)).undo(reason)
-    _say_where(Store(store), deployment)
-
-
-def _say_where(store: Store, deployment: str) -> None:
-    from components.common.deployments import known_deployment
-    from components.common.rollouts import find_replaced, rolled_back_in
-    from components.serve.rollout_steps import describe
-
-    now, replaced = known_deployment(store, deployment), find_replaced(store, deployment)
-    say(f"rollout.phase: {describe(now)}", f"rollout.version: {now.current}")
-    if replaced is not None and replaced.by == now.current:
-        say(f"rollout.version_before: {replaced.version}")
-    for record in rolled_back_in(store, deployment):
-        say(f"rollout.rolled_back: {record}")
-
-
-def _addresses(text: str) -> tuple[str, ...]:
-    return tuple(address.strip() for address in text.split(",") if address.strip())
-
-
-def find_version(store: Store, name: str) -> str:
-    """The digest that a channel points to, or that begins with a text.
-
-    Raises:
-        InputError: If there is none, or there are several.
-    """
-    if name in (PRODUCTION_CHANNEL, EXPERIMENT_CHANNEL):
-        return known_pointer(store, name).version
-    matching = [digest for digest in store.versions() if digest.startswith(name)]
-    if len(matching) != 1:
-        raise InputError(f"--to {name}: {len(matching)} of the versions {[v[:12] for v in store.versions()]} begin so")
-    return matching[0]
+app.command()(rollout)
+app.command()(rollback)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from components.evaluate.config import EvaluationConfig
 from components.export.config import ExportConfig
 from components.features.events import ACTIONS, IMPRESSIONS, DatasetConfig
 from components.features.examples import example_schema
+from components.features.feature_checks import check_features
 from components.features.feature_list import FeatureConfig
 from components.features.objectives import DEFAULT_SERVED, ServedObjectives
 from components.gate.config import GateConfig
@@ -30,7 +31,7 @@ from components.pretrain.config import PretrainConfig
 from components.ranker.presets import MODELS, with_preset
 from components.schedule.config import ScheduleConfig
 from components.serve.config import ServingConfig
-from components.sources.config import CompleteJourneySource, FilesSource, SimulatorSource, SqlSource
+from components.sources.config import CompleteJourneySource, FilesSource, SimulatorSource, SqlSource, VectorSource
 from components.train.config import TrainConfig
 from data_validation.config import ValidationConfig
 from data_validation.examples.schema import read_schema
@@ -43,6 +44,7 @@ class RunConfig(Config):
     dataset: DatasetConfig
     source: CompleteJourneySource | SimulatorSource | FilesSource | SqlSource = Field(discriminator="kind")
     features: FeatureConfig
+    vectors: dict[str, VectorSource] = Field({}, description="where pretrained vectors are delivered, by feature")
     served: ServedObjectives = DEFAULT_SERVED
     schedule: ScheduleConfig
     production: str = Field(
@@ -68,7 +70,13 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _check_sections(self) -> RunConfig:
-        self.features.check_against(self.dataset)
+        check_features(self.features, self.dataset)
+        undelivered = sorted({*self.features.vector_names} ^ {*self.vectors})
+        if undelivered:
+            raise ValueError(
+                f"vectors.{undelivered[0]}: the features of features.vectors, {list(self.features.vector_names)}, and "
+                f"what is delivered, {list(self.vectors)}, must have the same names"
+            )
         columns = Counter(example_schema(self.features, pa.int64()).names)
         twice = [name for name, count in columns.items() if count > 1]
         if twice:

@@ -93,6 +93,7 @@ def _prepared(store_uri: str, config_uri: str, chosen: Assignment) -> tuple[str,
     store, span, known_on = (store_uri, config_uri), (str(chosen.first_day), str(chosen.event_date)), str(chosen.as_of)
     early_days = [*map(str, chosen.early_days)]
     attempted("make-logs", lambda: components.make_logs.run.main(*store, *span))
+    attempted("deliver-vectors", lambda: components.make_logs.run.main_vectors(*store, *span))
     logs = Store(store_uri)
     with remembering(logs.log_folders(), logs.log_index()):
         expectations = attempted("validate-logs", lambda: data_validation.run.main_logs(*store, span, known_on))

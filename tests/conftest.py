@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from xdist.scheduler import LoadScopeScheduling
@@ -18,6 +21,8 @@ from components.common.config import ResolvedConfig
 from components.common.layout import Store
 from components.common.store_format import claim_format
 from components.features.feature_list import FeatureConfig
+from components.sources.config import VectorSource
+from components.sources.vector_days import check_id_types, deliver_vectors
 from pipelines.config import RunConfig, load_config
 
 os.environ.setdefault("AFTERCLICK_PROGRESS_SECONDS", "1000")
@@ -49,6 +54,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _Scheduli
     return _Scheduling(config, log)
 
 
+VECTOR_DIMS = {"item_vector": 20, "campaign_vector": 3}
+
+
 def small_values() -> dict:
     """The shipped simulator configuration, smaller: four batch days, few rows, one thread."""
     values = yaml.safe_load(Path("pipelines/configs/simulator.yaml").read_text())
@@ -75,8 +83,36 @@ def every_kind(features: dict) -> dict:
         {"name": "price_range", "quantiles": {"number": "price", "buckets": 8}},
     ]
     numbers = ["quality", {"name": "price", "scale": "min_max", "flag_absent": True}]
+    vectors = [
+        {"name": "item_vector", "entity": "item_id", "dim": VECTOR_DIMS["item_vector"]},
+        {"name": "campaign_vector", "entity": "campaign_id", "dim": VECTOR_DIMS["campaign_vector"]},
+    ]
     lists = [{"name": "item_tags", "exact": {"capacity": 8, "oov_rows": 2}, "length": 2, "weights": "item_tag_weights"}]
-    return features | {"categorical": own, "lists": lists, "numbers": numbers, "since_last": ["any", "checkout"]}
+    more = {"lists": lists, "numbers": numbers, "since_last": ["any", "checkout"], "vectors": vectors}
+    return features | {"categorical": own} | more
+
+
+def write_vectors(folder: Path) -> dict:
+    """Two deliveries of the vectors of `every_kind`, which not all items have; returns the configuration's section."""
+    draw = np.random.default_rng(5)
+    for name, dim in VECTOR_DIMS.items():
+        for day in ("2026-01-05", "2026-01-09"):
+            ids = draw.choice(500, 300, replace=False)
+            numbers = draw.normal(scale=0.2, size=(300, dim)).astype(np.float32)
+            files = folder / name / f"event_date={day}"
+            files.mkdir(parents=True)
+            table = pa.table({name.replace("vector", "id"): ids, "vector": list(numbers)})
+            pq.write_table(table, files / "part.parquet")
+    return {name: {"uri": str(folder / name)} for name in VECTOR_DIMS}
+
+
+def deliver_all(deployment: Deployment, folder: Path) -> None:
+    """Bring `write_vectors` into a deployment's store."""
+    sources, days = write_vectors(folder), (deployment.batch_days[0], deployment.scored_day)
+    for feature in with_every_kind(deployment).config.features.vectors:
+        source = VectorSource.parse(sources[feature.name], "vectors")
+        deliver_vectors(deployment.store, feature, source, *days)
+        check_id_types(deployment.store, feature, source, days[-1])
 
 
 def with_every_kind(deployment: Deployment) -> Deployment:
@@ -125,6 +161,7 @@ def joined(small_config: RunConfig, tmp_path_factory: pytest.TempPathFactory) ->
     make_logs(store.root, config.dataset, config.source.model_dump(mode="json"), read)
     validate_logs(store.root, config.dataset, config.validation, read, as_of)
     deployment = Deployment(store, config, days[:-1], days[-1])
+    deliver_all(deployment, tmp_path_factory.mktemp("vectors"))
     features = with_every_kind(deployment).config.features
     join_days(store.root, JoinJob(config.dataset, features, config.join, days[0], days[-1], as_of, days[-1]))
     return deployment

@@ -46,7 +46,7 @@ class Published:
 
     def ids(self, num_rows: int) -> np.ndarray:
         """Ids that a look-up of so many rows may have, int64, shape (n, C)."""
-        columns = Version.published(self.store, self.old).manifest.features.categorical_tables
+        columns = Version.published(self.store, self.old).manifest.features.served_columns
         return np.zeros((num_rows, len(columns)), dtype=np.int64)
 
 

@@ -27,8 +27,9 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
 from components.common.errors import InputError
 from components.features.objectives import DEFAULT_SERVED
 from components.serve.client import RankerClient
+from components.serve.credentials import ClientCredentials
 from components.serve.tensors import arrays_of, infer_request, rest_body
-from components.version.request import Ranking
+from components.version.wire_names import Ranking
 
 
 def free_port() -> int:
@@ -41,7 +42,15 @@ def free_port() -> int:
 class Server:
     """One server's process, which may be killed and started again on its ports."""
 
-    def __init__(self, tier: str, store_uri: str, *options: str, command: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        tier: str,
+        store_uri: str,
+        *options: str,
+        command: list[str] | None = None,
+        credentials: ClientCredentials | None = None,
+    ) -> None:
+        self.credentials = credentials or ClientCredentials()
         self.tier, self.grpc_port, self.http_port = tier, free_port(), free_port()
         self.address = f"localhost:{self.grpc_port}"
         ports = [str(self.grpc_port), str(self.http_port)]
@@ -66,7 +75,7 @@ class Server:
             AssertionError: With its log, if it ends or takes too long.
         """
         deadline = time.monotonic() + seconds
-        with grpc.insecure_channel(self.address) as channel:
+        with self.credentials.channel(self.address) as channel:
             stub = pb_grpc.GRPCInferenceServiceStub(channel)
             while True:
                 assert self.process is not None and self.process.poll() is None, self.log.read_text()
@@ -100,6 +109,19 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.stop(signal.SIGKILL)
+
+
+def wait_until(holds: Callable[[], object], server: Server | None = None, seconds: float = 60.0) -> None:
+    """Ask again until something holds.
+
+    Raises:
+        AssertionError: If it never does, or a server that it waits for ends.
+    """
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert server is None or (server.process and server.process.poll() is None), server.log.read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 class Load:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 
 from components.common.errors import InputError
+from components.common.storage import join_uri
 
 MICROSECONDS_PER_DAY = 86_400_000_000
 _EPOCH = date(1970, 1, 1)
@@ -45,3 +47,19 @@ def day_of(num_days: int) -> date:
 def utc_today() -> date:
     """The current UTC day, for scheduled runs that are not told their `as_of`."""
     return datetime.now(UTC).date()
+
+
+def days_in(folder: str, names_in: Callable[[str], list[str]], prefix: str) -> list[date]:
+    """The days that names in a folder have behind a prefix.
+
+    Raises:
+        InputError: If such a name has no day.
+    """
+    days = []
+    for name in names_in(folder):
+        if name.startswith(prefix):
+            try:
+                days.append(date.fromisoformat(name.removeprefix(prefix).removesuffix(".json")))
+            except ValueError as error:
+                raise InputError(f"{join_uri(folder, name)}: names no day; rename it, or delete it") from error
+    return days

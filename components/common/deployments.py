@@ -6,6 +6,7 @@ requests routed by version; the old version retired.
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -16,6 +17,7 @@ from components.common.layout import Store
 from components.common.records import find_record, write_record
 from components.common.releases import known_pointer
 
+DEPLOYMENT_NAME = "[a-z0-9][a-z0-9-]*"
 Phase = Literal["steady", "ranker", "tables", "routing", "retiring"]
 
 
@@ -67,14 +69,20 @@ class Deployment(GrownConfig):
         return {version: share for version, share in shares.items() if share > 0}
 
 
+def _uri(store: Store, name: str) -> str:
+    if not re.fullmatch(DEPLOYMENT_NAME, name):
+        raise InputError(f"deployment {name[:80]!r}: a name has small letters, digits and hyphens only")
+    return store.deployment(name)
+
+
 def read_deployment(store: Store, name: str) -> Deployment | None:
     """A deployment's record, or None before the first.
 
     Raises:
-        InputError: If it is damaged.
+        InputError: If it is damaged, or the name is none.
     """
     remedy = "restore it, or delete it to begin with CURRENT"
-    return find_record(store.deployment(name), Deployment, remedy)
+    return find_record(_uri(store, name), Deployment, remedy)
 
 
 def known_deployment(store: Store, name: str) -> Deployment:
@@ -91,7 +99,7 @@ def known_deployment(store: Store, name: str) -> Deployment:
 
 def write_deployment(store: Store, name: str, deployment: Deployment) -> Deployment:
     """Write a deployment's record, atomically."""
-    write_record(store.deployment(name), deployment)
+    write_record(_uri(store, name), deployment)
     return deployment
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 
-from components.common.errors import InputError
+from components.common.days import days_in
 from components.common.storage import finished_names, join_uri, list_names, list_tree, remove
 
 # Files of a checkpoint that people look at.
@@ -49,7 +48,7 @@ class Store:
 
     def clean_days(self) -> list[date]:
         """The days whose impressions have been validated."""
-        return _days_in(join_uri(self.root, "clean_logs", "impressions"), finished_names, _DAY_PREFIX)
+        return days_in(join_uri(self.root, "clean_logs", "impressions"), finished_names, _DAY_PREFIX)
 
     def log_folders(self) -> tuple[str, ...]:
         """The folders of what there is a directory of for each log day: delivered and clean logs, and summaries."""
@@ -71,13 +70,21 @@ class Store:
         """The page of the last logs that were refused."""
         return join_uri(self.root, "log_verdicts", "refused.html")
 
+    def vectors(self, name: str, day: date) -> str:
+        """One day's delivery of pretrained vectors."""
+        return self._day("vectors", name, day=day)
+
+    def vector_days(self, name: str) -> list[date]:
+        """The days that vectors were delivered on."""
+        return days_in(join_uri(self.root, "vectors", name), finished_names, _DAY_PREFIX)
+
     def examples(self, split: str, day: date) -> str:
         """One day of labelled examples."""
         return self._day("examples", split, day=day)
 
     def example_days(self, split: str) -> list[date]:
         """The days that have examples of a split."""
-        return _days_in(join_uri(self.root, "examples", split), finished_names, _DAY_PREFIX)
+        return days_in(join_uri(self.root, "examples", split), finished_names, _DAY_PREFIX)
 
     def lease(self, number: int) -> str:
         """Who works on this store; the highest number counts."""
@@ -108,7 +115,7 @@ class Store:
 
     def log_summary_days(self) -> list[date]:
         """The log days that have been summarised."""
-        return _days_in(join_uri(self.root, "log_summaries"), finished_names, _DAY_PREFIX)
+        return days_in(join_uri(self.root, "log_summaries"), finished_names, _DAY_PREFIX)
 
     def edges(self, day: date) -> str:
         """What one day of the logs says of two ids."""
@@ -116,7 +123,7 @@ class Store:
 
     def edge_days(self) -> list[date]:
         """The log days whose edges have been collected."""
-        return _days_in(join_uri(self.root, "edges"), finished_names, _DAY_PREFIX)
+        return days_in(join_uri(self.root, "edges"), finished_names, _DAY_PREFIX)
 
     def pretrained(self, through: date) -> str:
         """Tables that were pretrained on the log days until one."""
@@ -124,7 +131,7 @@ class Store:
 
     def pretrained_days(self) -> list[date]:
         """The last log days of the pretrained tables that there are."""
-        return _days_in(join_uri(self.root, "pretrained"), finished_names, _THROUGH_PREFIX)
+        return days_in(join_uri(self.root, "pretrained"), finished_names, _THROUGH_PREFIX)
 
     def pretraining_points(self, through: date) -> str:
         """Where a killed pretraining goes on from; empty once it is finished."""
@@ -136,7 +143,7 @@ class Store:
 
     def checkpoint_days(self, arm: str) -> list[date]:
         """The days after which the arm has a checkpoint."""
-        return _days_in(join_uri(self.root, "checkpoints", arm), finished_names, _THROUGH_PREFIX)
+        return days_in(join_uri(self.root, "checkpoints", arm), finished_names, _THROUGH_PREFIX)
 
     def resume_points(self, arm: str, through: date) -> str:
         """Where a killed run of training goes on from; empty once it is finished."""
@@ -168,7 +175,7 @@ class Store:
 
     def arm_cost_days(self, arm: str) -> list[date]:
         """The days that it is known of."""
-        return _days_in(join_uri(self.root, "training_costs", arm), list_names, _THROUGH_PREFIX)
+        return days_in(join_uri(self.root, "training_costs", arm), list_names, _THROUGH_PREFIX)
 
     def trial(self, name: str) -> str:
         """The record of a trial."""
@@ -193,7 +200,7 @@ class Store:
         arms: dict[str, list[str]] = {}
         for day, _, name in paths:
             arms.setdefault(day, []).append(name.removesuffix(".json"))
-        days = _days_in(folder, lambda uri: list(arms), _DAY_PREFIX)
+        days = days_in(folder, lambda uri: list(arms), _DAY_PREFIX)
         return [(day, arm) for day in sorted(days) for arm in sorted(arms[f"{_DAY_PREFIX}{day}"])]
 
     def ledger_days(self) -> list[date]:
@@ -214,7 +221,7 @@ class Store:
 
     def blessing_days(self, pipeline: str) -> list[date]:
         """The days on which a pipeline's run has a verdict."""
-        return _days_in(join_uri(self.root, "blessings", pipeline), list_names, _DAY_PREFIX)
+        return days_in(join_uri(self.root, "blessings", pipeline), list_names, _DAY_PREFIX)
 
     def staged_version(self, digest: str) -> str:
         """An exported version that has not been published."""
@@ -262,7 +269,7 @@ class Store:
 
     def publication_days(self, pipeline: str) -> list[date]:
         """The days whose run published something, or withheld it."""
-        return _days_in(join_uri(self.root, "registry", "publications", pipeline), list_names, _DAY_PREFIX)
+        return days_in(join_uri(self.root, "registry", "publications", pipeline), list_names, _DAY_PREFIX)
 
     def report(self, name: str) -> str:
         """A report page."""
@@ -286,15 +293,4 @@ class Store:
 
     def finished_days(self, pipeline: str) -> list[date]:
         """The days whose run is finished."""
-        return _days_in(join_uri(self.root, "runs", pipeline), list_names, _DAY_PREFIX)
-
-
-def _days_in(folder: str, names_in: Callable[[str], list[str]], prefix: str) -> list[date]:
-    days = []
-    for name in names_in(folder):
-        if name.startswith(prefix):
-            try:
-                days.append(date.fromisoformat(name.removeprefix(prefix).removesuffix(".json")))
-            except ValueError as error:
-                raise InputError(f"{join_uri(folder, name)}: names no day; rename it, or delete it") from error
-    return days
+        return days_in(join_uri(self.root, "runs", pipeline), list_names, _DAY_PREFIX)

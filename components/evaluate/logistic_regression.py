@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
+from torch import Tensor
 
 from components.features.objectives import OBJECTIVE_NAMES, OBJECTIVES, negative_rate
 from components.ranker.dataset import ExampleSet
@@ -14,14 +16,16 @@ from components.ranker.feature_processing import DenseNormalizer, Moments
 class Yardstick:
     """One L2-regularised logistic regression per served objective.
 
-    Each sees what the ranker sees: every id one-hot, the ids of the sequence as a bag, and the dense features
-    normalised as the ranker normalises them.
+    Each sees what the ranker sees: every id one-hot, the ids of the sequence as a bag, the dense features normalised as
+    the ranker normalises them, and pretrained vectors, standardised.
     """
 
     def __init__(self, training: ExampleSet, negative_keep_rate: float, c: float, served: tuple[str, ...]) -> None:
         """Fit on training examples; `c` is the inverse of the L2 strength, `served` what is predicted."""
         self._normalize = DenseNormalizer(training.features)
         self._normalize.fit(Moments.of(training.dense_features))
+        self._mean = training.vectors.mean(dim=0)
+        self._deviation = (training.vectors - self._mean).square().mean(dim=0).sqrt().clamp(min=1e-6)
         rows = self._matrix(training)
         # Columns that no training example has would only take memory: of millions of codes, few are seen.
         self._columns = np.flatnonzero(rows.getnnz(axis=0))
@@ -43,9 +47,13 @@ class Yardstick:
             for number, model in self._fitted.items()
         }
 
+    def _standardised(self, vectors: Tensor) -> Tensor:
+        return (vectors - self._mean) / self._deviation
+
     def _matrix(self, examples: ExampleSet) -> sparse.csr_matrix:
         features, size = examples.features, len(examples)
-        blocks = [sparse.csr_matrix(self._normalize(examples.dense_features).numpy())]
+        dense = torch.cat([self._normalize(examples.dense_features), self._standardised(examples.vectors)], dim=1)
+        blocks = [sparse.csr_matrix(dense.numpy())]
         for position, feature in enumerate(features.categorical):
             ids = examples.categorical[:, position].numpy()
             ones = np.ones(size, dtype=np.float32)

@@ -33,6 +33,7 @@ from components.features.examples import (
 from components.features.feature_list import FeatureConfig
 from components.features.learned_rows import RowIndex
 from components.features.objectives import OBJECTIVE_NAMES
+from components.features.vectors import KnownVectors
 from components.ranker.checkpoint import CheckpointManifest, TrainedRanker, find_checkpoint, read_indexes
 from components.ranker.dataset import ExampleSet, tensors_of
 from components.version.manifest import known_heads
@@ -150,12 +151,14 @@ class Scorer:
             read_indexes, self._store.checkpoint(checkpoint.lineage.arm, self._trained_through), checkpoint
         )
         of_ids = [checkpoint.checkpoint_digest] if checkpoint.features.learned else []
-        made_of = [*(manifest.content_digest for manifest in manifests), *of_ids]
+        known = self._known(checkpoint.features, days)
+        of_vectors = [known.digest] if known is not None else []
+        made_of = [*(manifest.content_digest for manifest in manifests), *of_ids, *of_vectors]
         fitted_from = digest_json([*made_of, self._config.regression_c])
 
         def predict(table: pa.Table, examples: ExampleSet) -> dict[str, np.ndarray]:
             read = pa.concat_tables([read_examples(self._store, TRAINING, day)[0] for day in days])
-            training = tensors_of(read, checkpoint.features, False, indexes())
+            training = tensors_of(read, checkpoint.features, False, indexes(), known)
             rate = check_made_alike(manifests).negative_keep_rate
             return Yardstick(training, rate, self._config.regression_c, self._config.served).predict(examples)
 
@@ -165,7 +168,13 @@ class Scorer:
     def inputs_digest(self, model: Model) -> str:
         """Everything that a model's scores are computed from, and by which settings."""
         settings = self._config.model_dump(mode="json", include={"num_replicates", "served", "slices", "known_users"})
-        return digest_json([STEP.version, model.made_from, self._examples_digest, settings])
+        known = self._known(model.features, [self._event_date])
+        of_vectors = [known.digest] if known is not None else []
+        return digest_json([STEP.version, model.made_from, self._examples_digest, settings, *of_vectors])
+
+    def _known(self, features: FeatureConfig, days: list[date]) -> KnownVectors | None:
+        """The pretrained vectors that impressions of some days know, if there are any."""
+        return KnownVectors.before(self._store, features, days[0], days[-1]) if features.vectors else None
 
     @cached_property
     def _table(self) -> pa.Table:
@@ -175,7 +184,8 @@ class Scorer:
         # Where rows are learned, ids have others in each model.
         digest = f"{model.features.digest()} {model.made_from if model.features.learned else ''}"
         if digest not in self._encoded:
-            self._encoded = {digest: tensors_of(self._table, model.features, True, model.indexes())}
+            known = self._known(model.features, [self._event_date])
+            self._encoded = {digest: tensors_of(self._table, model.features, True, model.indexes(), known)}
         return self._encoded[digest]
 
     def _slices(self, examples: ExampleSet) -> dict[str, np.ndarray]:
@@ -224,8 +234,10 @@ class Scorer:
 
 
 def _unknown_ids(model: Model, examples: ExampleSet) -> dict[str, float]:
-    """Of the rows looked up in each table with exact ids, the share that is of no id's own."""
+    """Of the rows looked up by exact ids, and of pretrained vectors, the share that is of no id's own, by table."""
     features, shares = model.features, {}
+    for feature, own in zip(features.vectors, examples.vectors.split([*features.vector_dims], dim=1), strict=True):
+        shares[feature.name] = float((own == 0).all(dim=1).double().mean()) if len(own) else 0.0
     for table, exact in features.exact_ids.items():
         if table in features.list_positions:
             ids, weights = examples.positions(table)

@@ -12,6 +12,7 @@ from torch import nn
 from components.common.errors import InputError
 from components.export.config import ExportConfig
 from components.features.objectives import OBJECTIVES
+from components.features.vectors import KnownVectors
 from components.ranker.auc import RankedRows, UserReplicates, weighted_auc
 from components.ranker.checkpoint import TrainedRanker
 from components.ranker.dataset import ExampleSet, tensors_of
@@ -43,15 +44,15 @@ class Reference:
     probabilities: np.ndarray
 
     @classmethod
-    def of(cls, ranker: TrainedRanker, table: pa.Table) -> Reference:
-        """Predict the rows by torch.
+    def of(cls, ranker: TrainedRanker, table: pa.Table, vectors: KnownVectors | None = None) -> Reference:
+        """Predict the rows by torch, with these pretrained vectors.
 
         Raises:
             Withheld: If there are fewer than two rows.
         """
         if len(table) < 2:
             raise Withheld(f"parity takes two evaluation rows at least, there are {len(table)}; export a later day")
-        examples = tensors_of(table, ranker.features, True, ranker.indexes)
+        examples = tensors_of(table, ranker.features, True, ranker.indexes, vectors)
         return cls(table, examples, ranker.predict(examples, _ROWS_AT_ONCE))
 
     def compare(self, served: np.ndarray, table_bytes: TableBytes) -> TableParity:

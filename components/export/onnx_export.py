@@ -25,7 +25,7 @@ def packed_inputs(features: FeatureConfig, specs: list[PackedTable]) -> tuple[to
     length, row_bytes = features.sequence.length, finest(spec.layout for spec in specs).row_bytes
     categorical, sequence = (
         torch.zeros(*shape, len(look_up_rows(tables, specs, features)), row_bytes, dtype=torch.uint8)
-        for shape, tables in (((_ROWS,), features.categorical_tables), ((_USERS, length), features.sequence_tables))
+        for shape, tables in (((_ROWS,), features.served_columns), ((_USERS, length), features.sequence_tables))
     )
     dense = torch.zeros(_ROWS, features.num_dense)
     return categorical, dense, sequence, torch.tensor([0, length]), torch.tensor([0, 1, 1])

@@ -24,11 +24,12 @@ from components.export.onnx_export import export_onnx, packed_inputs
 from components.export.onnx_graphs import GraphCache
 from components.export.served_ranker import PackedRanker, ServedRanker
 from components.export.single_file import check_size, compare_single_file, export_single_file
+from components.export.vector_tables import VectorTables
 from components.features.events import LOG_NAMES
 from components.features.examples import EVALUATION, read_examples
 from components.features.log_manifests import CleanLogManifest
 from components.features.objectives import OBJECTIVE_NAMES
-from components.ranker.checkpoint import TrainedRanker
+from components.ranker.checkpoint import CheckpointManifest, TrainedRanker
 from components.version.int4 import finest_layout
 from components.version.manifest import IDS_FILE, ONNX_INPUTS, PREDICTOR_FILE, RANKER_FILE, TABLES_FILE, VersionManifest
 from components.version.packed_ids import pack_ids
@@ -77,7 +78,10 @@ def export_releases(store_uri: str, config: ExportConfig, pipeline: str, event_d
 def _export(store: Store, config: ExportConfig, blessing: Blessing, release: Release) -> VersionManifest:
     uri = store.staged_version(release.checkpoint_digest)
     settings = config.model_dump(include=_OF_FILES)
-    origin = STEP.origin({"checkpoint": release.checkpoint_digest}, settings)
+    checkpoint = read_manifest(store.checkpoint(release.arm, release.trained_through), CheckpointManifest)
+    vectors = VectorTables.of(store, checkpoint.features, blessing.event_date, checkpoint.model.embedding_dim)
+    inputs = {"checkpoint": release.checkpoint_digest}
+    origin = STEP.origin(inputs | ({"vectors": vectors.known.digest} if vectors.known else {}), settings)
     current = find_current(uri, VersionManifest, origin)
     if current is not None:
         return current
@@ -89,17 +93,16 @@ def _export(store: Store, config: ExportConfig, blessing: Blessing, release: Rel
             f"{release.checkpoint_digest[:12]}; restore it, or run the day again"
         )
     table, days = _parity_examples(store, config, blessing.event_date)
-    reference, hot = Reference.of(ranker, table), _hot_rows(store, ranker, config)
-    files, parity, plain = _make_files_within_limits(store, ranker, config, hot, reference)
-    ids, id_specs = pack_ids(ranker.indexes)
+    reference, hot = Reference.of(ranker, table, vectors.known), _hot_rows(store, ranker, config)
+    files, parity, plain = _make_files_within_limits(store, ranker, vectors, config, hot, reference)
+    ids, id_specs = pack_ids({**ranker.indexes, **vectors.indexes})
     contents = {RANKER_FILE: files.onnx, TABLES_FILE: files.tables} | ({IDS_FILE: ids} if id_specs else {})
     single_file_difference = None
     if config.single_file:
         packed = _packed_ranker(ranker, files.specs)
         single = export_single_file(packed, files.tables, files.specs, ranker.features, config)
-        single_file_difference = compare_single_file(
-            single, table, ranker.features, files.predictions, config, ranker.indexes
-        )
+        indexes = {**ranker.indexes, **vectors.indexes}
+        single_file_difference = compare_single_file(single, table, ranker.features, files.predictions, config, indexes)
         contents[PREDICTOR_FILE] = single
     wanted = VersionManifest(
         origin=origin,
@@ -109,6 +112,7 @@ def _export(store: Store, config: ExportConfig, blessing: Blessing, release: Rel
         served=config.served,
         tables=tuple(files.specs),
         ids=tuple(id_specs),
+        vectors=vectors.days,
         identifiers=_identifier_types(store, days),
         lineage=ranker.lineage,
         parity=Parity(
@@ -147,14 +151,19 @@ class _Files:
 
 
 def _make_files_within_limits(
-    store: Store, ranker: TrainedRanker, config: ExportConfig, hot: dict[str, np.ndarray], reference: Reference
+    store: Store,
+    ranker: TrainedRanker,
+    vectors: VectorTables,
+    config: ExportConfig,
+    hot: dict[str, np.ndarray],
+    reference: Reference,
 ) -> tuple[_Files, TableParity, TableParity | None]:
     """Files that change no served objective too much, and how they compare; with the finest tables, if need be.
 
     With hot rows, also how files without any would compare.
     """
     for max_error in (config.max_table_error, 0.0):
-        files = _make_files(store, ranker, config, max_error, hot, reference.table)
+        files = _make_files(store, ranker, vectors, config, max_error, hot, reference.table)
         parity = files.compare(reference)
         beyond = "; ".join(beyond_limits(parity.objectives, config))
         if not beyond or all(spec.layout == finest_layout(spec.dim) for spec in files.specs):
@@ -162,13 +171,16 @@ def _make_files_within_limits(
         log_line("export", f"{beyond}: once more, with the finest tables")
     if beyond:
         raise Withheld(beyond)
-    plain = _make_files(store, ranker, config, max_error, {}, reference.table).compare(reference) if hot else None
-    return files, parity, plain
+    if not hot:
+        return files, parity, None
+    plain = _make_files(store, ranker, vectors, config, max_error, {}, reference.table)
+    return files, parity, plain.compare(reference)
 
 
 def _make_files(
     store: Store,
     ranker: TrainedRanker,
+    vectors: VectorTables,
     config: ExportConfig,
     max_error: float,
     hot: dict[str, np.ndarray],
@@ -179,8 +191,9 @@ def _make_files(
     Raises:
         Withheld: If even a new export of the graph does not.
     """
-    weights = {name: table.numpy() for name, table in ranker.model.served_tables().items()}
-    tables, specs = pack_tables(weights, max_error, hot)
+    weights = {name: table.numpy() for name, table in ranker.model.served_tables().items()} | vectors.rows
+    tables, specs = pack_tables(weights, max_error, hot | vectors.all_rows)
+    indexes = {**ranker.indexes, **vectors.indexes}
     packed, graphs = _packed_ranker(ranker, specs), GraphCache(store)
     arguments = packed_inputs(ranker.features, specs)
     architecture = {
@@ -201,7 +214,7 @@ def _make_files(
         onnx = make()
         if onnx is None:
             continue
-        predictor = Predictor.from_files(onnx, tables, specs, ranker.features, ranker.indexes)
+        predictor = Predictor.from_files(onnx, tables, specs, ranker.features, indexes)
         by_torch, predictions = predict_both(packed, predictor, rows)
         difference = np.abs(predictions - by_torch)
         if difference.max(initial=0) <= config.max_parity_difference:

@@ -45,7 +45,7 @@ class PackedRanker(nn.Module):
             RowsToVectors(
                 [row.vector for row in look_up_rows(tables, specs, features)], finest(spec.layout for spec in specs)
             )
-            for tables in (features.categorical_tables, features.sequence_tables)
+            for tables in (features.served_columns, features.sequence_tables)
         )
 
     def forward(

@@ -22,6 +22,7 @@ from components.features.learned_rows import NO_INDEXES, RowIndex
 from components.version.int4 import Int4Layout, finest, widen
 from components.version.manifest import ONNX_OUTPUT, PREDICTOR_INPUTS
 from components.version.packed_tables import PackedTable
+from components.version.row_codes import RowCode, row_code
 from components.version.table_packing import bytes_of
 
 # A protobuf message ends before 2 GiB; the rest is for what is in neither the tables' file nor the ranker's.
@@ -41,18 +42,18 @@ class SingleFileRanker(nn.Module):
         bytes_, layout = np.frombuffer(content, dtype=np.uint8), finest(spec.layout for spec in specs)
         places = {spec.name: number for number, spec in enumerate(specs)}
         self.tables = nn.ModuleList(
-            _PackedRows(bytes_, spec, layout, features.binary_codes.get(spec.name)) for spec in specs
+            _PackedRows(bytes_, spec, layout, row_code(spec.name, features, spec.dim)) for spec in specs
         )
         self.num_ids = [table.num_ids for table in self.tables]
-        self._categorical = [places[table] for table in features.categorical_tables]
+        self._categorical = [places[table] for table in features.served_columns]
         self._sequence = [places[table] for table in features.sequence_tables]
 
     def forward(self, categorical_ids: Tensor, dense: Tensor, sequence_ids: Tensor, lengths: Tensor) -> Tensor:
         """Probabilities, shape (n, objectives); NaN in rows with an id that no table has, on every provider.
 
         Args:
-            categorical_ids: Below their tables' `num_ids`, int64, shape (n, C).
-            dense: Raw dense features, shape (n, D).
+            categorical_ids: Below their tables' `num_ids`, int64, shape (n, C + P + F).
+            dense: Raw dense features, then the weights of lists' positions, shape (n, D + P).
             sequence_ids: As the categorical ones, padded with 0, int64, shape (n, L, S).
             lengths: Used positions, int64, shape (n,).
         """
@@ -80,7 +81,7 @@ class _PackedRows(nn.Module):
     bytes_: Tensor
     hot_ids: Tensor
 
-    def __init__(self, content: np.ndarray, spec: PackedTable, target: Int4Layout, code: BinaryCode | None) -> None:
+    def __init__(self, content: np.ndarray, spec: PackedTable, target: Int4Layout, code: RowCode | None) -> None:
         super().__init__()
         packed = spec.rows(content)
         self.register_buffer("packed", torch.from_numpy(packed.copy()))
@@ -89,8 +90,12 @@ class _PackedRows(nn.Module):
         # Which byte of a row each byte of the wider row is.
         self.register_buffer("bytes_", torch.from_numpy(widen(np.arange(packed.shape[1]), spec.layout, target)))
         self.is_wide = spec.layout == target
-        self.block_rows = None if code is None else _BlockRows(code)
-        self.num_ids = spec.num_rows if code is None else code.num_codes
+        self.block_rows: nn.Module | None = None
+        self.num_ids = spec.num_rows
+        if isinstance(code, BinaryCode):
+            self.block_rows, self.num_ids = _BlockRows(code), code.num_codes
+        elif code is not None:
+            self.block_rows, self.num_ids = _PieceRows(code), spec.num_rows // code.num_blocks
 
     def forward(self, ids: Tensor) -> Tensor:
         """(...) to (..., rows, row bytes)."""
@@ -135,6 +140,18 @@ class _BlockRows(nn.Module):
         return torch.matmul(bits.to(torch.int64), self.steps) + self.first_rows
 
 
+class _PieceRows(nn.Module):
+    """Rows of a pretrained vector's pieces."""
+
+    def __init__(self, code: RowCode) -> None:
+        super().__init__()
+        self._code = code
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(...) to (..., pieces)."""
+        return torch.stack(self._code.rows(ids), dim=-1)
+
+
 def check_size(specs: list[PackedTable], ranker_bytes: int) -> None:
     """Check that tables and ranker fit one ONNX file.
 
@@ -163,7 +180,7 @@ def export_single_file(
     """
     length = features.sequence.length
     arguments = (
-        torch.zeros(3, len(features.categorical_tables), dtype=torch.int64),
+        torch.zeros(3, len(features.served_columns), dtype=torch.int64),
         torch.zeros(3, features.num_dense),
         torch.zeros(3, length, len(features.sequence_tables), dtype=torch.int64),
         torch.tensor([0, 1, length]),
@@ -198,7 +215,8 @@ def compare_single_file(
     session, parts = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"]), []
     for start in range(0, table.num_rows, _ROWS_AT_ONCE):
         encoded = encode(table.slice(start, _ROWS_AT_ONCE), features).with_rows(features, indexes)
-        values = (encoded.categorical, encoded.dense, encoded.sequence, encoded.lengths)
+        encoded = encoded.with_vectors(features, indexes)
+        values = (encoded.served_ids, encoded.dense, encoded.sequence, encoded.lengths)
         parts += session.run([ONNX_OUTPUT], dict(zip(PREDICTOR_INPUTS, values, strict=True)))
     difference, limit = np.abs(np.concatenate(parts) - served).max(), config.max_parity_difference * _SHARE_OF_LIMIT
     if not difference <= limit:

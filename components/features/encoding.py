@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from components.features.feature_kinds import NUM_HASHES
 from components.features.feature_list import FeatureConfig, sequence_column
 from components.features.learned_rows import RowIndex
 
@@ -20,21 +21,32 @@ class EncodedFeatures:
     Attributes:
         categorical: Ids, each below its table's modulus, then those of lists' P positions, padded at each list's end
             with 0; int64, shape (n, C + P).
+        owners: Hashes of those whose pretrained vectors are looked up, int64, shape (n, F).
         dense: Raw values, then the weights of these positions, 0 where one is not used; float32, shape (n, D + P).
         sequence: Ids likewise, padded at the end with 0, int64, shape (n, L, S).
         lengths: Used positions, int64, shape (n,).
     """
 
     categorical: np.ndarray
+    owners: np.ndarray
     dense: np.ndarray
     sequence: np.ndarray
     lengths: np.ndarray
+
+    @property
+    def served_ids(self) -> np.ndarray:
+        """What a version's tables are asked for, as `served_columns` has it, int64, shape (n, C + P + F)."""
+        return with_owners(self.categorical, self.owners)
 
     def with_rows(self, features: FeatureConfig, indexes: Mapping[str, RowIndex]) -> EncodedFeatures:
         """The same with ids as a model takes them: rows where it has learned them; `indexes` are its own, by table."""
         categorical = learned_rows(self.categorical, features.categorical_tables, features, indexes)
         sequence = learned_rows(self.sequence, features.sequence_tables, features, indexes)
         return replace(self, categorical=categorical, sequence=sequence)
+
+    def with_vectors(self, features: FeatureConfig, indexes: Mapping[str, RowIndex]) -> EncodedFeatures:
+        """The same with places in a version's tables of pretrained vectors instead of hashes."""
+        return replace(self, owners=learned_rows(self.owners, features.vector_names, features, indexes))
 
 
 def encode(table: pa.Table, features: FeatureConfig) -> EncodedFeatures:
@@ -48,7 +60,8 @@ def encode(table: pa.Table, features: FeatureConfig) -> EncodedFeatures:
     sequence, lengths = encode_sequences(lists, features)
     positions = encode_lists({name: table[name].combine_chunks() for name in features.list_columns}, features)
     categorical = encode_categorical(columns, features, positions)
-    return EncodedFeatures(categorical, encode_dense(columns, features, positions), sequence, lengths)
+    owners = encode_owners(columns, features)
+    return EncodedFeatures(categorical, owners, encode_dense(columns, features, positions), sequence, lengths)
 
 
 @dataclass(frozen=True)
@@ -69,9 +82,20 @@ def encode_categorical(
 ) -> np.ndarray:
     """Ids, int64, shape (n, C + P), of hashes; those of lists where `positions` are given."""
     # Column by column in memory, as they come and as a batch wants them.
-    moduli = np.array([feature.modulus for feature in features.categorical])
-    ids = np.stack([columns[name] for name in features.categorical_names]) % moduli[:, None]
+    ids = np.stack([columns[name] for name in features.categorical_names]) % features.categorical_moduli[:, None]
     return (np.concatenate([ids, positions.ids]) if positions is not None and features.lists else ids).T
+
+
+def encode_owners(columns: Mapping[str, np.ndarray], features: FeatureConfig) -> np.ndarray:
+    """Hashes of the users or items whose pretrained vectors are looked up, int64, shape (n, F)."""
+    num_rows = len(columns[features.categorical_names[0]])
+    owners = [columns[feature.entity] % NUM_HASHES for feature in features.vectors]
+    return np.stack(owners, axis=1) if owners else np.zeros((num_rows, 0), dtype=np.int64)
+
+
+def with_owners(categorical: np.ndarray, owners: np.ndarray) -> np.ndarray:
+    """Ids of categorical features and lists' positions, then of pretrained vectors, int64, shape (n, C + P + F)."""
+    return np.concatenate([categorical, owners], axis=1) if owners.shape[1] else categorical
 
 
 def encode_dense(columns: Mapping[str, np.ndarray], features: FeatureConfig, positions: ListPositions) -> np.ndarray:
@@ -154,12 +178,12 @@ def learned_rows(
     Raises:
         ValueError: If a table's index is not given.
     """
-    missing = sorted({*tables} & {*features.learned} - {*indexes})
+    missing = sorted({*tables} & {*features.indexed} - {*indexes})
     if missing:
         raise ValueError(
-            f"{missing[0]} has learned rows; pass the indexes of the checkpoint or version (`read_indexes`)"
+            f"{missing[0]} has rows of its own for ids; pass the indexes of the checkpoint or version (`read_indexes`)"
         )
-    learned = [column for column, table in enumerate(tables) if table in features.learned]
+    learned = [column for column, table in enumerate(tables) if table in features.indexed]
     if not learned:
         return ids
     found = ids.copy(order="K")

@@ -97,4 +97,4 @@ def _window_sums(
     """Sums of `counts` over each key's days in [day - window_days, day), int64, shape (n, columns)."""
     index = EventIndex(values, moments)
     running = np.concatenate([np.zeros((1, counts.shape[1]), dtype=np.int64), np.cumsum(counts[index.order], axis=0)])
-    return running[index.spans(keys, days)[1]] - running[index.spans(keys, days - window_days)[1]]
+    return running[index.stops(keys, days)] - running[index.stops(keys, days - window_days)]

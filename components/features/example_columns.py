@@ -123,7 +123,8 @@ def count_columns(rows: ImpressionRows, actions: HashedActions, features: Featur
 
 def sequence_columns(rows: ImpressionRows, actions: HashedActions, features: FeatureConfig) -> dict[str, pa.Array]:
     """Ids of each row's user's last actions before it, latest first; lists of int64, n of them each."""
-    used = actions.take(np.isin(actions.codes, [ACTION_TYPES.index(name) for name in features.sequence.action_types]))
+    is_of_sequence = np.array([name in features.sequence.action_types for name in ACTION_TYPES])
+    used = actions.take(is_of_sequence[actions.codes])
     index = EventIndex(used.users, used.times, used.identifiers)
     horizon = features.history_days * MICROSECONDS_PER_DAY
     earlier = latest_events(index, used.times, rows.users, rows.times, features.sequence.length, horizon)

@@ -91,6 +91,20 @@ class NumberFeature(Config):
     flag_absent: bool = Field(False, description="a further feature that is 1 where the number is absent")
 
 
+class VectorFeature(Config):
+    """A vector of each user or item, which another model made: delivered by day, frozen, batch-normalised."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z][A-Za-z0-9_]*$", description="of the section vectors, which says where it is delivered"
+    )
+    entity: str = Field(description="whose: the impression's user_id, item_id or a context identifier")
+    dim: int = Field(ge=1, le=4096, description="numbers of a vector")
+
+    def rows_per_vector(self, embedding_dim: int) -> int:
+        """Rows of a table of that length that hold a vector, the last filled up with zeros."""
+        return -(-self.dim // embedding_dim)
+
+
 class SequenceFeature(Config):
     """The user's last actions before the impression, each looked up in the tables of its entities."""
 

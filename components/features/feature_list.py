@@ -6,13 +6,15 @@ from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import ClassVar
 
+import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from components.common.config import GrownConfig
 from components.features.binary_code import BinaryCode
-from components.features.events import ACTION_TYPES, DatasetConfig, TimeZone
+from components.features.events import ACTION_TYPES, TimeZone
 from components.features.exact_ids import ExactIds
 from components.features.feature_kinds import (
+    NUM_HASHES,
     CategoricalFeature,
     CountFeatures,
     EngagementFeatures,
@@ -20,6 +22,7 @@ from components.features.feature_kinds import (
     Names,
     NumberFeature,
     SequenceFeature,
+    VectorFeature,
 )
 from components.features.learned_rows import RowRule
 
@@ -33,10 +36,11 @@ _SEQUENCE_FIXED = {"action_type": len(ACTION_TYPES), "gap": NUM_GAP_BUCKETS}
 class FeatureConfig(GrownConfig):
     """All features of a model."""
 
-    later: ClassVar[tuple[str, ...]] = ("lists", "since_last")
+    later: ClassVar[tuple[str, ...]] = ("lists", "since_last", "vectors")
 
     categorical: tuple[CategoricalFeature, ...] = Field(min_length=1)
     lists: tuple[ListFeature, ...] = Field((), description="lists of identifiers, such as an item's categories")
+    vectors: tuple[VectorFeature, ...] = Field((), description="vectors of users or items that other models made")
     sequence: SequenceFeature = SequenceFeature()
     counts: CountFeatures = CountFeatures()
     engagement: EngagementFeatures = EngagementFeatures()
@@ -65,6 +69,11 @@ class FeatureConfig(GrownConfig):
         for entity in self.sequence.entities:
             if entity not in tables:
                 raise ValueError(f"sequence.entities: {entity!r} has no table; add it to categorical")
+        for vector in self.vectors:
+            if vector.entity not in self.plain_names or vector.entity in CLOCK_FEATURES:
+                raise ValueError(
+                    f"vectors: {vector.name}.entity: {vector.entity!r} has no table; add it to categorical"
+                )
         known = set(ACTION_TYPES)
         for where, used in (("sequence", self.sequence.action_types), ("counts", self.counts.action_types)):
             if not set(used) <= known or not used:
@@ -74,51 +83,11 @@ class FeatureConfig(GrownConfig):
             raise ValueError(f"since_last: {unknown[0]!r} must be one of {[ANY_ACTION, *ACTION_TYPES]}")
         weights = {feature.weights for feature in self.lists if feature.weights is not None}
         columns = [*names, *(feature.name for feature in self.lists), *sorted(weights), *self.dense_names]
+        columns += self.vector_names
         twice = [name for name in columns if columns.count(name) > 1]
         if twice:
             raise ValueError(f"{twice[0]!r} is the name of two features; rename or take out one")
         return self
-
-    def check_against(self, dataset: DatasetConfig) -> None:
-        """Check that every feature has a column.
-
-        Raises:
-            ValueError: Naming the feature without one.
-        """
-        identifiers = {"user_id", "item_id", *dataset.context_identifiers, *CLOCK_FEATURES}
-        for feature in self.categorical:
-            is_made = feature.identifiers != (feature.name,)
-            for name in feature.identifiers:
-                if name not in identifiers:
-                    of = f"{feature.name}.crossed: " if is_made else ""
-                    raise ValueError(f"features.categorical: {of}{name!r} is not one of {sorted(identifiers)}")
-            if is_made and feature.name in {*identifiers, *dataset.context_numbers}:
-                raise ValueError(f"features.categorical: {feature.name!r} is a column of the logs; name it otherwise")
-        for where in ("sequence", "counts", "engagement"):
-            for entity in getattr(self, where).entities:
-                if entity not in dataset.entities:
-                    raise ValueError(
-                        f"features.{where}.entities: {entity!r} is not among what both logs have, "
-                        f"{list(dataset.entities)}; add it to dataset.action_entities if actions carry it, or take it "
-                        "out here"
-                    )
-        for feature in self.lists:
-            if feature.name not in dataset.context_lists:
-                raise ValueError(f"features.lists: {feature.name!r} is not among the data set's context_lists")
-            if feature.weights not in (None, dataset.context_list_weights.get(feature.name)):
-                raise ValueError(
-                    f"features.lists: {feature.name}.weights: {feature.weights!r} is not what the data set's "
-                    "context_list_weights has for it"
-                )
-        used = [("numbers", number.name) for number in self.number_features]
-        used += [
-            (f"categorical: {feature.name}.quantiles.number", feature.quantiles.number)
-            for feature in self.categorical
-            if feature.quantiles
-        ]
-        for where, name in used:
-            if name not in dataset.context_numbers:
-                raise ValueError(f"features.{where}: {name!r} is not among the data set's context_numbers")
 
     @property
     def history_days(self) -> int:
@@ -211,8 +180,14 @@ class FeatureConfig(GrownConfig):
 
     @cached_property
     def moduli(self) -> dict[str, int]:
-        """What hashes of every embedding table are taken modulo, by table name."""
-        return self._with_fixed({feature.name: feature.modulus for feature in self._with_tables})
+        """What hashes of every table are taken modulo, by name; also of those of pretrained vectors."""
+        own = {feature.name: feature.modulus for feature in self._with_tables}
+        return self._with_fixed(own | dict.fromkeys(self.vector_names, NUM_HASHES))
+
+    @cached_property
+    def categorical_moduli(self) -> np.ndarray:
+        """What hashes of every categorical feature are taken modulo, int64, shape (features,)."""
+        return np.array([feature.modulus for feature in self.categorical])
 
     def _with_fixed(self, sizes: dict[str, int]) -> dict[str, int]:
         return {**sizes, **{sequence_column(name): size for name, size in _SEQUENCE_FIXED.items()}}
@@ -233,6 +208,11 @@ class FeatureConfig(GrownConfig):
         return {feature.name: feature.learned for feature in self._with_tables if feature.learned is not None}
 
     @cached_property
+    def indexed(self) -> tuple[str, ...]:
+        """The tables of a version that have an index of ids: those with learned rows, and pretrained vectors."""
+        return (*self.learned, *self.vector_names)
+
+    @cached_property
     def tables(self) -> dict[str, int]:
         """Rows of every embedding table, by table name."""
         return self.num_ids | {name: code.num_rows for name, code in self.binary_codes.items()}
@@ -241,6 +221,21 @@ class FeatureConfig(GrownConfig):
     def categorical_tables(self) -> tuple[str, ...]:
         """The table of every categorical feature, then of every position of a list, in order."""
         return (*self.categorical_names, *(feature.name for feature in self.lists for _ in range(feature.length)))
+
+    @cached_property
+    def vector_names(self) -> tuple[str, ...]:
+        """Pretrained vectors, in the order of the model's inputs."""
+        return tuple(feature.name for feature in self.vectors)
+
+    @cached_property
+    def vector_dims(self) -> tuple[int, ...]:
+        """Numbers of each of them."""
+        return tuple(feature.dim for feature in self.vectors)
+
+    @cached_property
+    def served_columns(self) -> tuple[str, ...]:
+        """What a served version looks up for each row: `categorical_tables`, then the tables of pretrained vectors."""
+        return (*self.categorical_tables, *self.vector_names)
 
     @cached_property
     def sequence_tables(self) -> tuple[str, ...]:

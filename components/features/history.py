@@ -8,6 +8,9 @@ import numpy as np
 
 from components.features.hashing import positions_in
 
+# Keys of a request, for which a hash table costs more than it saves.
+_FEW_KEYS = 4096
+
 
 class EventIndex:
     """Events sorted by key, then time, then a tie-breaker, for vectorised look-ups of what came before.
@@ -27,38 +30,55 @@ class EventIndex:
         """
         ties = np.arange(len(keys)) if tie_break is None else tie_break
         self.order = np.lexsort((ties, times, keys))
-        self.keys, key_codes = np.unique(keys, return_inverse=True)
+        sorted_keys = keys[self.order]
+        is_first = np.ones(len(keys), dtype=np.bool_)
+        is_first[1:] = sorted_keys[1:] != sorted_keys[:-1]
+        self.keys = sorted_keys[is_first]
         self._times, time_codes = np.unique(times, return_inverse=True)
         assert len(self.keys) * (len(self._times) + 1) < 2**62
-        self._codes = (key_codes * (len(self._times) + 1) + time_codes)[self.order]
-        self._asked: tuple[np.ndarray, np.ndarray] | None = None
+        self._codes = (np.cumsum(is_first) - 1) * (len(self._times) + 1) + time_codes[self.order]
+        self._keys_asked: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+        self._stops_asked: tuple[np.ndarray, np.ndarray] | None = None
 
-    def spans(self, keys: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Half-open ranges of `order` that hold the events of each key before each time.
+    def stops(self, keys: np.ndarray, times: np.ndarray) -> np.ndarray:
+        """Where in `order` the events of each key before each time end; those of a key are side by side.
+
+        The difference of two of them counts the events between two moments. Keys, and the first times that they are
+        asked for, are known again when the same arrays come again, so their numbers must not change.
 
         Args:
             keys: uint64, shape (n,).
             times: int64, shape (n,); an event at exactly this time is not before it.
 
         Returns:
-            First and past-the-end positions, int64, shape (n,); equal when there are none.
+            Past-the-end positions, int64, shape (n,); 0 for a key without any event.
         """
-        # The same keys are often asked for at other times.
-        if self._asked is None or self._asked[0] is not keys:
-            self._asked = (keys, positions_in(keys, self.keys))
-        key_codes = self._asked[1]
-        rows = np.flatnonzero(key_codes >= 0)
-        base = key_codes[rows] * (len(self._times) + 1)
-        start, stop = np.zeros(len(keys), dtype=np.int64), np.zeros(len(keys), dtype=np.int64)
-        start[rows] = np.searchsorted(self._codes, base)
-        stop[rows] = np.searchsorted(self._codes, base + np.searchsorted(self._times, times[rows]))
-        return start, stop
+        rows, base = self._asked(keys)
+        if self._stops_asked is not None and self._stops_asked[0] is times:
+            return self._stops_asked[1]
+        stops = np.zeros(len(keys), dtype=np.int64)
+        stops[rows] = np.searchsorted(self._codes, base + np.searchsorted(self._times, times[rows]))
+        if self._stops_asked is None:
+            self._stops_asked = (times, stops)
+        return stops
+
+    def _asked(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which of some keys have events, and the least codes of these."""
+        if self._keys_asked is None or self._keys_asked[0] is not keys:
+            key_codes = _positions_in_sorted(keys, self.keys)
+            rows = np.flatnonzero(key_codes >= 0)
+            self._keys_asked = (keys, rows, key_codes[rows] * (len(self._times) + 1))
+            self._stops_asked = None
+        return self._keys_asked[1:]
 
     def last_before(self, keys: np.ndarray, times: np.ndarray) -> np.ndarray:
         """The latest event of each key before each time, as an event number; -1 where there is none."""
-        start, stop = self.spans(keys, times)
-        is_any = stop > start
-        return np.where(is_any, self.order[np.where(is_any, stop - 1, 0)] if len(self.order) else -1, -1)
+        rows, base = self._asked(keys)
+        places = self.stops(keys, times)[rows] - 1
+        is_any = (places >= 0) & (self._codes[places] >= base)
+        last = np.full(len(keys), -1)
+        last[rows[is_any]] = self.order[places[is_any]]
+        return last
 
 
 @dataclass(frozen=True)
@@ -80,8 +100,7 @@ def latest_events(
     index: EventIndex, event_times: np.ndarray, keys: np.ndarray, times: np.ndarray, limit: int, horizon: int
 ) -> EarlierEvents:
     """Up to `limit` events of each key before each time and at most `horizon` microseconds old."""
-    _, stop = index.spans(keys, times)
-    _, too_old = index.spans(keys, times - horizon)
+    stop, too_old = index.stops(keys, times), index.stops(keys, times - horizon)
     lengths = np.minimum(stop - too_old, limit)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     rows = np.repeat(np.arange(len(keys)), lengths)
@@ -92,7 +111,7 @@ def latest_events(
 
 def count_within(index: EventIndex, keys: np.ndarray, times: np.ndarray, window: int) -> np.ndarray:
     """Events of each key in [time - window, time), int64, shape (n,)."""
-    return index.spans(keys, times)[1] - index.spans(keys, times - window)[1]
+    return index.stops(keys, times) - index.stops(keys, times - window)
 
 
 def age_of_last(
@@ -103,3 +122,11 @@ def age_of_last(
     if not len(event_times):
         return np.full(len(keys), horizon)
     return np.where(last >= 0, np.minimum(times - event_times[last], horizon), horizon)
+
+
+def _positions_in_sorted(keys: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """As `positions_in`, of known keys that are sorted."""
+    if len(keys) > _FEW_KEYS or not len(known):
+        return positions_in(keys, known)
+    places = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+    return np.where(known[places] == keys, places, -1)

@@ -55,12 +55,12 @@ def attribute(impressions: Events, actions: Events, dataset: DatasetConfig) -> n
 
     click_rows = np.flatnonzero(of_clicks & (credited >= 0))
     clicks = _Touches(credited[click_rows], actions.times[click_rows], impressions)
+    own_clicks = EventIndex(clicks.rows.astype(np.uint64), clicks.times)
     for action_type, rule in dataset.attribution.items():
         through_click = window_microseconds(rule.click_through_days)
         through_view = window_microseconds(rule.view_through_days)
         of_type = actions.where("action_type", action_type)
         onsite = np.flatnonzero(of_type & (named >= 0))
-        own_clicks = EventIndex(clicks.rows.astype(np.uint64), clicks.times)
         last = own_clicks.last_before(named[onsite].astype(np.uint64), actions.times[onsite] + 1)
         after_click = (last >= 0) & (actions.times[onsite] - _take(clicks.times, last) <= through_click)
         after_view = (age[onsite] >= 0) & (age[onsite] <= through_view)

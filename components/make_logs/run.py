@@ -20,7 +20,15 @@ from components.features.feature_list import FeatureConfig
 from components.features.log_manifests import LOG_FILE, DeliveredLogManifest
 from components.make_logs import complete_journey, simulator
 from components.make_logs.own_logs import copy_logs
-from components.sources.config import CompleteJourneySource, FilesSource, SimulatorSource, SqlSource, parse_source
+from components.sources.config import (
+    CompleteJourneySource,
+    FilesSource,
+    SimulatorSource,
+    SqlSource,
+    VectorSource,
+    parse_source,
+)
+from components.sources.vector_days import check_id_types, deliver_vectors
 
 STEP = Step("make_logs")
 
@@ -99,3 +107,13 @@ def main(store_uri: str, config_uri: str, first_day: str, last_day: str) -> dict
     dataset, features = config.section(DatasetConfig, "dataset"), config.section(FeatureConfig, "features")
     days = dataset.days_read(date.fromisoformat(first_day), date.fromisoformat(last_day), features.history_days)
     return make_logs(store_uri, dataset, config.values["source"], days)
+
+
+def main_vectors(store_uri: str, config_uri: str, first_day: str, last_day: str) -> None:
+    """Bring in the deliveries of pretrained vectors that `first_day`..`last_day`, and the day after them, know."""
+    config, store = ResolvedConfig.open(config_uri), Store(store_uri)
+    first, last = date.fromisoformat(first_day), date.fromisoformat(last_day)
+    for feature in config.section(FeatureConfig, "features").vectors:
+        source = config.section(VectorSource, "vectors", feature.name)
+        deliver_vectors(store, feature, source, first, last)
+        check_id_types(store, feature, source, last)

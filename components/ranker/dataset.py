@@ -11,11 +11,13 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from components.common.days import MICROSECONDS_PER_DAY
 from components.features.encoding import encode
 from components.features.examples import NEGATIVE_KEPT, USER_HASH
 from components.features.feature_list import FeatureConfig
 from components.features.learned_rows import NO_INDEXES, RowIndex
 from components.features.objectives import OBJECTIVES, Objective
+from components.features.vectors import KnownVectors, no_vectors
 from components.ranker.batch import Batch
 from components.tables.sparse_ids import make_sparse
 
@@ -27,6 +29,7 @@ class ExampleSet:
     Attributes:
         features: The feature list.
         categorical: Ids, then those of lists' positions, int64, shape (n, C + P).
+        vectors: Pretrained ones behind each other, zeros where there is none, float32, shape (n, V).
         dense: Raw values, then the weights of lists' positions, float32, shape (n, D + P).
         sequence: Ids, padded at the end with 0, int64, shape (n, L, S).
         lengths: Used positions, int64, shape (n,).
@@ -37,6 +40,7 @@ class ExampleSet:
 
     features: FeatureConfig
     categorical: Tensor
+    vectors: Tensor
     dense: Tensor
     sequence: Tensor
     lengths: Tensor
@@ -65,7 +69,7 @@ class ExampleSet:
         dense = self.dense[rows]
         used = dense[:, len(self.features.dense_names) :] > 0
         sparse = make_sparse(self.features, self.categorical[rows], self.sequence[rows], self.lengths[rows], used)
-        return Batch(sparse, dense, self.labels[rows], self.masks[rows])
+        return Batch(sparse, self.vectors[rows], dense, self.labels[rows], self.masks[rows])
 
     def slice(self, start: int, stop: int) -> ExampleSet:
         """Rows `start`..`stop`."""
@@ -116,14 +120,30 @@ def participation(objective: Objective, table: pa.Table, unsampled: bool) -> tup
 
 
 def tensors_of(
-    table: pa.Table, features: FeatureConfig, unsampled: bool, indexes: Mapping[str, RowIndex] = NO_INDEXES
+    table: pa.Table,
+    features: FeatureConfig,
+    unsampled: bool,
+    indexes: Mapping[str, RowIndex] = NO_INDEXES,
+    vectors: KnownVectors | None = None,
 ) -> ExampleSet:
-    """Turn a table of examples into tensors; `indexes` are those of the model's exact ids, by table."""
+    """Turn a table of examples into tensors.
+
+    Args:
+        table: n rows.
+        features: The feature list.
+        unsampled: Whether all negatives are there.
+        indexes: Of the model's exact ids, by table.
+        vectors: Where pretrained ones are looked up; needed if the feature list has any.
+
+    Raises:
+        ValueError: If what the feature list needs is not given.
+    """
     encoded = encode(table, features).with_rows(features, indexes)
     taking_part = [participation(objective, table, unsampled) for objective in OBJECTIVES]
     return ExampleSet(
         features=features,
         categorical=torch.from_numpy(encoded.categorical),
+        vectors=torch.from_numpy(_vectors(table, features, encoded.owners, vectors)),
         dense=torch.from_numpy(encoded.dense),
         sequence=torch.from_numpy(encoded.sequence),
         lengths=torch.from_numpy(encoded.lengths),
@@ -131,3 +151,11 @@ def tensors_of(
         masks=torch.from_numpy(np.stack([mask for _, mask in taking_part], axis=1).astype(np.float32)),
         users=table[USER_HASH].to_numpy(),
     )
+
+
+def _vectors(table: pa.Table, features: FeatureConfig, owners: np.ndarray, vectors: KnownVectors | None) -> np.ndarray:
+    if not features.vectors:
+        return no_vectors(table.num_rows)
+    if vectors is None:
+        raise ValueError(f"{features.vector_names[0]} is a pretrained vector; pass its deliveries (`KnownVectors`)")
+    return vectors.look_up(owners, table["timestamp"].cast(pa.int64()).to_numpy() // MICROSECONDS_PER_DAY)

@@ -22,6 +22,7 @@ from components.ranker.joint_linear import filled_up, joint_linear
 from components.ranker.list_pooling import ListPooling
 from components.ranker.row_gates import RowGates
 from components.ranker.sequence import SequenceEncoder
+from components.ranker.vector_norm import VectorNorm
 from components.tables.embeddings import Embeddings
 from components.tables.look_ups import double_of
 from components.tables.shard_layout import HeldRows
@@ -42,8 +43,10 @@ class RankerNet(nn.Module):
         dim = config.embedding_dim
         self.normalize = DenseNormalizer(features)
         self.lists = ListPooling(features)
+        self.vectors = VectorNorm(features, dim) if features.vectors else None
         num_categorical = self.lists.num_vectors
         num_sequence, num_dense = features.num_vectors(features.sequence_tables), len(features.dense_names)
+        num_dense += self.vectors.num_features if self.vectors else 0
         self.sequence = SequenceEncoder(dim * num_sequence, features.sequence.length, config)
         self.dhen = Dhen(num_categorical, num_dense, config.sequence_dim, dim, config.dhen) if config.dhen else None
         width = self.dhen.width if self.dhen else dim * num_categorical + num_dense + config.sequence_dim
@@ -73,7 +76,8 @@ class RankerNet(nn.Module):
         """Logits, as trained on down-sampled negatives.
 
         Args:
-            categorical: Vectors, then those of lists' positions, shape (n, C + P, dim).
+            categorical: Vectors, then those of lists' positions, then the rows of pretrained vectors, shape
+                (n, C + P + R, dim).
             dense: Raw dense features, then the weights of lists' positions, shape (n, D + P).
             sequence: Vectors padded with zeros, shape (n, L, S * dim).
             lengths: Used positions, int64, shape (n,).
@@ -85,8 +89,12 @@ class RankerNet(nn.Module):
 
     def mix(self, categorical: Tensor, dense: Tensor, encoded: Tensor) -> Tensor:
         """The logits of `forward`, from sequences that are encoded, shape (n, sequence_dim)."""
+        given = None
+        if self.vectors is not None:
+            categorical, rows = categorical[:, : -self.vectors.num_rows], categorical[:, -self.vectors.num_rows :]
+            given = self.vectors(rows)
         categorical, dense = self.lists(categorical, dense)
-        scaled = self.normalize(dense)
+        scaled = self.normalize(dense) if given is None else torch.cat([self.normalize(dense), given], dim=1)
         if self.training and self.dhen is None:
             # The same numbers in fewer and faster products; an exported graph has the plain layers.
             inputs = filled_up([categorical.flatten(1), scaled, encoded])
@@ -121,7 +129,10 @@ class Ranker(TableModel):
 
     def vectors(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """What the net takes of a batch beside its dense features, as `KeyLayout.arrange` gives it."""
-        return self.embeddings(batch.sparse, self.net.gates)
+        categorical, sequence, lengths = self.embeddings(batch.sparse, self.net.gates)
+        if self.net.vectors is not None:
+            categorical = torch.cat([categorical, self.net.vectors.as_rows(batch.vectors)], dim=1)
+        return categorical, sequence, lengths
 
     def served_tables(self) -> dict[str, Tensor]:
         """The tables of the feature list, shape (rows, dim) each: rows that are gated as the gates mix them."""

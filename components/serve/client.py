@@ -3,90 +3,104 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
 import numpy as np
 
-from components.common.errors import InputError
-from components.serve.protocol import RANKER_MODEL, channel_options, pb, pb_grpc
-from components.serve.tensors import arrays_of, infer_request, request_tensors
-from components.version.request import Ranking
+from components.serve.client_calls import Call, Conversation, RankerCalls, ServerError
+from components.serve.client_connection import Connection, callables_of
+from components.version.wire_names import Ranking
 
-_PAUSE_SECONDS = 0.05
-
-
-class ServerError(InputError):
-    """A server's refusal.
-
-    Attributes:
-        code: Name of the gRPC status, such as INVALID_ARGUMENT or UNAVAILABLE.
-    """
-
-    def __init__(self, address: str, error: grpc.RpcError) -> None:
-        """Take what a server at an address answered."""
-        super().__init__(f"{address}: {error.code().name}: {error.details()}")
-        self.code = str(error.code().name)
+__all__ = ["RankerClient", "ServerError"]
 
 
 class RankerClient:
-    """Asks a ranker server for probabilities; may be shared by threads.
+    """Asks ranker servers for probabilities; may be shared by threads.
 
-    A request changes nothing, so one that met a server which is restarting is sent again until the time-out.
+    Servers are asked in turn. A request changes nothing, so one that met a server which is gone or busy is sent again,
+    to another if there is one, until the time-out.
     """
 
-    def __init__(self, address: str, timeout_seconds: float = 5.0) -> None:
-        """Connect to `host:port`, when first asked."""
-        self.address, self._timeout_seconds = address, timeout_seconds
-        self._channel = grpc.insecure_channel(address, channel_options())
-        self._stub = pb_grpc.GRPCInferenceServiceStub(self._channel)
-
-    def rank(self, request: Mapping[str, Any], version: str = "") -> Ranking:
-        """Probabilities of a request's candidates.
+    def __init__(
+        self,
+        addresses: str | Sequence[str],
+        timeout_seconds: float = 5.0,
+        connection: Connection | None = None,
+        candidates_per_call: int | None = None,
+    ) -> None:
+        """Connect, when first asked.
 
         Args:
-            request: As in a request file: `user`, `candidates`, `actions`.
-            version: Its digest; empty for the one that the user is routed to.
+            addresses: `host:port` of each server's gRPC port, with commas or as a list.
+            timeout_seconds: Of a request as a whole, with all calls that it takes.
+            connection: TLS and tokens; neither by default.
+            candidates_per_call: At most, where fewer than the servers allow are wanted.
 
         Raises:
-            InputError: If the request is not one.
-            ServerError: If the server refuses, or cannot be reached within the time-out.
+            InputError: Naming the argument that is not possible.
         """
-        return self.rank_tensors(request_tensors(request), version)
+        self._calls = RankerCalls(addresses, timeout_seconds, candidates_per_call)
+        self._connection = connection or Connection()
+        self._channels = [self._connection.channel(grpc, address) for address in self._calls.addresses]
+        self._methods = [callables_of(channel) for channel in self._channels]
 
-    def rank_tensors(self, tensors: Mapping[str, np.ndarray], version: str = "") -> Ranking:
-        """Ask as `rank` does, with a request's tensors."""
-        message = infer_request(RANKER_MODEL, version, tensors)
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Of its servers."""
+        return self._calls.addresses
+
+    def rank(self, request: Mapping[str, Any], version: str = "", timeout_seconds: float | None = None) -> Ranking:
+        """Probabilities of a request's candidates, in their order.
+
+        More candidates than the servers take in one call are sent in several, which one version answers.
+
+        Args:
+            request: `user`, a mapping; `candidates` and `actions`, each a list of mappings, a mapping of columns, a
+                pandas DataFrame or an Arrow table.
+            version: Its digest; empty for the one that the user is routed to.
+            timeout_seconds: In place of the client's.
+
+        Raises:
+            FieldError: If a column or a value is not what the version takes.
+            InputError: If the request is not one.
+            ServerError: If the server refuses, or none can be reached within the time-out.
+        """
+        return self._hold(self._calls.rank(request, version, timeout_seconds))
+
+    def rank_tensors(
+        self, tensors: Mapping[str, np.ndarray], version: str = "", timeout_seconds: float | None = None
+    ) -> Ranking:
+        """Ask as `rank` does, with a request's tensors as they are, in one call."""
+        return self._hold(self._calls.rank_tensors(tensors, version, timeout_seconds))
+
+    def _hold(self, conversation: Conversation[Ranking]) -> Ranking:
+        """Do what a conversation says until it has its result."""
         try:
-            response = self._send(message)
-        except grpc.RpcError as error:
-            raise ServerError(self.address, error) from error
-        if version and response.model_version != version:
-            raise InputError(f"{self.address}: answered with version {response.model_version[:12]}, not {version[:12]}")
-        return Ranking(response.model_version, arrays_of(response.outputs, response.raw_output_contents))
-
-    def _send(self, message: pb.ModelInferRequest) -> pb.ModelInferResponse:
-        deadline, refusal = time.monotonic() + self._timeout_seconds, None
-        while True:
-            left = deadline - time.monotonic()
-            try:
-                return self._stub.ModelInfer(message, timeout=max(left, 0.001))
-            except grpc.RpcError as error:
-                if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED and refusal is not None:
-                    # That time ran out says less than why it was needed.
-                    raise refusal from None
-                if error.code() != grpc.StatusCode.UNAVAILABLE:
-                    raise
-                refusal = error
-                if left < 2 * _PAUSE_SECONDS:
-                    raise
-                time.sleep(_PAUSE_SECONDS)
+            step = next(conversation)
+            while True:
+                if not isinstance(step, Call):
+                    time.sleep(step.seconds)
+                    step = next(conversation)
+                    continue
+                try:
+                    answer = self._methods[step.server][step.method](
+                        step.message, timeout=step.timeout_seconds, metadata=self._connection.metadata()
+                    )
+                except grpc.RpcError as error:
+                    step = conversation.throw(error)
+                else:
+                    step = conversation.send(answer)
+        except StopIteration as ended:
+            result: Ranking = ended.value
+            return result
 
     def close(self) -> None:
-        """Let the connection go."""
-        self._channel.close()
+        """Let the connections go."""
+        for channel in self._channels:
+            channel.close()
 
     def __enter__(self) -> Self:
         """A client to be closed at the end of a block."""

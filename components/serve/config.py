@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from components.common.config import Config
+from components.common.deployments import DEPLOYMENT_NAME
 from components.common.errors import InputError
 from components.version.request import Limits
 
@@ -20,9 +21,13 @@ class TierConfig(Config):
     """Settings that both tiers share."""
 
     store_uri: str = Field(description="the store whose registry holds the versions")
-    deployment: str = Field("local", pattern=r"^[a-z0-9][a-z0-9-]*$", description="whose versions to serve")
+    deployment: str = Field("local", pattern=f"^{DEPLOYMENT_NAME}$", description="whose versions to serve")
     grpc_port: int = Field(ge=0, le=65535)
     http_port: int = Field(ge=0, le=65535, description="health and metrics")
+    tls_certificate: str = Field("", description="file of the server's certificate chain; empty: nothing is encrypted")
+    tls_key: str = Field("", description="file of its key")
+    tls_client_ca: str = Field("", description="file of the authorities that clients' certificates must be of")
+    control_token: str = Field("", description="file of the token of calls that change what is served; empty: open")
     max_message_bytes: int = Field(MAX_MESSAGE_BYTES, ge=2**16)
     max_requests: int = Field(64, ge=1, description="at one time; more are refused with RESOURCE_EXHAUSTED")
     unready_seconds: float = Field(
@@ -34,8 +39,18 @@ class TierConfig(Config):
 
     @property
     def stated_limits(self) -> list[str]:
-        """Limits of requests as the metadata of a server has them: `name=value`."""
-        return [f"{name}={value}" for name, value in self if name.startswith("max_")]
+        """What callers must know, as the metadata of a server has it: `name=value`."""
+        return [f"{name}={value}" for name, value in self if name.startswith(("max_", "ignore_"))]
+
+    @model_validator(mode="after")
+    def _check_files(self) -> Self:
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            raise ValueError(
+                f"tls_certificate {self.tls_certificate!r} and tls_key {self.tls_key!r}: give both, or neither"
+            )
+        if self.tls_client_ca and not self.tls_certificate:
+            raise ValueError(f"tls_client_ca {self.tls_client_ca!r} needs tls_certificate and tls_key: give them too")
+        return self
 
     def refusal(self, deployment: str) -> str:
         """What a server says when it is told to follow another deployment than its own."""
@@ -47,8 +62,8 @@ class TierConfig(Config):
         Raises:
             InputError: Naming the one that is in use.
         """
-        for name in ("grpc_port", "http_port"):
-            port = getattr(self, name)
+        ports = {name: port for name, port in self if name in ("grpc_port", "http_port", "health_port") and port}
+        for name, port in ports.items():
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
@@ -76,6 +91,13 @@ class RankerTierConfig(TierConfig):
     embedding_address: str = Field(
         "", pattern=r"^$|^[^/]+:\d+$", description="host:port of the embedding tier; empty: tables in this process"
     )
+    embedding_ca: str = Field(
+        "", description="file of the authorities that the embedding tier's certificate must be of; empty: no encryption"
+    )
+    embedding_name: str = Field("", description="what that is made out to, where the address has another name")
+    health_port: int = Field(
+        0, ge=0, le=65535, description="of /live, /ready and /metrics without encryption; 0: only http_port has them"
+    )
     threads: int = Field(2, ge=1, description="requests that are computed at one time")
     session_threads: int = Field(1, ge=1, description="of ONNX Runtime, for one request")
     require_gpu: bool = Field(False, description="do not start, or route to a version, on the CPU")
@@ -90,6 +112,13 @@ class RankerTierConfig(TierConfig):
     look_up_seconds: float = Field(0.5, gt=0, description="time-out of one look-up, with its retries")
     request_seconds: float = Field(2.0, gt=0, description="time-out of one request")
     drain_seconds: float = Field(30.0, ge=0, description="how long a retired version's requests may take to end")
+
+    @model_validator(mode="after")
+    def _check_embedding(self) -> Self:
+        for name, needed in (("embedding_ca", "embedding_address"), ("embedding_name", "embedding_ca")):
+            if getattr(self, name) and not getattr(self, needed):
+                raise ValueError(f"{name} {getattr(self, name)!r} needs {needed}: give it too, or neither")
+        return self
 
     @property
     def limits(self) -> Limits:

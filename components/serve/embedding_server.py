@@ -20,6 +20,7 @@ from components.common.deployments import known_deployment, open_deployment
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.serve.config import EmbeddingTierConfig
+from components.serve.control import ControlGuard
 from components.serve.health import serve_health
 from components.serve.loading import load_named
 from components.serve.observability import IN_FLIGHT, LOADED, REQUEST_SECONDS, REQUESTS, ROWS, log_as_json, log_event
@@ -27,6 +28,7 @@ from components.serve.protocol import CATEGORICAL, SEQUENCE, STOPPING, TABLES_MO
 from components.serve.stopping import end_at_once, when_told_to_stop
 from components.serve.table_source import count_unknown
 from components.serve.tensors import arrays_of, infer_response, shortened
+from components.serve.tier_credentials import TierCredentials
 from components.version.packed_tables import PackedTables
 from components.version.version import Version
 
@@ -47,12 +49,13 @@ class EmbeddingTier:
 
     Attributes:
         config: Its settings.
+        credentials: The files that they name.
         ready: Whether versions are loaded, its server is open, and it was not told to stop.
     """
 
     def __init__(self, config: EmbeddingTierConfig) -> None:
         """Start without any version."""
-        self.config = config
+        self.config, self.credentials = config, TierCredentials(config)
         self._store = Store(config.store_uri)
         self._tables: dict[str, PackedTables] = {}
         self._following = threading.Lock()
@@ -136,7 +139,7 @@ class EmbeddingTier:
         if num_ids > self.config.max_ids:
             raise TooLarge(f"{num_ids} ids in one request, at most {self.config.max_ids} are allowed; send fewer rows")
         features = tables.features
-        of = {CATEGORICAL: (features.categorical_tables, 2), SEQUENCE: (features.sequence_tables, 3)}
+        of = {CATEGORICAL: (features.served_columns, 2), SEQUENCE: (features.sequence_tables, 3)}
         rows = {}
         for name, ids in arrays.items():
             columns, dimensions = of[name]
@@ -249,9 +252,11 @@ def start(tier: EmbeddingTier) -> tuple[grpc.Server, int]:
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ]
     executor = futures.ThreadPoolExecutor(config.threads, thread_name_prefix="look-up")
-    server = grpc.server(executor, options=options, maximum_concurrent_rpcs=config.max_requests)
+    guards = (ControlGuard(tier.credentials),)
+    server = grpc.server(executor, interceptors=guards, options=options, maximum_concurrent_rpcs=config.max_requests)
     pb_grpc.add_GRPCInferenceServiceServicer_to_server(EmbeddingServicer(tier), server)
-    port = server.add_insecure_port(f"[::]:{config.grpc_port}")
+    port = tier.credentials.add_port(server, f"[::]:{config.grpc_port}")
+    tier.credentials.keep_fresh()
     server.start()
     tier.ready = True
     return server, port

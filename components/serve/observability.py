@@ -47,6 +47,13 @@ SHADOW_ANSWERED = Summary(
 SHADOW_DIFFERENCE = Summary(
     "afterclick_shadow_difference", "Mean absolute difference of the two in a request", ("version", "objective")
 )
+EXPIRES_AT = Gauge(
+    "afterclick_certificate_expires_timestamp_seconds", "When the certificates in use expire, of 1970", ("setting",)
+)
+CREDENTIALS_REFUSED = Gauge(
+    "afterclick_credentials_refused", "1 while files cannot be used and those before them are", ("setting",)
+)
+CONTROL_REFUSED = Counter("afterclick_control_calls_refused", "Control calls without the token", ("tier",))
 ROUTED = Gauge("afterclick_version_share", "Share of users that a version answers", ("version",))
 
 _EXTRA = "afterclick"

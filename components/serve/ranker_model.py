@@ -21,10 +21,10 @@ from components.serve.protocol import RANKER_MODEL
 from components.serve.ranker_tier import NotServed, RankerTier
 from components.serve.table_source import VersionMismatch
 from components.serve.tensors import array_of, shortened, texts_array
-from components.version.request import Ranking
-from components.version.request_field import VALID_SUFFIX
+from components.version.wire_names import VALID_SUFFIX, Ranking
 
 _TIER = "ranker"
+OTHER_PROTOCOL = "send an inference request of the Open Inference Protocol v2"
 _LATE = "not answered within the caller's time-out or the server's request_seconds"
 _JSON_TYPES = {
     "INT64": (int,),
@@ -51,19 +51,32 @@ class RankerModel(kserve.Model):
         """Whether every version that may be asked has its ranker and its tables, and the server is open and stays."""
         return self.ready and self.serving and await self.tier.is_ready()
 
-    def get_input_types(self) -> list[dict[str, Any]]:
-        """The inputs of the version that most users are routed to."""
-        lengths = {field.sized_by: "INT64" for field in self.tier.fields if field.is_list}
-        on_user = {field.name for field in self.tier.fields if field.part == "user"}
-        datatypes = {field.name: field.datatype for field in self.tier.fields} | lengths
+    def versions(self, version: str) -> list[str]:
+        """The version that is described when one is asked for, or none, and then the others that are loaded.
+
+        Raises:
+            NotFound: If that version is not served.
+        """
+        try:
+            first = self.tier.version(version).digest
+        except NotServed as error:
+            raise grpc_errors.NotFound(shortened(str(error))) from None
+        return [first, *(digest for digest in self.tier.versions if digest != first)]
+
+    def get_input_types(self, version: str = "") -> list[dict[str, Any]]:
+        """The inputs of a version, or of the one that most users are routed to."""
+        fields = self.tier.version(version).contract.fields.values()
+        lengths = {field.sized_by: "INT64" for field in fields if field.is_list}
+        on_user = {field.name for field in fields if field.part == "user"}
+        datatypes = {field.name: field.datatype for field in fields} | lengths
         return [
             {"name": name, "datatype": datatype, "shape": [1 if name in on_user else -1]}
             for name, datatype in datatypes.items()
         ]
 
-    def get_output_types(self) -> list[dict[str, Any]]:
-        """A probability a candidate for each served objective."""
-        return [{"name": name, "datatype": "FP32", "shape": [-1]} for name in self.tier.served]
+    def get_output_types(self, version: str = "") -> list[dict[str, Any]]:
+        """A probability a candidate for each objective that the version answers."""
+        return [{"name": name, "datatype": "FP32", "shape": [-1]} for name in self.tier.version(version).columns]
 
     async def predict(
         self,
@@ -73,7 +86,7 @@ class RankerModel(kserve.Model):
     ) -> kserve.InferResponse:
         """Answer one request."""
         if not isinstance(payload, kserve.InferRequest):
-            raise grpc_errors.InvalidArgument("send an inference request of the Open Inference Protocol v2")
+            raise grpc_errors.InvalidArgument(OTHER_PROTOCOL)
         started, code, version = time.perf_counter(), "OK", "unknown"
         try:
             with ending_within(self.tier.config.request_seconds), _as_status(self.tier.config.embedding_address):

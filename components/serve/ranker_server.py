@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Coroutine
 from typing import Any
 
 import grpc
 import kserve
 from grpc_interceptor import exceptions as grpc_errors
 from kserve import model_server
+from kserve.constants.constants import PredictorProtocol
 from kserve.model_repository import ModelRepository
 from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.grpc.interceptors import ExceptionToStatusInterceptor
@@ -20,15 +22,21 @@ from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 from kserve.protocol.rest.server import RESTServer
 
 from components.common.errors import InputError
+from components.serve.binary_body import LENGTH_HEADER, read_binary_body
 from components.serve.config import RankerTierConfig
+from components.serve.control import AsyncControlGuard
 from components.serve.deadline import ending_within
+from components.serve.health import serve_health
 from components.serve.observability import log_as_json, log_event
-from components.serve.protocol import HTTP_PORT, STOPPING, pb, pb_grpc
-from components.serve.ranker_model import RankerModel
+from components.serve.openapi import openapi_document
+from components.serve.protocol import METRICS_AT, STOPPING, pb, pb_grpc
+from components.serve.ranker_model import OTHER_PROTOCOL, RankerModel
 from components.serve.ranker_tier import RankerTier
 from components.serve.rest import Admission, answer_errors
 from components.serve.stopping import end_at_once, when_told_to_stop
 from components.serve.tensors import shortened
+
+_HEALTH_SECONDS = 2.0
 
 
 class _Servicer(InferenceServicer):
@@ -38,13 +46,26 @@ class _Servicer(InferenceServicer):
         with self._data_plane.model.admitted(), ending_within(context.time_remaining()):
             return await super().ModelInfer(request, context)
 
+    async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: grpc.aio.ServicerContext) -> Any:
+        return pb.ModelMetadataResponse(**await self._data_plane.model_metadata(request.name, request.version))
+
+
+class _Statuses(ExceptionToStatusInterceptor):
+    """KServe's, whose messages quote names as they came; one beyond gRPC's limit ends the call without any."""
+
+    async def handle_exception(self, ex: Any, *call: Any) -> None:
+        if hasattr(ex, "reason"):
+            ex.reason = shortened(str(ex.reason))
+        await super().handle_exception(ex, *call)
+
 
 class _GrpcServer(GRPCServer):
     """KServe's, with a limit of calls at one time, and a port of its own."""
 
     async def start(self, max_workers: int) -> None:
+        credentials = self._data_plane.model.tier.credentials
         self._server = grpc.aio.server(
-            interceptors=(ExceptionToStatusInterceptor(),),
+            interceptors=(AsyncControlGuard(credentials), _Statuses()),
             options=[
                 ("grpc.max_send_message_length", self._kwargs["grpc_max_send_message_length"]),
                 ("grpc.max_receive_message_length", self._kwargs["grpc_max_receive_message_length"]),
@@ -55,7 +76,7 @@ class _GrpcServer(GRPCServer):
         )
         servicer = _Servicer(self._data_plane, self._model_repository_extension)
         pb_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, self._server)
-        self._server.add_insecure_port(f"[::]:{self._port}")
+        credentials.add_port(self._server, f"[::]:{self._port}")
         await self._server.start()
         self._data_plane.model.serving = True
         await self._server.wait_for_termination()
@@ -67,6 +88,10 @@ class _RestServer(RESTServer):
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self._server.capture_signals = contextlib.nullcontext
+        credentials = self.dataplane.model.tier.credentials
+        if credentials.encrypted:
+            # KServe's own reload takes a half-written pair, and then answers nobody.
+            self.config.ssl_context_factory = lambda *_: credentials.rest_context()
 
     def stop(self) -> None:
         """Take no new connections, and end when requests are answered."""
@@ -79,12 +104,32 @@ class _DataPlane(DataPlane):
     def __init__(self, repository: ModelRepository, model: RankerModel) -> None:
         super().__init__(repository)
         self.model = model
+        self._scheme = "https" if model.tier.credentials.encrypted else "http"
 
     def metadata(self) -> dict[str, Any]:
         """KServe's, with the limits of requests and the port of /metrics as extensions: there is no other place."""
         known, config = super().metadata(), self.model.tier.config
-        stated = [*config.stated_limits, f"{HTTP_PORT}={config.http_port}"]
+        at = f"http:{config.health_port}" if config.health_port else f"{self._scheme}:{config.http_port}"
+        stated = [*config.stated_limits, f"{METRICS_AT}={at}"]
         return {**known, "extensions": [*known["extensions"], *stated]}
+
+    async def model_metadata(self, model_name: str, version: str = "") -> dict[str, Any]:
+        """KServe's, of a version: the first of those that it names."""
+        model = self.get_model_from_registry(model_name)
+        versions = model.versions(version)
+        inputs, outputs = model.get_input_types(versions[0]), model.get_output_types(versions[0])
+        return {"name": model_name, "versions": versions, "platform": "", "inputs": inputs, "outputs": outputs}
+
+    def decode(self, body: Any, headers: Any, protocol_version: str = "", model_name: str = "") -> Any:
+        """KServe's for JSON; it decodes other contents before they are checked, and events that no model takes."""
+        if protocol_version != PredictorProtocol.REST_V2.value:
+            raise grpc_errors.InvalidArgument(OTHER_PROTOCOL)
+        if isinstance(body, bytes):
+            return read_binary_body(body, headers.get(LENGTH_HEADER), model_name), {}
+        return super().decode(body, headers, protocol_version, model_name)
+
+    def encode(self, model_name: str, response: Any, headers: Any, req_attributes: Any) -> Any:
+        return super().encode(model_name, response, {}, req_attributes)
 
     async def get_model(self, name: str) -> kserve.Model:
         return self.get_model_from_registry(name)
@@ -142,6 +187,8 @@ class _Server(kserve.ModelServer):
             grpc_port=config.grpc_port,
             enable_latency_logging=False,
             grace_period=config.grace_seconds,
+            ssl_certfile=None,
+            ssl_keyfile=None,
         )
         self._model = model
         self.dataplane = _DataPlane(self.registered_models, model)
@@ -153,6 +200,8 @@ class _Server(kserve.ModelServer):
     async def _serve(self) -> None:
         loop, told = asyncio.get_running_loop(), asyncio.Event()
         when_told_to_stop(lambda: loop.call_soon_threadsafe(told.set))
+        if port := self._model.tier.config.health_port:
+            serve_health(port, lambda: _result(self._model.healthy(), loop))
         await asyncio.gather(super()._serve(), self._stop_when(told))
 
     async def _stop_when(self, told: asyncio.Event) -> None:
@@ -162,6 +211,14 @@ class _Server(kserve.ModelServer):
         await asyncio.sleep(self._model.tier.config.unready_seconds)
         self._rest_server.stop()
         await self._grpc_server.stop()
+
+
+def _result(asked: Coroutine[Any, Any, bool], loop: asyncio.AbstractEventLoop) -> bool:
+    """What the event loop says to another thread; no, if it says nothing."""
+    try:
+        return asyncio.run_coroutine_threadsafe(asked, loop).result(_HEALTH_SECONDS)
+    except TimeoutError:
+        return False
 
 
 def serve(config: RankerTierConfig) -> None:
@@ -175,6 +232,7 @@ def serve(config: RankerTierConfig) -> None:
     when_told_to_stop(end_at_once)
     tier = RankerTier(config)
     tier.load()
+    tier.credentials.keep_fresh()
     model = RankerModel(tier)
     model_server.args.grpc_max_receive_message_length = config.max_message_bytes
     model_server.args.grpc_max_send_message_length = config.max_message_bytes
@@ -183,6 +241,9 @@ def serve(config: RankerTierConfig) -> None:
     model_server.GRPCServer, model_server.RESTServer = _GrpcServer, _RestServer
     model_server.app.add_middleware(Admission, model=model)
     answer_errors(model_server.app)
+    document = openapi_document(config)
+    # FastAPI serves what this returns at /openapi.json.
+    model_server.app.openapi = lambda: document
     server = _Server(model)
     # KServe's own handlers and lines give way to one JSON object a line.
     for name in ("kserve", "kserve.trace", "uvicorn", "uvicorn.access", "uvicorn.error"):

@@ -31,9 +31,10 @@ from components.serve.observability import (
 from components.serve.ranker_version import RankerVersion
 from components.serve.shadow import Shadow
 from components.serve.table_source import LocalTables, RemoteTables, TableSource
-from components.version.request import Ranking, RawRequest
-from components.version.request_field import Field
+from components.serve.tier_credentials import TierCredentials
+from components.version.request import RawRequest
 from components.version.version import Version
+from components.version.wire_names import Ranking
 
 _TIER = "ranker"
 _Found = TypeVar("_Found")
@@ -48,7 +49,7 @@ class RankerTier:
 
     def __init__(self, config: RankerTierConfig, source: TableSource | None = None) -> None:
         """Start without any version; rows come from a source, or from what the configuration says."""
-        self.config = config
+        self.config, self.credentials = config, TierCredentials(config, config.embedding_ca)
         self._store = Store(config.store_uri)
         self._versions: dict[str, RankerVersion] = {}
         self._routes: dict[str, float] = {}
@@ -62,7 +63,8 @@ class RankerTier:
     def _make_source(self) -> TableSource:
         config = self.config
         if config.embedding_address:
-            return RemoteTables(config.embedding_address, config.look_up_seconds)
+            certificates, name = self.credentials.to_embedding_tier, config.embedding_name
+            return RemoteTables(config.embedding_address, config.look_up_seconds, certificates, name)
         return LocalTables(lambda digest: Version.published(self._store, digest).tables())
 
     @property
@@ -75,19 +77,13 @@ class RankerTier:
         """Shares of the users by version."""
         return dict(self._routes)
 
-    @property
-    def fields(self) -> list[Field]:
-        """What requests carry to the version that most users are routed to."""
-        return list(self._most_asked.contract.fields.values())
+    def version(self, digest: str = "") -> RankerVersion:
+        """A version that is loaded; without a digest, the one that most users are routed to.
 
-    @property
-    def served(self) -> list[str]:
-        """The objectives that it answers."""
-        return list(self._most_asked.columns)
-
-    @property
-    def _most_asked(self) -> RankerVersion:
-        return self._versions[max(self._routes, key=lambda digest: self._routes[digest])]
+        Raises:
+            NotServed: If it is not loaded here.
+        """
+        return self._held(digest or max(self._routes, key=lambda name: self._routes[name]))
 
     def load(self) -> None:
         """Load what the deployment's record names, before the first request.
@@ -230,7 +226,9 @@ class RankerTier:
         Raises:
             NotServed: If it is not loaded here.
         """
-        digest = version or route(self._routes, tensors.get("user_id"))
+        return self._held(version or route(self._routes, tensors.get("user_id")))
+
+    def _held(self, digest: str) -> RankerVersion:
         held = self._versions.get(digest)
         if held is None:
             served = [name[:12] for name in self._versions]

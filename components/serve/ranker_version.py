@@ -98,7 +98,7 @@ def _empty_inputs(version: Version) -> tuple[np.ndarray, ...]:
     features, specs = version.manifest.features, list(version.manifest.tables)
     row_bytes = finest(spec.layout for spec in specs).row_bytes
     look_ups = [
-        len(look_up_rows(tables, specs, features)) for tables in (features.categorical_tables, features.sequence_tables)
+        len(look_up_rows(tables, specs, features)) for tables in (features.served_columns, features.sequence_tables)
     ]
     return (
         np.zeros((2, look_ups[0], row_bytes), dtype=np.uint8),

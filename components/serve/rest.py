@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from grpc_interceptor import exceptions as grpc_errors
 from starlette.exceptions import HTTPException
 
+from components.serve.control import NOT_ALLOWED, is_control_request, refused
 from components.serve.ranker_model import RankerModel
 from components.serve.tensors import shortened
 
@@ -25,6 +26,7 @@ _HTTP_STATUS = {
     grpc.StatusCode.DEADLINE_EXCEEDED: 504,
 }
 _DISCARD_SECONDS = 30.0
+_HEADERS = {401: {"WWW-Authenticate": "Bearer"}}
 _CLOSE = (b"connection", b"close")
 
 
@@ -50,10 +52,11 @@ class Admission:
             await send(message)
 
         # Health and metadata, which have no body, need no place.
-        if scope["method"] != "POST":
+        if scope["method"] in ("GET", "HEAD"):
             await self._app(scope, receive, answer)
             return
         try:
+            self._check_token(scope)
             self._check_length(scope)
             with self._model.admitted():
                 body = await self._read(receive)
@@ -64,7 +67,15 @@ class Admission:
             status, text = error.status, str(error)
         except grpc_errors.ResourceExhausted as error:
             status, text = _HTTP_STATUS[error.status_code], error.details
-        await _refuse(receive, answer, JSONResponse({"error": text}, status))
+        await _refuse(receive, answer, JSONResponse({"error": text}, status, _HEADERS.get(status)))
+
+    def _check_token(self, scope: Any) -> None:
+        """Refuse to change what is served for whoever has not got the token."""
+        if is_control_request(scope["method"], scope["path"]):
+            given = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
+            if not self._model.tier.credentials.may_control(given):
+                refused("ranker", f"{scope['method']} {scope['path'][:200]}", scope.get("client"))
+                raise _Refused(401, NOT_ALLOWED)
 
     def _check_length(self, scope: Any) -> None:
         """Refuse what says itself that it is too large."""

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-
-import grpc
 
 from components.common import storage
 from components.common.deployments import Deployment, known_deployment, write_deployment
@@ -28,14 +25,13 @@ from components.common.rollouts import (
     replaced_uri,
     rolled_back_uri,
 )
-from components.serve.protocol import HTTP_PORT, RANKER_MODEL, TABLES_MODEL, pb, pb_grpc
-from components.serve.rollout_figures import Counted
+from components.serve.protocol import RANKER_MODEL, TABLES_MODEL
+from components.serve.rollout_figures import Counted, Samples, read_samples
 from components.serve.rollout_plan import RolloutPlan, TakenBack
+from components.serve.rollout_servers import LIVE_SECONDS, RolloutServer
 from components.serve.rollout_steps import back, begin, describe, next_step, step_back
 from components.serve.rollout_watch import hold
 from components.version.version import Version
-
-_PAUSE_SECONDS, _SAY_SECONDS, _LIVE_SECONDS = 0.2, 5.0, 10.0
 
 
 class Rollout:
@@ -156,9 +152,9 @@ class Rollout:
                 the record.
         """
         for address in (*self._plan.embedding_addresses, *self._plan.ranker_addresses):
-            _Server(address).check_live(min(self._plan.step_seconds, _LIVE_SECONDS))
+            self._server(address).check_open(min(self._plan.step_seconds, LIVE_SECONDS))
         if step_on is None and self._plan.limits is not None:
-            self._metrics = [_Server(address).metrics_address() for address in self._plan.ranker_addresses]
+            self._metrics = [self._server(address).metrics_url() for address in self._plan.ranker_addresses]
         step, known = first, known_deployment(self._store, self._name)
         while True:
             if known_deployment(self._store, self._name) != known:
@@ -189,91 +185,23 @@ class Rollout:
         if limits is None:
             time.sleep(self._plan.hold_seconds)
             return True
-        verdict = hold(step, Counted(self._metrics), self._plan.hold_seconds, limits)
+        verdict = hold(step, Counted(self._metrics, self._read), self._plan.hold_seconds, limits)
         self.figures = verdict.figures
         if verdict.reasons:
             self._taken_back = self._write_down(step.other, step.current, verdict.reasons, verdict.is_fault)
         return not verdict.reasons
+
+    def _read(self, url: str) -> Samples:
+        return read_samples(url, self._plan.credentials.https_context())
+
+    def _server(self, address: str) -> RolloutServer:
+        return RolloutServer(address, self._plan.credentials)
 
     def _follow(self, step: Deployment) -> None:
         """Have the servers follow the record: tables come before the rankers that ask them, and go after them."""
         tables = [(address, TABLES_MODEL, step.tables) for address in self._plan.embedding_addresses]
         rankers = [(address, RANKER_MODEL, step.rankers) for address in self._plan.ranker_addresses]
         for address, tier, versions in rankers + tables if step.phase == "steady" else tables + rankers:
-            server = _Server(address)
+            server = self._server(address)
             server.load(self._name, self._plan.step_seconds)
             server.check_versions(tier, (step.current,) if step.phase == "retiring" else versions)
-
-
-class _Server:
-    """One server of either tier."""
-
-    def __init__(self, address: str) -> None:
-        self._address = address
-
-    @contextmanager
-    def _stub(self) -> Iterator[pb_grpc.GRPCInferenceServiceStub]:
-        with grpc.insecure_channel(self._address) as channel:
-            yield pb_grpc.GRPCInferenceServiceStub(channel)
-
-    def check_live(self, seconds: float) -> None:
-        with self._stub() as stub:
-            try:
-                stub.ServerLive(pb.ServerLiveRequest(), timeout=seconds, wait_for_ready=True)
-            except grpc.RpcError as error:
-                raise InputError(
-                    f"{self._address}: no server answers ({error.code().name}); nothing has changed. Start it, or name "
-                    "the servers' gRPC addresses with --ranker-servers and --embedding-servers"
-                ) from error
-
-    def metrics_address(self) -> str:
-        """`host:port` of its metrics: the host that it is asked at, and the port that it states."""
-        with self._stub() as stub:
-            try:
-                answer = stub.ServerMetadata(pb.ServerMetadataRequest(), timeout=_LIVE_SECONDS, wait_for_ready=True)
-            except grpc.RpcError as error:
-                raise InputError(
-                    f"{self._address}: does not say where its metrics are ({error.code().name}); run the rollout again"
-                ) from error
-        stated = dict(extension.split("=", 1) for extension in answer.extensions if "=" in extension)
-        if HTTP_PORT not in stated:
-            raise InputError(
-                f"{self._address}: a server of an earlier release; replace it, or roll out with --no-watch"
-            )
-        return f"{self._address.rpartition(':')[0]}:{stated[HTTP_PORT]}"
-
-    def load(self, deployment: str, seconds: float) -> None:
-        """Ask it until it follows; one that is being restarted is waited for."""
-        deadline, said_at = time.monotonic() + seconds, time.monotonic()
-        request = pb.RepositoryModelLoadRequest(model_name=deployment)
-        with self._stub() as stub:
-            while True:
-                left = deadline - time.monotonic()
-                try:
-                    stub.RepositoryModelLoad(request, timeout=max(left, 0.001))
-                    return
-                except grpc.RpcError as error:
-                    reason = f"{self._address}: {error.code().name}: {error.details()}"
-                    if error.code() != grpc.StatusCode.UNAVAILABLE or left < _PAUSE_SECONDS:
-                        raise InputError(
-                            f"{reason}; the rollout stands still: the same command goes on, --back takes it back"
-                        ) from error
-                if time.monotonic() > said_at + _SAY_SECONDS:
-                    said_at = time.monotonic()
-                    log_line("rollout", f"waiting for {reason}")
-                time.sleep(_PAUSE_SECONDS)
-
-    def check_versions(self, tier: str, versions: tuple[str, ...]) -> None:
-        """Whether it holds what the record says; if not, it reads another record."""
-        with self._stub() as stub:
-            for version in versions:
-                names = {"name": TABLES_MODEL, "version": version} if tier == TABLES_MODEL else {"name": version}
-                try:
-                    held = stub.ModelReady(pb.ModelReadyRequest(**names), timeout=_LIVE_SECONDS).ready
-                except grpc.RpcError:
-                    held = False
-                if not held:
-                    raise InputError(
-                        f"{self._address}: does not hold version {version[:12]}, though it followed the deployment's "
-                        "record; does it read the same store? Run the rollout again if it was just restarted"
-                    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import ssl
 import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -81,16 +82,17 @@ class ShadowFigures:
     differences: dict[str, Mean] = field(default_factory=dict)
 
 
-def read_samples(address: str) -> Samples:
+def read_samples(url: str, context: ssl.SSLContext | None = None) -> Samples:
     """The metrics of a server.
 
     Args:
-        address: `host:port` of its HTTP.
+        url: Of its metrics.
+        context: By which a server of HTTPS is known.
 
     Raises:
         OSError: If it cannot be asked, or answers something else.
     """
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=_TIMEOUT_SECONDS) as answer:
+    with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS, context=context) as answer:
         text = answer.read().decode()
     try:
         return {
@@ -100,15 +102,15 @@ def read_samples(address: str) -> Samples:
             for sample in family.samples
         }
     except ValueError as error:
-        raise OSError(f"http://{address}/metrics: not in Prometheus's text format ({error})") from error
+        raise OSError(f"{url}: not in Prometheus's text format ({error})") from error
 
 
 class Counted:
     """What some servers count from a moment on, whether they are restarted or not."""
 
-    def __init__(self, addresses: Iterable[str], read: Callable[[str], Samples] = read_samples) -> None:
+    def __init__(self, urls: Iterable[str], read: Callable[[str], Samples] = read_samples) -> None:
         """Count from the first time that each of them is asked."""
-        self._addresses, self._read = tuple(addresses), read
+        self._urls, self._read = tuple(urls), read
         self._before: dict[str, Samples] = {}
         self._now: dict[str, Samples] = {}
         self.unread: dict[str, str] = {}
@@ -116,20 +118,20 @@ class Counted:
     def ask(self) -> None:
         """Ask all of them; of one that does not answer, what it said last stays."""
         self.unread = {}
-        for address in self._addresses:
+        for url in self._urls:
             try:
-                self._now[address] = self._read(address)
+                self._now[url] = self._read(url)
             except OSError as error:
-                self.unread[address] = str(error)
+                self.unread[url] = str(error)
                 continue
-            self._before.setdefault(address, self._now[address])
+            self._before.setdefault(url, self._now[url])
 
     @property
     def since(self) -> Samples:
         """Since the first time, all servers together; of a server that began anew, since then."""
         total: Samples = defaultdict(float)
-        for address, samples in self._now.items():
-            before = self._before[address]
+        for url, samples in self._now.items():
+            before = self._before[url]
             for key, value in samples.items():
                 total[key] += value - before.get(key, 0.0) if value >= before.get(key, 0.0) else value
         return total

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from components.common.errors import InputError
 from components.common.rollouts import RolledBack
 from components.serve.config import RolloutLimits, check_shares
+from components.serve.credentials import ClientCredentials
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class RolloutPlan:
         step_seconds: How long the servers may take to follow one step, restarts included.
         shadow_share: Of requests that the new version scores as well, before and while it answers some.
         limits: How much worse it may be before it is taken back; it is not watched if there are none.
+        credentials: What the servers must show, and are shown.
     """
 
     embedding_addresses: tuple[str, ...]
@@ -30,6 +32,7 @@ class RolloutPlan:
     step_seconds: float = 600.0
     shadow_share: float = 0.0
     limits: RolloutLimits | None = None
+    credentials: ClientCredentials = ClientCredentials()
 
     def __post_init__(self) -> None:
         check_shares(self.shares)

@@ -16,7 +16,7 @@ from components.serve.observability import (
     SHADOWED,
     log_event,
 )
-from components.version.request import Ranking
+from components.version.wire_names import Ranking
 
 _OK, _ERROR, _DROPPED = "OK", "ERROR", "DROPPED"
 Tensors = Mapping[str, np.ndarray]

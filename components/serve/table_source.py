@@ -11,6 +11,7 @@ import grpc
 import numpy as np
 
 from components.common.errors import InputError
+from components.serve.credentials import ClientCertificates, made_out_to
 from components.serve.deadline import seconds_left
 from components.serve.observability import UNKNOWN_IDS
 from components.serve.protocol import CATEGORICAL, SEQUENCE, TABLES_MODEL, channel_options, pb, pb_grpc
@@ -57,12 +58,20 @@ def _retrying() -> str:
 class RemoteTables:
     """Asks the embedding tier, and takes nothing but the version that it asked for."""
 
-    def __init__(self, address: str, timeout_seconds: float) -> None:
-        """Connect to `host:port` when first asked."""
-        self._address = address
-        self._options = [*channel_options(), ("grpc.service_config", _retrying())]
+    def __init__(
+        self,
+        address: str,
+        timeout_seconds: float,
+        certificates: Callable[[], ClientCertificates | None] = lambda: None,
+        server_name: str = "",
+    ) -> None:
+        """Connect to `host:port` when first asked, with the certificates that there are then, or none."""
+        self._address, self._certificates = address, certificates
+        self._options = [*channel_options(), ("grpc.service_config", _retrying()), *made_out_to(server_name)]
         self._longest_seconds = timeout_seconds
-        self._stub: pb_grpc.GRPCInferenceServiceStub | None = None
+        self._channel: grpc.aio.Channel | None = None
+        self._made_with: ClientCertificates | None = None
+        self._closing: set[asyncio.Task[None]] = set()
         self._limits: dict[str, int] | None = None
         self._seen: set[str] = set()
 
@@ -72,9 +81,21 @@ class RemoteTables:
         return min(self._longest_seconds, seconds_left())
 
     def _connected(self) -> pb_grpc.GRPCInferenceServiceStub:
-        if self._stub is None:
-            self._stub = pb_grpc.GRPCInferenceServiceStub(grpc.aio.insecure_channel(self._address, self._options))
+        certificates = self._certificates()
+        if self._channel is None or certificates != self._made_with:
+            if self._channel is not None:
+                # Look-ups that are under way end on the connection that they began with.
+                closing = asyncio.get_running_loop().create_task(self._channel.close(grace=self._longest_seconds))
+                self._closing.add(closing)
+                closing.add_done_callback(self._closing.discard)
+            self._channel, self._made_with = self._connect(certificates), certificates
+            self._stub = pb_grpc.GRPCInferenceServiceStub(self._channel)
         return self._stub
+
+    def _connect(self, certificates: ClientCertificates | None) -> grpc.aio.Channel:
+        if certificates is None:
+            return grpc.aio.insecure_channel(self._address, self._options)
+        return grpc.aio.secure_channel(self._address, certificates.of_grpc(), self._options)
 
     async def look_up(self, version: str, categorical: np.ndarray, sequence: np.ndarray) -> Rows:
         """See `TableSource`.
@@ -165,7 +186,7 @@ class LocalTables:
     async def look_up(self, version: str, categorical: np.ndarray, sequence: np.ndarray) -> Rows:
         """See `TableSource`."""
         tables, features = self._tables[version], self._tables[version].features
-        rows, unknown = tables.look_up_and_count(features.categorical_tables, categorical)
+        rows, unknown = tables.look_up_and_count(features.served_columns, categorical)
         count_unknown(version, unknown)
         return rows, tables.look_up(features.sequence_tables, sequence)
 

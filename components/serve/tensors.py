@@ -12,7 +12,7 @@ import numpy as np
 
 from components.common.errors import InputError
 from components.serve.protocol import pb
-from components.version.request_field import ACTION_PREFIX, LENGTHS_SUFFIX, VALID_SUFFIX
+from components.version.wire_names import ACTION_PREFIX, LENGTHS_SUFFIX, VALID_SUFFIX
 
 _DTYPES = {
     "BOOL": np.dtype(np.bool_),
@@ -150,7 +150,7 @@ def request_tensors(request: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def _column_tensors(name: str, column: str, values: list[Any], where: str) -> dict[str, np.ndarray]:
     if column == "timestamp":
-        return {name: np.array([_microseconds(value, where) for value in values], dtype=np.int64)}
+        return {name: np.array([microseconds(value, where) for value in values], dtype=np.int64)}
     if any(isinstance(value, list) for value in values):
         return _list_tensors(name, values, where)
     there = np.array([value is not None for value in values])
@@ -227,7 +227,16 @@ def _integers(values: list[int], where: str) -> np.ndarray:
         raise InputError(f"{where}: {max(values, key=abs)} is beyond 64 bits") from error
 
 
-def _microseconds(value: Any, where: str) -> int:
+def microseconds(value: Any, where: str) -> int:
+    """A moment as microseconds since 1970 in UTC.
+
+    Args:
+        value: ISO 8601 text or a `datetime`, with a time zone, or microseconds.
+        where: What it is, for errors.
+
+    Raises:
+        InputError: If it is none of these.
+    """
     if type(value) is int:
         return int(_integers([value], where)[0])
     try:

@@ -132,6 +132,18 @@ class SqlSource(Config):
     )
 
 
+class VectorSource(Config):
+    """Where vectors of users or items are delivered, which another model made."""
+
+    uri: str = Field(description="a folder with a folder event_date=YYYY-MM-DD of Parquet files for each delivery")
+    id: str | None = Field(None, description="the column of ids; by default the entity's name")
+    column: str = Field("vector", description="the column of vectors, lists of numbers")
+    max_age_days: int = Field(14, ge=1, description="of the newest delivery, after which a run says ALARM")
+    type: Literal["integer", "string"] | None = Field(
+        None, description="what ids are made to be, as the logs have them"
+    )
+
+
 OwnLogs = FilesSource | SqlSource
 Source = CompleteJourneySource | SimulatorSource | FilesSource | SqlSource
 _ADAPTER: TypeAdapter[Source] = TypeAdapter(Annotated[Source, Field(discriminator="kind")])

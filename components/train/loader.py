@@ -21,6 +21,7 @@ from components.common.parquet_files import RowGroup
 from components.features.examples import ExamplesManifest, read_examples_manifest
 from components.features.feature_list import FeatureConfig
 from components.features.learned_rows import NO_INDEXES, RowIndex
+from components.features.vectors import KnownVectors
 from components.ranker.batch import Batch
 from components.ranker.dataset import ExampleSet, concatenate, tensors_of
 from components.tables.processes import Share
@@ -35,11 +36,22 @@ class ExampleStream:
     Row groups are put in random order and read in pools of about `pool_rows` rows, each pool in random order; so a
     batch mixes the days of a whole pool. The join writes rows ordered by a hash: a row group is a random part of its
     day. When all rows fit in one pool, the order is a plain random permutation.
+
+    Attributes:
+        vectors: Where pretrained ones are looked up.
     """
 
-    def __init__(self, groups: list[RowGroup], features: FeatureConfig, pool_rows: int, share: Share) -> None:
+    def __init__(
+        self,
+        groups: list[RowGroup],
+        features: FeatureConfig,
+        pool_rows: int,
+        share: Share,
+        vectors: KnownVectors | None = None,
+    ) -> None:
         """Read these row groups; most users call `open_stream`."""
         self._groups, self._features, self._pool_rows, self._share = groups, features, pool_rows, share
+        self.vectors = vectors
         self._num_rows = sum(group.num_rows for group in groups)
         self._indexes = NO_INDEXES
 
@@ -58,7 +70,10 @@ class ExampleStream:
     def parts(self) -> Iterator[ExampleSet]:
         """All rows in the order of the files, a pool at a time."""
         for pool in self._pools(self._groups):
-            yield tensors_of(parquet_files.read_pool(pool), self._features, False, self._indexes)
+            yield self._tensors(parquet_files.read_pool(pool))
+
+    def _tensors(self, table: pa.Table) -> ExampleSet:
+        return tensors_of(table, self._features, False, self._indexes, self.vectors)
 
     def shuffled(self, batch_size: int, seed: int, first: int = 0) -> Iterator[Batch]:
         """This process's part of every batch, from the batch with number `first`; the seed decides their rows.
@@ -128,7 +143,7 @@ class ExampleStream:
     def _read_shuffled(self, pool: list[RowGroup], seed: int, positions: np.ndarray) -> ExampleSet:
         table = parquet_files.read_pool(pool)
         order = torch.randperm(table.num_rows, generator=torch.Generator().manual_seed(seed)).numpy()
-        return tensors_of(table.take(pa.array(order[positions])), self._features, False, self._indexes)
+        return self._tensors(table.take(pa.array(order[positions])))
 
 
 def open_stream(
@@ -137,7 +152,7 @@ def open_stream(
     """The examples of some days, and each day's manifest.
 
     Raises:
-        InputError: If a day has no such examples.
+        InputError: If a day has no such examples, or none of a pretrained vector's deliveries is older than the days.
     """
     groups, manifests = [], []
     for day in days:
@@ -147,7 +162,8 @@ def open_stream(
             uri, content = verified_content(store.examples(split, day), entry)
             sizes = parquet_files.parquet_row_groups(uri, content)
             groups += [RowGroup(uri, number, size) for number, size in enumerate(sizes) if size]
-    return ExampleStream(groups, features, pool_rows, share or Share()), manifests
+    vectors = KnownVectors.before(store, features, days[0], days[-1]) if features.vectors and days else None
+    return ExampleStream(groups, features, pool_rows, share or Share(), vectors), manifests
 
 
 def _ahead(items: Iterator[_Item], depth: int) -> Iterator[_Item]:

@@ -55,6 +55,7 @@ def train_batch(store_uri: str, arm: str, features: FeatureConfig, config: Train
         last, more = _open(store, features, config, days[len(days) - num_tested :], process)
         if more:
             inputs["test_examples"] = more[0].content_digest
+        inputs |= _of_vectors(stream, last)
         tables = _pretrained(store, arm, config, days[-1])
         if tables is not None:
             inputs["pretrained"] = tables.content_digest
@@ -119,7 +120,7 @@ def train_day(
         raise InputError(f"{store.checkpoint(arm, before)}: no checkpoint to start {day} from; train {before} first")
     with joined_processes(config.execution.device) as process:
         stream, manifests = _open(store, features, config, [day], process, split)
-        inputs = {"examples": manifests[0].content_digest, "parent": parent.checkpoint_digest}
+        inputs = {"examples": manifests[0].content_digest, "parent": parent.checkpoint_digest} | _of_vectors(stream)
         pairs = open_pairs(store, features, config, [day], process)
         if pairs is not None:
             inputs["edges"] = pairs.digest
@@ -146,6 +147,11 @@ def _open(
     split: str = TRAINING,
 ) -> tuple[ExampleStream, list[ExamplesManifest]]:
     return open_stream(store, split, days, features, config.pool_rows, process.share)
+
+
+def _of_vectors(*streams: ExampleStream) -> dict[str, str]:
+    digests = [stream.vectors.digest for stream in streams if stream.vectors is not None]
+    return {"vectors": digest_json(digests)} if digests else {}
 
 
 def _meet(store: Store, state: TrainingState, split: str, days: list[date], streams: list[ExampleStream]) -> None:

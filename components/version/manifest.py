@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -38,6 +39,7 @@ class VersionManifest(GrownConfig, Manifest):
         served: Those of them that servers answer.
         tables: What lies where in the file of tables.
         ids: What lies where in the file of exact ids, if it has any.
+        vectors: The day of the delivery of pretrained vectors that it has, by feature.
         identifiers: By log and column, whether identifiers are integers or strings, which decides their hash.
         lineage: Where its training comes from.
         parity: How its predictions differ from the checkpoint's.
@@ -47,7 +49,7 @@ class VersionManifest(GrownConfig, Manifest):
 
     kind: ClassVar[str] = "version"
     schema_version: ClassVar[int] = 2
-    later: ClassVar[tuple[str, ...]] = ("ids",)
+    later: ClassVar[tuple[str, ...]] = ("ids", "vectors")
 
     checkpoint_digest: str
     features: FeatureConfig
@@ -55,6 +57,7 @@ class VersionManifest(GrownConfig, Manifest):
     served: tuple[str, ...] = DEFAULT_SERVED
     tables: tuple[PackedTable, ...]
     ids: tuple[PackedIds, ...] = ()
+    vectors: dict[str, date] = {}
     identifiers: dict[Literal["impressions", "actions"], dict[str, Literal["int64", "string"]]]
     lineage: Lineage
     parity: Parity

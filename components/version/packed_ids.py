@@ -9,6 +9,7 @@ from pydantic import Field
 
 from components.common.config import Config
 from components.common.errors import InputError
+from components.features.exact_ids import ExactIds
 from components.features.feature_list import FeatureConfig
 from components.features.learned_rows import RowIndex
 
@@ -50,6 +51,11 @@ class PackedIds(Config):
         return content[self._slots_byte : self.end_byte].view(_SLOT)
 
 
+def one_shared_row(num_keys: int) -> ExactIds:
+    """The rule of pretrained vectors: each has its own place, behind which one is for all ids without any."""
+    return ExactIds(capacity=max(num_keys, 1), oov_rows=1)
+
+
 def pack_ids(indexes: Mapping[str, RowIndex]) -> tuple[bytes, list[PackedIds]]:
     """The file, and what lies where in it."""
     parts, specs, position = [], [], 0
@@ -73,11 +79,13 @@ def indexes_in(content: np.ndarray, specs: list[PackedIds], features: FeatureCon
     needed = max((spec.end_byte for spec in specs), default=0)
     if len(content) != needed:
         raise InputError(f"ids: {len(content)} bytes, the manifest's ids take {needed}; restore the file")
-    if {spec.name for spec in specs} != {*features.learned}:
-        raise InputError(f"ids: of {[spec.name for spec in specs]}, not of {[*features.learned]}; restore the version")
-    slots_wrong = [spec.name for spec in specs if (spec.name in features.exact_ids) != (spec.num_slots >= 2)]
+    if {spec.name for spec in specs} != {*features.indexed}:
+        raise InputError(f"ids: of {[spec.name for spec in specs]}, not of {[*features.indexed]}; restore the version")
+    with_slots = {*features.exact_ids, *features.vector_names}
+    slots_wrong = [spec.name for spec in specs if (spec.name in with_slots) != (spec.num_slots >= 2)]
     if slots_wrong:
         raise InputError(
             f"ids: of {slots_wrong[0]} with or without slots, against the feature list; restore the version"
         )
-    return {spec.name: features.learned[spec.name].index(spec.keys(content), spec.slots(content)) for spec in specs}
+    rules = {spec.name: features.learned.get(spec.name) or one_shared_row(spec.num_keys) for spec in specs}
+    return {spec.name: rules[spec.name].index(spec.keys(content), spec.slots(content)) for spec in specs}

@@ -12,11 +12,12 @@ from pydantic import Field, model_validator
 
 from components.common.config import Config
 from components.common.errors import InputError
-from components.features.binary_code import BinaryCode
 from components.features.encoding import learned_rows
+from components.features.exact_ids import IdIndex
 from components.features.feature_list import FeatureConfig
 from components.features.learned_rows import NO_INDEXES, RowIndex
 from components.version.int4 import Int4Layout, finest, widen
+from components.version.row_codes import RowCode, row_code
 
 _PAGE = 4096
 HOT_ID = np.dtype("<i8")
@@ -98,7 +99,8 @@ def look_up_rows(tables: tuple[str, ...], specs: list[PackedTable], features: Fe
     """
     by_name, rows, made = {spec.name: spec for spec in specs}, [], 0
     for name in tables:
-        spec, code = by_name[name], features.binary_codes.get(name)
+        spec = by_name[name]
+        code = row_code(name, features, spec.dim)
         width = code.num_vectors if code else 1
         vectors = [made + min(block, width - 1) for block in range(code.num_blocks if code else 1)]
         rows += [LookUpRow(spec, vector) for vector in vectors * (2 if spec.num_hot else 1)]
@@ -133,9 +135,10 @@ class PackedTables:
         needed = max((spec.end_byte for spec in specs), default=0)
         if len(content) != needed:
             raise InputError(f"tables: {len(content)} bytes, the manifest's tables take {needed}; restore the file")
-        table_rows = {spec.name: spec.num_rows for spec in specs}
-        if table_rows != features.tables:
-            differing = sorted(set(table_rows.items()) ^ set(features.tables.items()))
+        table_rows = {spec.name: spec.num_rows for spec in specs if spec.name not in features.vector_names}
+        vectors = {*features.vector_names} - {spec.name for spec in specs}
+        if table_rows != features.tables or vectors:
+            differing = sorted({*(table_rows.items() ^ features.tables.items()), *((name, 0) for name in vectors)})
             raise InputError(
                 f"tables: not those of the feature list, differing in {differing[:3]}; restore the version"
             )
@@ -147,7 +150,7 @@ class PackedTables:
         self._rows = {layout: _rows_of(self._content, layout) for layout in {spec.layout for spec in specs}}
         self._columns = {
             tables: _Columns.of(tables, specs, features, self._content)
-            for tables in (features.categorical_tables, features.sequence_tables)
+            for tables in (features.served_columns, features.sequence_tables)
         }
 
     def look_up(self, tables: tuple[str, ...], ids: np.ndarray) -> np.ndarray:
@@ -156,7 +159,7 @@ class PackedTables:
         Exact ids are hashes, of which any may come: those that are not admitted get one of the shared rows.
 
         Args:
-            tables: Of each column: the feature list's categorical or sequence tables.
+            tables: Of each column: the feature list's served columns or sequence tables.
             ids: int64, shape (..., columns).
 
         Returns:
@@ -168,14 +171,15 @@ class PackedTables:
         return self.look_up_and_count(tables, ids)[0]
 
     def look_up_and_count(self, tables: tuple[str, ...], ids: np.ndarray) -> tuple[np.ndarray, dict[str, int]]:
-        """`look_up`, and how many of the ids have no row of their own, by table with exact ids."""
+        """`look_up`, and how many ids have no row of their own, by table with exact ids or pretrained vectors."""
         columns = self._columns[tables]
         columns.check(tables, ids)
         own = learned_rows(ids, tables, self.features, self.indexes)
         unknown: Counter[str] = Counter()
         for column, table in enumerate(tables):
-            if table in self.features.exact_ids:
-                is_unknown = own[..., column] >= self.features.exact_ids[table].capacity
+            index = self.indexes.get(table)
+            if isinstance(index, IdIndex):
+                is_unknown = own[..., column] >= index.exact.capacity
                 if table in self.features.list_positions:
                     # Most of a list's positions are often empty.
                     is_unknown &= ids[..., column] != 0
@@ -213,7 +217,7 @@ class _Columns:
     moduli: np.ndarray
     first_rows: np.ndarray
     layouts: tuple[Int4Layout, ...]
-    codes: tuple[BinaryCode | None, ...]
+    codes: tuple[RowCode | None, ...]
     tables: tuple[PackedTable, ...]
     hot: tuple[np.ndarray, ...]
 
@@ -228,7 +232,7 @@ class _Columns:
             np.array([features.moduli[table] for table in tables]),
             np.array([spec.first_byte // spec.layout.row_bytes for spec in owners]),
             tuple(spec.layout for spec in owners),
-            tuple(features.binary_codes.get(table) for table in tables),
+            tuple(row_code(spec.name, features, spec.dim) for spec in columns),
             columns,
             tuple(spec.hot_ids(content) for spec in columns),
         )

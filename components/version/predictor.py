@@ -86,7 +86,7 @@ class Predictor:
         """What the ranker takes of n examples that have all columns, in the order of `ONNX_INPUTS`."""
         encoded = encode(table, self.features)
         return (
-            self.tables.look_up(self.features.categorical_tables, encoded.categorical),
+            self.tables.look_up(self.features.served_columns, encoded.served_ids),
             encoded.dense,
             self.tables.look_up(self.features.sequence_tables, encoded.sequence),
             encoded.lengths,

@@ -19,7 +19,9 @@ from components.features.encoding import (
     encode_categorical,
     encode_dense,
     encode_lists,
+    encode_owners,
     encode_sequences,
+    with_owners,
 )
 from components.features.events import ACTION_TYPES, ACTIONS, IMPRESSIONS
 from components.features.example_columns import (
@@ -33,7 +35,8 @@ from components.features.feature_list import CLOCK_FEATURES, FeatureConfig
 from components.features.hashed_actions import HashedActions
 from components.features.hashing import hash_identifiers, splitmix64
 from components.features.wall_clock import to_wall_clock
-from components.version.request_field import LENGTHS_SUFFIX, VALID_SUFFIX, Field, Part, column_of
+from components.version.request_field import Field, Part, column_of
+from components.version.wire_names import LENGTHS_SUFFIX, VALID_SUFFIX
 
 _ACTION_TYPES = pa.array(ACTION_TYPES)
 _KINDS = {"int64": "INT64", "string": "BYTES"}
@@ -95,19 +98,6 @@ class RawRequest:
 
 
 @dataclass(frozen=True)
-class Ranking:
-    """The answer to a request.
-
-    Attributes:
-        version: Whose tables and ranker made it.
-        probabilities: Of un-sampled impressions, by served objective, float32, shape (n,) each.
-    """
-
-    version: str
-    probabilities: dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
 class Limits:
     """The limits of one request.
 
@@ -158,6 +148,9 @@ class RequestContract:
                 *(identifier(name, "actions", False) for name in entities),
             )
         }
+        optional = [field.beside for field in self.fields.values() if not field.required]
+        self._known = frozenset([*self.fields, *optional])
+        self._required = frozenset(field.name for field in self.fields.values() if field.required)
 
     def _list(self, column: str, identifiers: Mapping[str, Mapping[str, str]]) -> Field:
         if column not in self.features.list_positions:
@@ -204,9 +197,10 @@ class RequestContract:
             raise InputError(f"input {error}; give one weight for each identifier") from error
 
     def ids(self, request: RawRequest) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What is looked up: ids (n, C), the user's sequence (1, L, S), and its used positions (1,), int64."""
+        """What is looked up: ids (n, C + P + F), the user's sequence (1, L, S), and its used positions (1,), int64."""
         columns = categorical_columns(request.candidates, self.features)
         categorical = encode_categorical(columns, self.features, request.positions)
+        categorical = with_owners(categorical, encode_owners(columns, self.features))
         lists = sequence_columns(request.user, request.actions, self.features)
         return categorical, *encode_sequences(lists, self.features)
 
@@ -220,18 +214,19 @@ class RequestContract:
         return encode_dense(columns, self.features, request.positions)
 
     def _check_names(self, tensors: Mapping[str, np.ndarray], limits: Limits) -> None:
-        beside = {field.beside for field in self.fields.values() if not field.required}
         for name in tensors:
-            owner = name.removesuffix(VALID_SUFFIX)
-            if name in self.fields or name in beside:
+            if name in self._known:
                 continue
+            owner = name.removesuffix(VALID_SUFFIX)
             if (plain := name.removesuffix(LENGTHS_SUFFIX)) in self.fields:
                 raise InputError(f"input {plain!r} takes one value for each of the {self.fields[plain].part}, no lists")
             if owner in self.fields and self.fields[owner].required:
                 raise InputError(f"input {owner!r} must have a value in every row; it has {_first_gap(tensors[name])}")
             if not limits.ignore_unknown:
                 raise InputError(f"input {name!r} is unknown; the version takes {sorted(self.fields)}")
-        missing = [field for field in self.fields.values() if field.required and field.name not in tensors]
+        if self._required <= tensors.keys():
+            return
+        missing = [self.fields[name] for name in self.fields if name in self._required and name not in tensors]
         for part in ("user", "candidates"):
             names = [f"{field.name} {field.datatype}" for field in missing if field.part == part]
             if names:

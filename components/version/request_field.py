@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -13,12 +14,8 @@ import pyarrow.compute as pc
 from components.common.errors import InputError
 from components.features.events import ACTION_TYPES
 from components.features.values import is_number
+from components.version.wire_names import ACTION_PREFIX, LENGTHS_SUFFIX, VALID_SUFFIX
 
-ACTION_PREFIX = "actions."
-# Beside a tensor: which of its values are there.
-VALID_SUFFIX = ".valid"
-# Beside a tensor of lists, whose values are behind each other: how many of them each list has.
-LENGTHS_SUFFIX = ".lengths"
 _MAX_LENGTH = 1000
 # 2000 and 2100: what was counted in seconds, milliseconds or nanoseconds is outside.
 _EARLIEST, _LATEST = 946_684_800_000_000, 4_102_444_800_000_000
@@ -45,22 +42,22 @@ class Field:
     datatype: str
     required: bool
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Its tensor's name."""
         return f"{ACTION_PREFIX}{self.column}" if self.part == "actions" else self.column
 
-    @property
+    @cached_property
     def is_list(self) -> bool:
         """Whether a row has a list of values."""
         return self.kind in ("identifiers", "weights")
 
-    @property
+    @cached_property
     def sized_by(self) -> str:
         """The tensor that has a value for each row."""
         return self.name + LENGTHS_SUFFIX if self.is_list else self.name
 
-    @property
+    @cached_property
     def beside(self) -> str:
         """The tensor that may come with its own."""
         return self.name + (LENGTHS_SUFFIX if self.is_list else VALID_SUFFIX)
@@ -81,11 +78,11 @@ def column_of(field: Field, tensors: Mapping[str, np.ndarray], num_rows: int) ->
             )
         absent = {"number": np.full(num_rows, np.nan), "timestamp": np.zeros(num_rows, dtype=np.int64)}
         return absent.get(field.kind, pa.nulls(num_rows, _ARROW[field.datatype]))
-    valid = tensors.get(field.name + VALID_SUFFIX)
+    valid = tensors.get(field.beside)
     if valid is not None:
-        valid = _sized(field.name + VALID_SUFFIX, field.part, valid, num_rows)
+        valid = _sized(field.beside, field.part, valid, num_rows)
         if valid.dtype != np.bool_:
-            raise InputError(f"input {field.name + VALID_SUFFIX!r} is {valid.dtype}; it must be BOOL")
+            raise InputError(f"input {field.beside!r} is {valid.dtype}; it must be BOOL")
     return _CHECKS[field.kind](field, _sized(field.name, field.part, values, num_rows), valid)
 
 
@@ -120,11 +117,11 @@ def _lists(field: Field, tensors: Mapping[str, np.ndarray], num_rows: int) -> pa
 def _sized(name: str, part: Part, values: np.ndarray, num_rows: int) -> np.ndarray:
     if values.ndim != 1:
         raise InputError(f"input {name!r} has shape {list(values.shape)}; it must have one dimension")
+    if len(values) == num_rows:
+        return values
     if len(values) == 1 and part == "candidates":
         return np.repeat(values, num_rows)
-    if len(values) != num_rows:
-        raise InputError(f"input {name!r} has {len(values)} values, the request has {num_rows} of {part}")
-    return values
+    raise InputError(f"input {name!r} has {len(values)} values, the request has {num_rows} of {part}")
 
 
 def _timestamps(field: Field, values: np.ndarray, valid: np.ndarray | None) -> np.ndarray:

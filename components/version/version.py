@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,8 @@ from components.version.manifest import IDS_FILE, RANKER_FILE, TABLES_FILE, Vers
 from components.version.packed_ids import indexes_in
 from components.version.packed_tables import PackedTables
 from components.version.request import RequestContract
+
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,13 @@ class Version:
         """A version of the registry by its digest.
 
         Raises:
-            InputError: If there is none, or it holds another version.
+            InputError: If it is no digest, there is none, or it holds another version.
         """
+        # It becomes a path: nothing but a digest stays within the registry.
+        if not _DIGEST.fullmatch(digest):
+            raise InputError(
+                f"version {digest[:80]!r} is no digest (64 hexadecimal digits); `afterclick show` has them"
+            )
         version = cls.open(store.version(digest))
         if version.digest != digest:
             raise InputError(f"{version.uri}: holds version {version.digest[:12]}; restore the registry")
@@ -70,7 +78,7 @@ class Version:
         Raises:
             InputError: If the file is absent or damaged.
         """
-        if not self.manifest.features.learned:
+        if not self.manifest.features.indexed:
             return {}
         return indexes_in(self._mapped(IDS_FILE), list(self.manifest.ids), self.manifest.features)
 

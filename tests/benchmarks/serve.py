@@ -26,6 +26,7 @@ from components.common.layout import Store
 from components.common.releases import read_pointer
 from components.features.examples import EVALUATION, read_examples
 from components.features.objectives import DEFAULT_SERVED, OBJECTIVE_NAMES
+from components.serve.client import RankerClient
 from components.serve.protocol import channel_options
 from components.serve.ranker_version import RankerVersion
 from components.serve.rollout import Rollout
@@ -39,7 +40,7 @@ from components.version.table_packing import bytes_of
 from components.version.version import Version
 from tests.benchmarks.serve_load import BATCHES, open_loop, saturation
 from tests.benchmarks.serve_look_ups import look_ups, median_ms, say
-from tests.benchmarks.serve_version import FEATURES, NUM_ROWS, Requests, num_parameters, write_version
+from tests.benchmarks.serve_version import FEATURES, NUM_ROWS, Requests, num_parameters, rows_of, write_version
 from tests.serving import Load, Server
 
 ROLLOUTS = 20
@@ -126,6 +127,29 @@ def one_client(systems: dict[str, Server], version: Version) -> dict[int, dict[s
     return found
 
 
+def client_overhead(address: str) -> None:
+    """The client's whole way, from 100 candidates as rows of Python or columns of NumPy, by a call with ready bytes."""
+    source, stub = Requests(100), _stub(address)
+    drawn = [source.tensors() for _ in range(30)]
+    messages = [infer_request("ranker", "", tensors) for tensors in drawn]
+    columns, rows = [], []
+    for tensors in drawn:
+        parts = source.parts(tensors)
+        (user,) = rows_of(parts.pop("user"))
+        columns.append({"user": user, **parts})
+        rows.append({"user": user, **{part: rows_of(own) for part, own in parts.items()}})
+    with RankerClient(address, timeout_seconds=30) as client:
+        variants: dict[str, Callable[[], object]] = {
+            "bare": lambda: stub.ModelInfer(random.choice(messages), timeout=30),
+            "rows": lambda: client.rank(random.choice(rows)),
+            "columns": lambda: client.rank(random.choice(columns)),
+        }
+        times = interleaved(variants, 20.0)
+    bare = median_ms(times["bare"])
+    say("client.overhead", median_ms(times["rows"]) / bare, 2)
+    say("client.overhead_columns", median_ms(times["columns"]) / bare, 2)
+
+
 def rollouts(demo: Store, root: str) -> None:
     """Between two versions of the demo, back and forth, while clients ask."""
     pointer = read_pointer(demo)
@@ -204,6 +228,7 @@ def main(demo_uri: str) -> None:
             server.wait_ready()
         open_loop(systems, one_client(systems, version))
         saturation(systems)
+        client_overhead(systems["hybrid"].address)
         for server in systems.values():
             server.kill()
         rollouts(demo, f"{folder}/rollouts")

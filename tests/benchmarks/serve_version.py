@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from typing import Any
 
 import numpy as np
 import onnx
@@ -155,3 +156,19 @@ class Requests:
             else:
                 tensors[field.name] = self._draw.integers(0, 10**12, size)
         return tensors
+
+    def parts(self, tensors: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+        """A request's tensors as callers have them: columns by part, texts as such."""
+        found: dict[str, dict[str, np.ndarray]] = {part: {} for part in self._sizes}
+        for field in self._contract.fields.values():
+            values = tensors[field.name]
+            if field.kind == "action_type":
+                values = np.array([text.decode() for text in values], dtype=object)
+            found[field.part][field.column] = values
+        return found
+
+
+def rows_of(columns: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    """Columns as a list of rows."""
+    lists = [values.tolist() for values in columns.values()]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*lists, strict=True)]

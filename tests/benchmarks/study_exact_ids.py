@@ -18,6 +18,7 @@ import numpy as np
 from components.features.examples import EVALUATION, read_examples
 from components.features.feature_list import FeatureConfig
 from components.features.objectives import DEFAULT_SERVED, OBJECTIVE_NAMES
+from components.features.vectors import KnownVectors
 from components.ranker.auc import weighted_auc
 from components.ranker.checkpoint import TrainedRanker
 from components.ranker.dataset import tensors_of
@@ -63,16 +64,16 @@ def recipe_of(source: Source, seed: int) -> TrainConfig:
     return recipe.model_copy(update={"optimizer": optimizer, "seed": seed, "replicas": 1})
 
 
-def aucs_of(source: Source, way: str, seed: int) -> dict[str, float]:
-    """Mean AUC over the days, by served objective."""
-    features, recipe, arm = features_of(source, way), recipe_of(source, seed), f"{way.replace('_', '-')}-{seed}"
+def aucs_of(source: Source, features: FeatureConfig, recipe: TrainConfig, arm: str) -> dict[str, float]:
+    """Mean AUC over the days, by served objective, of an arm that is trained on the way."""
     root, days = source.store.root, source.days[:NUM_DAYS]
     batch_days = source.config.dataset.open_days(source.config.schedule.first_day, days[0])[:-1]
     train_batch(root, arm, features, recipe, batch_days)
     found: dict[str, list[float]] = {name: [] for name in DEFAULT_SERVED}
     for before, day in zip([batch_days[-1], *days], days, strict=False):
         ranker = TrainedRanker.load(source.store, arm, before)
-        unseen = tensors_of(read_examples(source.store, EVALUATION, day)[0], features, True, ranker.indexes)
+        vectors = KnownVectors.before(source.store, features, day, day)
+        unseen = tensors_of(read_examples(source.store, EVALUATION, day)[0], features, True, ranker.indexes, vectors)
         predictions = ranker.predict(unseen, 4096)
         for name in DEFAULT_SERVED:
             column = OBJECTIVE_NAMES.index(name)
@@ -87,7 +88,8 @@ def aucs_of(source: Source, way: str, seed: int) -> dict[str, float]:
 def figures(source: Source, num_seeds: int) -> Iterator[str]:
     """One line each."""
     for way in ways(1024):
-        runs = [aucs_of(source, way, seed) for seed in range(num_seeds)]
+        features, arm = features_of(source, way), way.replace("_", "-")
+        runs = [aucs_of(source, features, recipe_of(source, seed), f"{arm}-{seed}") for seed in range(num_seeds)]
         for name in DEFAULT_SERVED:
             aucs = [run[name] for run in runs]
             yield f"study.ids.{source.name}.{way}.{name}: {np.mean(aucs):.4f}, seeds {min(aucs):.4f} to {max(aucs):.4f}"

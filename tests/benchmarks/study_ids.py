@@ -118,6 +118,7 @@ class World:
         return ExampleSet(
             features=self.features,
             categorical=torch.from_numpy(ids),
+            vectors=torch.zeros(num_rows, 0),
             dense=torch.from_numpy(dense),
             sequence=torch.zeros(num_rows, 1, len(self.features.sequence_names), dtype=torch.int64),
             lengths=torch.zeros(num_rows, dtype=torch.int64),

@@ -122,9 +122,8 @@ def whole_step(adaptive: bool) -> Step:
     def step(rows: Tensor) -> None:
         ids = rows.view(NUM_TABLES, BATCH).t() - starts
         sparse = make_sparse(features, ids, no_sequence, torch.zeros(BATCH, dtype=torch.int64))
-        trainer.train_step(
-            Batch(sparse, torch.zeros(BATCH, len(features.dense_names)), labels, torch.ones_like(labels))
-        )
+        dense, no_vectors = torch.zeros(BATCH, len(features.dense_names)), torch.zeros(BATCH, 0)
+        trainer.train_step(Batch(sparse, no_vectors, dense, labels, torch.ones_like(labels)))
 
     return step
 

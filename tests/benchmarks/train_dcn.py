@@ -114,4 +114,4 @@ class Afterclick:
             self._features, torch.from_numpy(rows.ids), no_sequence, torch.zeros(count, dtype=torch.int64)
         )
         labels = torch.from_numpy(rows.labels).view(-1, 1)
-        return Batch(sparse, torch.zeros(count, 0), labels, torch.ones_like(labels))
+        return Batch(sparse, torch.zeros(count, 0), torch.zeros(count, 0), labels, torch.ones_like(labels))

@@ -21,7 +21,7 @@ from components.common.layout import Store
 from components.common.ledger import read_ledger
 from components.common.releases import read_pointer
 from pipelines.config import load_config
-from tests.conftest import every_kind, small_values, write_config
+from tests.conftest import every_kind, small_values, write_config, write_vectors
 from tests.s3 import BUCKET, s3_server
 from tests.serving import free_port
 
@@ -42,7 +42,7 @@ def afterclick(*arguments: str, expect: int = 0, cwd: Path | None = None) -> str
 def config_file(tmp_path: Path, **changes: dict) -> str:
     """`small_values` with exact ids and sections changed."""
     values = small_values()
-    values["features"] = every_kind(values["features"])
+    values |= {"features": every_kind(values["features"]), "vectors": write_vectors(tmp_path)}
     for section, change in changes.items():
         values[section] = {**values.get(section, {}), **change}
     return str(write_config(tmp_path / "config.yaml", values))

@@ -15,7 +15,7 @@ import yaml
 from components.common import parquet_files, storage
 from components.common.layout import Store
 from components.train.training_state import load_state
-from tests.conftest import every_kind, with_every_kind
+from tests.conftest import every_kind, with_every_kind, write_vectors
 from tests.unit.train.test_run import copy_examples
 
 OPTIMIZER = {"learning_rate": 1e-3, "table_multiplier": 50, "tables": "lazy_adam", "frequency_adaptive": {}}
@@ -51,9 +51,10 @@ RECIPES = {
 def config_paths(joined, tmp_path_factory):
     """The configuration of the shared deployment with other recipes, by name."""
     folder, paths = tmp_path_factory.mktemp("config"), {}
+    vectors = write_vectors(folder)
     for name, changes in RECIPES.items():
         values = joined.config.model_dump(mode="json", exclude_none=True)
-        values["features"] = every_kind(values["features"])
+        values |= {"features": every_kind(values["features"]), "vectors": vectors}
         values["train"] = values["arms"]["baseline"] | {"pool_rows": 700} | changes
         values["arms"] = {"baseline": {"optimizer": {"table_multiplier": 1}}, "sparse_optimizer": {}}
         paths[name] = folder / f"{name}.yaml"

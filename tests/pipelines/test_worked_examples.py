@@ -8,12 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from cli.log_check import findings
 from cli.log_facts import look_at_logs
 from cli.logged_requests import logged_requests
-from components.common import storage
 from components.common.layout import Store
 from components.common.releases import read_blessing, read_pointer
 from components.features.examples import EVALUATION, read_examples
@@ -28,7 +26,7 @@ from docs.examples.make_logs import SHAPES, make_logs
 from pipelines.config import RunConfig, load_config
 from pipelines.local import run_schedule
 from tests.conftest import write_config
-from tests.unit.export.served import vectors_of
+from tests.unit.export.served import take_tables
 
 CLICK = OBJECTIVE_NAMES.index("click")
 SCORED = date(2014, 10, 25)
@@ -52,11 +50,9 @@ def small(shape: str, folder: Path) -> RunConfig:
 def judged(store: Store, version: Version) -> np.ndarray:
     """What the evaluator makes of the scored day's examples on tables as the version has them, shape (n,)."""
     ranker = TrainedRanker.load(store, "baseline", version.manifest.lineage.trained_through)
-    content = storage.map_bytes(storage.join_uri(version.uri, "tables.int4"))
-    for spec in version.manifest.tables:
-        ranker.model.embeddings.tables()[spec.name].copy_(torch.from_numpy(vectors_of(content, spec)))
+    vectors = take_tables(ranker.model, version)
     table, _ = read_examples(store, EVALUATION, SCORED)
-    return ranker.predict(tensors_of(table, ranker.features, True, ranker.indexes), 512)[:, CLICK]
+    return ranker.predict(tensors_of(table, ranker.features, True, ranker.indexes, vectors), 512)[:, CLICK]
 
 
 @pytest.mark.parametrize("shape", [*SHAPES])

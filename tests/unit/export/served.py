@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 
 import numpy as np
 import pyarrow as pa
 import torch
 
+from components.common import storage
 from components.common.manifests import read_manifest
 from components.common.releases import Blessing, Export, ExportedVersion, Release
 from components.export.config import ExportConfig
@@ -15,13 +17,15 @@ from components.export.onnx_export import export_onnx, packed_inputs
 from components.export.run import export_releases
 from components.export.served_ranker import PackedRanker, ServedRanker
 from components.features.feature_list import FeatureConfig
+from components.features.vectors import Delivery, KnownVectors
 from components.ranker.checkpoint import find_checkpoint
 from components.ranker.ranker import Ranker
 from components.version.int4 import dequantize
-from components.version.manifest import ONNX_INPUTS, VersionManifest
+from components.version.manifest import ONNX_INPUTS, TABLES_FILE, VersionManifest
 from components.version.packed_tables import PackedTable
 from components.version.predictor import Predictor
 from components.version.table_packing import pack_tables
+from components.version.version import Version
 from tests.conftest import Deployment
 
 
@@ -60,6 +64,22 @@ def vectors_of(content: bytes | np.ndarray, spec: PackedTable) -> np.ndarray:
         ids = np.frombuffer(np.frombuffer(content, np.uint8)[: spec.end_byte][-8 * spec.num_hot :], "<i8")
         vectors[ids] += dequantize(fine.reshape(spec.num_hot, -1), spec.layout)
     return vectors
+
+
+def take_tables(ranker: Ranker, version: Version) -> KnownVectors:
+    """Make a ranker's tables what a version's files have; returns the pretrained vectors that these have."""
+    content, manifest, indexes = storage.read_bytes(f"{version.uri}/{TABLES_FILE}"), version.manifest, version.indexes()
+    tables, delivered = ranker.embeddings.tables(), {}
+    dims = dict(zip(manifest.features.vector_names, manifest.features.vector_dims, strict=True))
+    for spec in manifest.tables:
+        rows = vectors_of(content, spec)
+        if spec.name in tables:
+            tables[spec.name].copy_(torch.from_numpy(rows))
+        else:
+            ids = np.array(indexes[spec.name].keys)
+            numbers = rows.reshape(len(ids) + 1, -1)[: len(ids), : dims[spec.name]]
+            delivered[spec.name] = [Delivery(date.min, "", ids, numbers)]
+    return KnownVectors(manifest.features, delivered)
 
 
 def predict_as_served(ranker: Ranker, features: FeatureConfig, table: pa.Table, max_error: float = 7e-3) -> np.ndarray:

@@ -1,5 +1,6 @@
 import re
 import shutil
+from datetime import timedelta
 
 import numpy as np
 import onnx
@@ -16,19 +17,24 @@ from components.export.config import ExportConfig
 from components.export.run import export_releases
 from components.features.examples import EVALUATION, read_examples
 from components.features.objectives import OBJECTIVE_NAMES
+from components.features.vectors import KnownVectors
 from components.ranker.checkpoint import TrainedRanker, find_checkpoint
 from components.ranker.dataset import tensors_of
 from components.ranker.prediction import predict
 from components.tables.look_ups import double_of
 from components.train.config import TrainConfig
 from components.train.training_state import load_state, new_state, write_checkpoint
-from components.version.int4 import dequantize
 from components.version.manifest import ONNX_INPUTS, VersionManifest
 from components.version.parity import ObjectiveParity
 from components.version.predictor import Predictor
-from components.version.table_packing import pack_tables
+from components.version.table_packing import bytes_of, pack_tables
 from components.version.version import Version
-from tests.unit.export.served import blessing_of
+from tests.unit.export.served import blessing_of, take_tables
+
+
+def newest_vectors(deployment):
+    next_day = deployment.scored_day + timedelta(days=1)
+    return KnownVectors.before(deployment.store, deployment.config.features, next_day, next_day).newest()
 
 
 def test_version_predicts_what_the_evaluator_predicts(exported):
@@ -36,19 +42,23 @@ def test_version_predicts_what_the_evaluator_predicts(exported):
     predictor = Predictor.from_version(Version.open(uri))
     state, _ = load_state(deployment.store, "baseline", deployment.batch_days[-1])
     table, _ = read_examples(deployment.store, EVALUATION, deployment.scored_day)
-    examples = tensors_of(table, state.features, True, state.indexes)
+    known = newest_vectors(deployment)
+    examples = tensors_of(table, state.features, True, state.indexes, known)
     served, expected = predictor.predict(table), predict(state.model, state.lineage.negative_keep_rate, examples, 512)
     parity = manifest.parity
     assert parity.max_difference < 1e-6
     difference = np.abs(served - expected).max()
     assert 1e-6 < difference < 0.02 and difference == pytest.approx(parity.int4_max_difference)
     # The same net on the tables as INT4 has them predicts what is served.
-    content = storage.map_bytes(storage.join_uri(uri, "tables.int4"))
-    for spec in manifest.tables:
-        packed = content[spec.first_byte :][: spec.num_bytes].reshape(spec.num_rows, -1)
-        rows = torch.from_numpy(dequantize(packed, spec.layout))
-        torch.testing.assert_close(state.model.embeddings.tables()[spec.name], rows, rtol=0, atol=0.02)
-        state.model.embeddings.tables()[spec.name].copy_(rows)
+    before = {name: rows.clone() for name, rows in state.model.embeddings.tables().items()}
+    packed = take_tables(state.model, Version.open(uri))
+    for name, rows in state.model.embeddings.tables().items():
+        torch.testing.assert_close(rows, before[name], rtol=0, atol=0.02)
+    served_examples = tensors_of(table, state.features, True, state.indexes, packed)
+    # Of 8 bits: a vector's error is below 1% of its length.
+    error = (served_examples.vectors - examples.vectors).norm() / examples.vectors.norm()
+    assert 0 < error < 0.01
+    examples = served_examples
     assert np.abs(served - predict(state.model, state.lineage.negative_keep_rate, examples, 512)).max() < 1e-6
     assert manifest.lineage.negative_keep_rate == 0.5
 
@@ -72,10 +82,10 @@ def test_gated_rows_are_served_mixed(unexported):
     (version,) = export_releases(store.root, ExportConfig(), "batch", deployment.scored_day).versions
     assert version.version, version.withheld
     opened = Version.open(store.staged_version(version.checkpoint_digest))
-    assert {spec.name for spec in opened.manifest.tables} == {*features.tables}
+    assert {spec.name for spec in opened.manifest.tables} == {*features.tables, *features.vector_names}
     table, _ = read_examples(store, EVALUATION, deployment.scored_day)
     served, ranker = Predictor.from_version(opened).predict(table), TrainedRanker.load(store, "baseline", day)
-    examples = tensors_of(table, features, True, ranker.indexes)
+    examples = tensors_of(table, features, True, ranker.indexes, newest_vectors(deployment))
     difference = np.abs(served - ranker.predict(examples, 512))
     for name in ranker.model.embeddings.layout.doubled:
         ranker.model.embeddings.tables()[double_of(name)].zero_()
@@ -199,7 +209,8 @@ def test_parity_report_compares_objectives(exported):
     for one in parity.objectives.values():
         assert one.int4_auc == pytest.approx(one.auc * (1 + one.auc_change_percent / 100))
         assert one.mean_prediction_ratio == pytest.approx(1, abs=0.01)
-    assert parity.table_bytes.ratio == (8 / 2 + 4) / (8 * 2)
+    tables = [spec for spec in exported[1].tables if spec.name not in exported[1].features.vector_names]
+    assert bytes_of(tables).ratio == (8 / 2 + 4) / (8 * 2) < parity.table_bytes.ratio < 1
 
 
 def test_nothing_is_exported_without_a_release(trained):

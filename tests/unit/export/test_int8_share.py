@@ -8,7 +8,6 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
-import torch
 
 from components.common import storage
 from components.common.errors import InputError
@@ -27,7 +26,7 @@ from components.train.training_state import load_state
 from components.version.parity import TableParity
 from components.version.predictor import Predictor
 from components.version.version import Version
-from tests.unit.export.served import export_of, vectors_of
+from tests.unit.export.served import export_of, take_tables
 from tests.unit.export.test_single_file import with_codes
 
 SHARE = 0.2
@@ -79,13 +78,15 @@ def test_most_frequent_rows_are_sorted_and_were_looked_up():
     assert most_frequent(frequencies, 1.0).tolist() == [0, 2, 3, 5, 6]
 
 
-def predicted_by_torch(deployment, content, specs):
+def predicted_by_torch(deployment, version):
     state, _ = load_state(deployment.store, "baseline", deployment.batch_days[-1])
-    for spec in specs:
-        state.model.embeddings.tables()[spec.name].copy_(torch.from_numpy(vectors_of(content, spec)))
+    vectors = take_tables(state.model, version)
     table = read_examples(deployment.store, EVALUATION, deployment.scored_day)[0]
     return predict(
-        state.model, state.lineage.negative_keep_rate, tensors_of(table, state.features, True, state.indexes), 512
+        state.model,
+        state.lineage.negative_keep_rate,
+        tensors_of(table, state.features, True, state.indexes, vectors),
+        512,
     )
 
 
@@ -93,7 +94,10 @@ def test_version_serves_frequent_rows_at_8_bits_and_reports_plain_int4_beside_it
     deployment = unexported.deployment
     plain = unexported.export()
     assert plain.parity.plain_int4 is None
-    assert {spec.num_hot for spec in plain.tables} == {0}
+    learned = deployment.config.features.tables
+    assert {spec.num_hot for spec in plain.tables if spec.name in learned} == {0}
+    vectors = [spec for spec in plain.tables if spec.name not in learned]
+    assert len(vectors) == 2 and all(spec.num_hot == spec.num_rows for spec in vectors)
     storage.remove(unexported.uri)
     manifest = unexported.export(int8_share=SHARE, single_file=True)
     parity = manifest.parity
@@ -106,7 +110,7 @@ def test_version_serves_frequent_rows_at_8_bits_and_reports_plain_int4_beside_it
     assert parity.single_file_max_difference <= 1e-6
 
     content = storage.map_bytes(storage.join_uri(unexported.uri, "tables.int4"))
-    specs = list(manifest.tables)
+    specs = [spec for spec in manifest.tables if spec.name in learned]
     state, _ = load_state(deployment.store, "baseline", deployment.batch_days[-1])
     frequencies = count_look_ups(deployment.store, state.lineage, state.features, state.indexes)
     for spec in specs:
@@ -114,10 +118,10 @@ def test_version_serves_frequent_rows_at_8_bits_and_reports_plain_int4_beside_it
     assert sum(spec.num_hot for spec in specs) > 100
 
     rows = read_examples(deployment.store, EVALUATION, deployment.scored_day)[0]
-    predictor = Predictor.from_version(Version.open(unexported.uri))
-    served = predictor.predict(rows)
-    assert np.abs(served - predicted_by_torch(deployment, content, specs)).max() < 1e-6
-    assert RankerVersion.load(Version.open(unexported.uri), 1).digest == manifest.version_digest
+    version = Version.open(unexported.uri)
+    served = Predictor.from_version(version).predict(rows)
+    assert np.abs(served - predicted_by_torch(deployment, version)).max() < 1e-6
+    assert RankerVersion.load(version, 1).digest == manifest.version_digest
     said = re.search(
         r"AUC by INT4 tables with frequent rows in INT8 .*; AUC by plain INT4 tables .*", capsys.readouterr().out
     )

@@ -129,7 +129,7 @@ def test_tables_too_large_and_two_ways_at_once_are_refused():
 
 def test_index_that_is_not_given_is_named():
     features = FeatureConfig.parse({"categorical": [{"name": "item_id", "exact": {"capacity": 8}}]}, "features")
-    with pytest.raises(ValueError, match="item_id has learned rows; pass the indexes"):
+    with pytest.raises(ValueError, match="item_id has rows of its own for ids; pass the indexes"):
         learned_rows(np.zeros((2, 1), dtype=np.int64), ("item_id",), features, {})
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from components.common.errors import InputError
 from components.features.encoding import encode_lists
 from components.features.events import DatasetConfig
+from components.features.feature_checks import check_features
 from components.features.feature_list import FeatureConfig
 
 DATASET = {
@@ -79,7 +80,7 @@ def test_weights_are_as_many_as_identifiers():
 )
 def test_lists_are_those_of_the_data_set(change, said):
     with pytest.raises(ValueError, match=said):
-        features_of(**change).check_against(DatasetConfig.parse(DATASET, "dataset"))
+        check_features(features_of(**change), DatasetConfig.parse(DATASET, "dataset"))
 
 
 def test_lists_that_cannot_be_are_refused():

@@ -43,6 +43,7 @@ def examples() -> ExampleSet:
     return ExampleSet(
         features=FEATURES,
         categorical=torch.cat([torch.tensor([[0], [1], [2]]), torch.from_numpy(positions.ids.T)], dim=1),
+        vectors=torch.zeros(3, 0),
         dense=torch.cat([torch.rand(3, len(FEATURES.dense_names)), torch.from_numpy(positions.weights.T)], dim=1),
         sequence=torch.zeros(3, 2, 3, dtype=torch.int64),
         lengths=torch.tensor([0, 2, 1]),

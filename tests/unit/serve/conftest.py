@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from components.serve.client import RankerClient
-from tests.serving import Server
+from tests.relay import Relay
+from tests.serving import Server, stub_of
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +23,16 @@ def servers(published):
 def client(servers):
     with RankerClient(servers[1].address) as found:
         yield found
+
+
+@pytest.fixture
+def relay(servers):
+    """Before the ranker, in this process."""
+    with Relay(stub_of(servers[1])) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def acting(published):
+    """The number of a request with many actions."""
+    return max(range(40), key=lambda number: len(published.requests[number]["actions"]))

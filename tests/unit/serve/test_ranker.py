@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import grpc
 import numpy as np
 import pytest
-from grpc_interceptor.exceptions import DeadlineExceeded, GrpcException, ResourceExhausted
+from grpc_interceptor.exceptions import DeadlineExceeded, GrpcException, NotFound, ResourceExhausted
 from kserve import InferInput, InferRequest
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
 from prometheus_client import REGISTRY
@@ -78,6 +78,16 @@ def test_one_process_answers_like_two(published, fresh_store):
         assert ranking.version == published.old
         found = np.stack([ranking.probabilities[name] for name in DEFAULT_SERVED])
         assert np.abs(found - expected).max() < 1e-6
+
+
+def test_every_version_that_is_loaded_can_be_described(published, fresh_store):
+    write_deployment(fresh_store, "local", Deployment(current=published.old, other=published.new, phase="ranker"))
+    model = RankerModel(tier_of(fresh_store))
+    assert model.versions("") == [published.old, published.new]
+    assert model.versions(published.new) == [published.new, published.old]
+    assert model.get_input_types(published.new) == model.get_input_types()
+    with pytest.raises(NotFound, match="is not served here; there are"):
+        model.versions("f" * 64)
 
 
 def test_rows_of_another_version_are_never_used(published, fresh_store):

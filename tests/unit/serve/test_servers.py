@@ -14,22 +14,20 @@ from datetime import UTC, datetime
 import grpc
 import numpy as np
 import pytest
-import torch
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
 from cli.logged_requests import logged_requests
-from components.common import storage
 from components.common.errors import InputError
 from components.features.examples import EVALUATION, read_examples
 from components.features.objectives import DEFAULT_SERVED, OBJECTIVE_NAMES
 from components.ranker.dataset import tensors_of
 from components.ranker.prediction import predict
 from components.serve.client import RankerClient, ServerError
-from components.serve.tensors import infer_request, rest_body
+from components.serve.tensors import infer_request, request_tensors, rest_body
 from components.train.training_state import load_state
-from components.version.int4 import dequantize
 from components.version.version import Version
 from tests.serving import free_port, stub_of
+from tests.unit.export.served import take_tables
 
 NOON = "2026-01-05T12:00:00Z"
 
@@ -42,14 +40,12 @@ def test_answers_are_those_of_the_evaluator(trained, published, client):
     """From raw features over both tiers, against the checkpoint in torch on tables as INT4 has them."""
     version = Version.published(published.store, published.old)
     state, _ = load_state(published.store, "baseline", trained.batch_days[-1])
-    content = storage.map_bytes(storage.join_uri(version.uri, "tables.int4"))
-    for spec in version.manifest.tables:
-        packed = content[spec.first_byte :][: spec.num_bytes].reshape(spec.num_rows, -1)
-        state.model.embeddings.tables()[spec.name].copy_(torch.from_numpy(dequantize(packed, spec.layout)))
+    vectors = take_tables(state.model, version)
     table, _ = read_examples(published.store, EVALUATION, trained.scored_day)
-    expected = predict(
-        state.model, state.lineage.negative_keep_rate, tensors_of(table, state.features, True, state.indexes), 512
-    )
+    examples = tensors_of(table, state.features, True, state.indexes, vectors)
+    for own in examples.vectors.split(list(state.features.vector_dims), dim=1):
+        assert 0.2 < (own == 0).all(dim=1).float().mean() < 0.8
+    expected = predict(state.model, state.lineage.negative_keep_rate, examples, 512)
     columns = [OBJECTIVE_NAMES.index(name) for name in DEFAULT_SERVED]
     compared = 0
     for number, logged in enumerate(logged_requests(published.store, trained.scored_day, version.contract())):
@@ -119,7 +115,7 @@ def test_bad_requests_say_what_is_wrong(published, client, change, message):
     request["actions"] = []
     change(request)
     with pytest.raises(InputError, match=message.replace("[", r"\[")):
-        client.rank(request)
+        client.rank_tensors(request_tensors(request))
 
 
 def test_rest_answers_like_grpc(published, servers, client):

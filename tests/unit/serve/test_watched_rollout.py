@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from contextlib import ExitStack
 from datetime import date
 
 import numpy as np
 import pytest
 
-from components.common.deployments import Deployment, read_deployment
+from components.common.config import ResolvedConfig
+from components.common.deployments import Deployment, open_deployment, read_deployment, write_deployment
 from components.common.errors import InputError
 from components.common.records import write_record
 from components.common.releases import known_pointer
-from components.common.rollouts import find_replaced, find_rolled_back
-from components.serve.config import RolloutLimits
+from components.common.rollouts import find_replaced, find_rolled_back, read_rollout
+from components.serve.config import RolloutLimits, ServingConfig
 from components.serve.rollout import Rollout
 from components.serve.rollout_figures import Counted, shadow_figures
 from components.serve.rollout_plan import RolloutPlan, TakenBack
@@ -129,7 +132,7 @@ def test_fault_is_found_in_shadow_before_any_user_meets_it(published, tiers):
 
 def test_good_version_passes_and_shadow_says_how_it_differs(published, tiers):
     store, embedding, rankers = tiers
-    counted = Counted([f"localhost:{ranker.http_port}" for ranker in rankers])
+    counted = Counted([f"http://localhost:{ranker.http_port}/metrics" for ranker in rankers])
     counted.ask()
     with Loads(published, rankers, published.expected) as loads:
         rollout = rollout_of(tiers, shadow_share=0.5)

@@ -37,6 +37,7 @@ FEATURES = FeatureConfig.parse(
         "categorical": [
             {"name": name, "num_rows": rows} for name, rows in (("user_id", 501), ("item_id", 200), ("surface", 3))
         ],
+        "vectors": [{"name": "item_vector", "entity": "item_id", "dim": 6}],
         "sequence": {"length": 5, "entities": ["item_id"], "action_types": ["click"]},
         "counts": {"entities": ["item_id"], "action_types": ["click"], "windows_days": [7]},
         "engagement": {"entities": ["item_id"]},
@@ -69,7 +70,9 @@ def batch_of(step, rows=slice(None)):
     labels = torch.from_numpy((generator.random(shape) < 0.3).astype(np.float32))
     masks = torch.from_numpy((generator.random(shape) < [1, 0.9, 0.3, 0.2, 0.8, 0.02]).astype(np.float32))
     ids = [torch.from_numpy(values)[rows] for values in (categorical, sequence, lengths)]
-    return Batch(make_sparse(FEATURES, *ids), dense[rows], labels[rows], masks[rows])
+    vectors = generator.normal(size=(BATCH_SIZE, 6)) * (generator.random((BATCH_SIZE, 1)) < 0.8)
+    vectors = torch.from_numpy(vectors.astype(np.float32))
+    return Batch(make_sparse(FEATURES, *ids), vectors[rows], dense[rows], labels[rows], masks[rows])
 
 
 def made(held=None):

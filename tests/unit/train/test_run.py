@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 from datetime import timedelta
 
@@ -28,6 +29,7 @@ def copy_examples(joined: Deployment, root: str) -> Deployment:
         for name in storage.list_names(uri):
             content = storage.read_bytes(storage.join_uri(uri, name))
             storage.write_bytes(storage.join_uri(store.examples(TRAINING, day), name), content)
+    shutil.copytree(storage.join_uri(joined.store.root, "vectors"), storage.join_uri(root, "vectors"))
     return replace(joined, store=store)
 
 

@@ -16,7 +16,7 @@ from components.common import storage
 from components.common.layout import Store
 from components.ranker.checkpoint import find_checkpoint
 from pipelines.config import load_config
-from tests.conftest import Deployment, every_kind, small_values, write_config
+from tests.conftest import Deployment, every_kind, small_values, write_config, write_vectors
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m"]
 
@@ -24,10 +24,11 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "
 @pytest.fixture(scope="module")
 def config_file(tmp_path_factory) -> str:
     values = small_values()
-    values["features"] = every_kind(values["features"])
+    folder = tmp_path_factory.mktemp("config")
+    values |= {"features": every_kind(values["features"]), "vectors": write_vectors(folder)}
     values["train"] |= {"epochs": 2, "optimizer": {"learning_rate": 1e-3, "tables": "lazy_adam"}}
     values["train"]["execution"] = {"resume_steps": 2, "device": "cpu", "tensorboard": False}
-    return str(write_config(tmp_path_factory.mktemp("config") / "own.yaml", values))
+    return str(write_config(folder / "own.yaml", values))
 
 
 def start(joined: Deployment, store: Store, config_file: str) -> subprocess.Popen:
@@ -39,7 +40,8 @@ def start(joined: Deployment, store: Store, config_file: str) -> subprocess.Pope
 
 
 def own_copy(joined: Deployment, folder: Path) -> Store:
-    shutil.copytree(Path(joined.store.root, "examples"), folder / "examples")
+    for name in ("examples", "vectors"):
+        shutil.copytree(Path(joined.store.root, name), folder / name)
     return Store(str(folder))
 
 

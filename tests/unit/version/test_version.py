@@ -27,7 +27,7 @@ def load(store, digest):
 
 def test_whole_version_loads(published, fresh_store):
     ranker, tables = load(fresh_store, published.old)
-    names = tables.features.categorical_tables
+    names = tables.features.served_columns
     rows = tables.look_up(names, np.zeros((2, len(names)), dtype=np.int64))
     assert ranker.digest == published.old and rows.shape == (2, len(names), tables.layout.row_bytes)
 
