@@ -184,6 +184,11 @@ class ServingConfig(Config):
         0.1, ge=0, le=1, description="of requests that the new version scores as well before it answers anybody"
     )
     limits: RolloutLimits = RolloutLimits()
+    ca: str = Field("", description="file of the CA that the servers' certificates must be of; empty: not encrypted")
+    certificate: str = Field("", description="file of the certificate that they are shown, where they ask for one")
+    key: str = Field("", description="file of its key")
+    token: str = Field("", description="file of their control token")
+    server_name: str = Field("", description="what their certificates are made out to, if not to their addresses")
 
     @field_validator("shares")
     @classmethod

@@ -15,6 +15,7 @@ from components.common.records import write_record
 from components.common.releases import known_pointer
 from components.common.rollouts import Result, RolloutOutcome, find_rolled_back, rollout_uri
 from components.serve.config import ServingConfig
+from components.serve.credentials import ClientCredentials
 from components.serve.rollout import Rollout
 from components.serve.rollout_plan import RolloutPlan, TakenBack
 
@@ -42,6 +43,7 @@ def roll_out(store: Store, config: ServingConfig) -> RolloutOutcome:
         step_seconds=config.step_seconds,
         shadow_share=config.shadow_share,
         limits=config.limits,
+        credentials=ClientCredentials(config.ca, config.certificate, config.key, config.token, config.server_name),
     )
     rollout, version = Rollout(store, config.deployment, plan), ""
 
