@@ -82,6 +82,7 @@ class Scorer:
         self._store, self._dataset, self._config = store, dataset, config
         self._event_date, self._trained_through = event_date, trained_through
         self._encoded: dict[str, ExampleSet] = {}
+        self._vectors: dict[tuple[str, date, date], KnownVectors] = {}
         self._examples_digest = read_examples_manifest(store, EVALUATION, event_date).content_digest
 
     def models(self, arms: ArmList, production: Pointer | None) -> list[Model]:
@@ -174,7 +175,12 @@ class Scorer:
 
     def _known(self, features: FeatureConfig, days: list[date]) -> KnownVectors | None:
         """The pretrained vectors that impressions of some days know, if there are any."""
-        return KnownVectors.before(self._store, features, days[0], days[-1]) if features.vectors else None
+        if not features.vectors:
+            return None
+        asked = (features.digest(), days[0], days[-1])
+        if asked not in self._vectors:
+            self._vectors[asked] = KnownVectors.before(self._store, features, days[0], days[-1])
+        return self._vectors[asked]
 
     @cached_property
     def _table(self) -> pa.Table:
