@@ -100,7 +100,7 @@ def write_vectors(folder: Path) -> dict:
             ids = draw.choice(500, 300, replace=False)
             numbers = draw.normal(scale=0.2, size=(300, dim)).astype(np.float32)
             files = folder / name / f"event_date={day}"
-            files.mkdir(parents=True)
+            files.mkdir(parents=True, exist_ok=True)
             table = pa.table({name.replace("vector", "id"): ids, "vector": list(numbers)})
             pq.write_table(table, files / "part.parquet")
     return {name: {"uri": str(folder / name)} for name in VECTOR_DIMS}

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from concurrent import futures
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import grpc
@@ -33,6 +33,7 @@ from components.version.packed_tables import PackedTables
 from components.version.version import Version
 
 _TIER = "embedding"
+_LOOK_SECONDS = 0.2
 _UNKNOWN = "unknown"
 
 
@@ -279,8 +280,17 @@ def serve(config: EmbeddingTierConfig) -> None:
     stopping: SimpleQueue[None] = SimpleQueue()
     when_told_to_stop(lambda: stopping.put(None))
     log_event("embedding tier ready", port=port, versions=tier.versions)
-    stopping.get()
+    _wait_for(stopping)
     tier.ready = False
     log_event("embedding tier stops")
     time.sleep(config.unready_seconds)
     server.stop(config.grace_seconds).wait()
+
+
+def _wait_for(stopping: SimpleQueue[None]) -> None:
+    """Until something is in a queue; a signal that comes to another thread does not wake this one, so it looks."""
+    while True:
+        try:
+            return stopping.get(timeout=_LOOK_SECONDS)
+        except Empty:
+            continue
