@@ -35,7 +35,8 @@ def run(*arguments, launcher=("-m", "cli.main")):
 
 
 RECIPES = {
-    "lazy_adam": {"optimizer": OPTIMIZER, "epochs": 2, "test": {"points_per_epoch": 2}},
+    # At 50 times the net's rate, what sums in another order differ by grows beyond any bound within two epochs.
+    "lazy_adam": {"optimizer": {**OPTIMIZER, "table_multiplier": 10.0}, "epochs": 2, "test": {"points_per_epoch": 2}},
     "rowwise_adagrad": {
         "optimizer": {
             "tables": "rowwise_adagrad",
