@@ -13,7 +13,7 @@ from components.common.progress import log_line
 from components.serve.credentials import ClientCredentials
 from components.serve.protocol import METRICS_AT, TABLES_MODEL, pb, pb_grpc
 
-_PAUSE_SECONDS, _SAY_SECONDS, LIVE_SECONDS = 0.2, 5.0, 10.0
+_PAUSE_SECONDS, _SAY_SECONDS, LIVE_SECONDS = 0.2, 5.0, 30.0
 
 
 class RolloutServer:
