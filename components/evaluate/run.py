@@ -63,9 +63,9 @@ def evaluate_day(
             if share > config.max_unknown_ids:
                 log_line(
                     "evaluate",
-                    f"ALARM: {event_date}: {row.arm}: {share:.0%} of the rows have a {table} without a row of its own "
-                    f"(evaluation.max_unknown_ids = {config.max_unknown_ids:g}); raise the table's capacity, or see "
-                    "whether the logs name it in another way",
+                    f"ALARM: {event_date}: {row.arm}: {share:.0%} of the rows have no {table} of their own "
+                    f"(evaluation.max_unknown_ids = {config.max_unknown_ids:g}); raise the table's capacity, deliver "
+                    "more vectors, or see whether the logs name it in another way",
                 )
     return aucs
 

@@ -151,8 +151,3 @@ class KnownVectors:
 def type_of(ids: pa.DataType) -> Literal["int64", "string"]:
     """Which of two kinds of ids these are, which have other hashes."""
     return "int64" if pa.types.is_integer(ids) else "string"
-
-
-def no_vectors(num_rows: int) -> np.ndarray:
-    """What `KnownVectors.look_up` gives for a feature list without any."""
-    return np.zeros((num_rows, 0), dtype=np.float32)

@@ -17,7 +17,7 @@ from components.features.examples import NEGATIVE_KEPT, USER_HASH
 from components.features.feature_list import FeatureConfig
 from components.features.learned_rows import NO_INDEXES, RowIndex
 from components.features.objectives import OBJECTIVES, Objective
-from components.features.vectors import KnownVectors, no_vectors
+from components.features.vectors import KnownVectors
 from components.ranker.batch import Batch
 from components.tables.sparse_ids import make_sparse
 
@@ -155,7 +155,7 @@ def tensors_of(
 
 def _vectors(table: pa.Table, features: FeatureConfig, owners: np.ndarray, vectors: KnownVectors | None) -> np.ndarray:
     if not features.vectors:
-        return no_vectors(table.num_rows)
+        return np.zeros((table.num_rows, 0), dtype=np.float32)
     if vectors is None:
         raise ValueError(f"{features.vector_names[0]} is a pretrained vector; pass its deliveries (`KnownVectors`)")
     return vectors.look_up(owners, table["timestamp"].cast(pa.int64()).to_numpy() // MICROSECONDS_PER_DAY)

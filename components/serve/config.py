@@ -174,7 +174,7 @@ Address = Annotated[str, Field(pattern=r"^[^/\s,]+:\d+$")]
 class ServingConfig(Config):
     """Running servers that each daily run brings the version in production to."""
 
-    deployment: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="whose record is moved")
+    deployment: str = Field(pattern=f"^{DEPLOYMENT_NAME}$", description="whose record is moved")
     ranker_servers: tuple[Address, ...] = Field(min_length=1, description="host:port of the gRPC of each ranker")
     embedding_servers: tuple[Address, ...] = Field((), description="likewise of the embedding tier, if there is one")
     shares: tuple[float, ...] = Field((0.1, 0.5, 1.0), description="of users that the new version gets, rising to 1")

@@ -220,17 +220,17 @@ class ClientCredentials:
         """The same for calls that change nothing."""
         return Connection(ca=self.ca, certificate=self.certificate, key=self.key, server_name=self.server_name)
 
-    def channel(self, address: str, options: Sequence[tuple[str, object]] = ()) -> grpc.Channel:
+    def channel(self, address: str) -> grpc.Channel:
         """A connection to a server, with the certificates that the files hold now.
 
         Raises:
             InputError: If they cannot be used.
         """
         if not self.ca:
-            return grpc.insecure_channel(address, options)
+            return grpc.insecure_channel(address)
         own = Mounted("certificate", (self.certificate, self.key), read_pair).value if self.certificate else None
         certificates = ClientCertificates(Mounted("ca", (self.ca,), read_authorities).value, own)
-        return grpc.secure_channel(address, certificates.of_grpc(), [*options, *made_out_to(self.server_name)])
+        return grpc.secure_channel(address, certificates.of_grpc(), made_out_to(self.server_name))
 
     def https_context(self) -> ssl.SSLContext | None:
         """What a server of HTTPS is known by, and shown; None without a CA."""

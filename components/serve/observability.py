@@ -28,7 +28,9 @@ LOOK_UP_SECONDS = Histogram(
 RANK_SECONDS = Histogram("afterclick_rank_seconds", "Time of ONNX Runtime", ("version",), buckets=_FINE_SECONDS)
 CANDIDATES = Counter("afterclick_candidates", "Candidates ranked", ("version",))
 ROWS = Counter("afterclick_rows_looked_up", "Rows of embedding tables looked up", ("version",))
-UNKNOWN_IDS = Counter("afterclick_unknown_ids", "Candidates whose exact id has no row of its own", ("version", "table"))
+UNKNOWN_IDS = Counter(
+    "afterclick_unknown_ids", "Candidates whose id has no row, or vector, of its own", ("version", "table")
+)
 LOADED = Gauge("afterclick_version_loaded", "1 while a version is loaded", ("tier", "version"))
 PROVIDER = Gauge(
     "afterclick_ranker_provider", "1 while a version's ranker runs on ONNX Runtime's provider", ("version", "provider")

@@ -35,7 +35,31 @@ def main(store_uri: str, config_uri: str, pipeline: str, event_date: str) -> Rol
 
 def roll_out(store: Store, config: ServingConfig) -> RolloutOutcome:
     """Roll out the version in production; one that was taken back by the same limits is left alone."""
-    plan = RolloutPlan(
+    version = ""
+
+    def ended(result: Result, figures: dict[str, float], *reasons: str) -> RolloutOutcome:
+        return RolloutOutcome(
+            deployment=config.deployment, version=version, result=result, reasons=reasons, figures=figures
+        )
+
+    try:
+        rollout = Rollout(store, config.deployment, _plan(config))
+        version = known_pointer(store).version
+        rollout.to(version, again=_has_other_limits(store, config, version))
+    except TakenBack as error:
+        return ended("rolled_back", error.record.figures, str(error.record))
+    except (InputError, OSError, grpc.RpcError) as error:
+        return ended("failed", {}, " ".join(str(error).split()))
+    return ended("serving", rollout.figures)
+
+
+def _plan(config: ServingConfig) -> RolloutPlan:
+    """The plan of a configuration.
+
+    Raises:
+        InputError: If its files of certificates do not fit each other.
+    """
+    return RolloutPlan(
         embedding_addresses=config.embedding_servers,
         ranker_addresses=config.ranker_servers,
         shares=config.shares,
@@ -45,21 +69,6 @@ def roll_out(store: Store, config: ServingConfig) -> RolloutOutcome:
         limits=config.limits,
         credentials=ClientCredentials(config.ca, config.certificate, config.key, config.token, config.server_name),
     )
-    rollout, version = Rollout(store, config.deployment, plan), ""
-
-    def ended(result: Result, figures: dict[str, float], *reasons: str) -> RolloutOutcome:
-        return RolloutOutcome(
-            deployment=config.deployment, version=version, result=result, reasons=reasons, figures=figures
-        )
-
-    try:
-        version = known_pointer(store).version
-        rollout.to(version, again=_has_other_limits(store, config, version))
-    except TakenBack as error:
-        return ended("rolled_back", error.record.figures, str(error.record))
-    except (InputError, OSError, grpc.RpcError) as error:
-        return ended("failed", {}, " ".join(str(error).split()))
-    return ended("serving", rollout.figures)
 
 
 def _has_other_limits(store: Store, config: ServingConfig, version: str) -> bool:

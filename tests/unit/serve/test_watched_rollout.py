@@ -224,5 +224,7 @@ def test_run_is_told_when_servers_are_not_there(published, fresh_store):
     absent = ServingConfig(deployment="local", ranker_servers=(f"localhost:{free_port()}",), step_seconds=0.2)
     outcome = roll_out(fresh_store, absent)
     assert outcome.result == "failed" and "no server answers" in outcome.reasons[0]
+    outcome = roll_out(fresh_store, absent.model_copy(update={"ca": "ca.crt", "certificate": "tls.crt"}))
+    assert outcome.result == "failed" and "give both, or neither" in outcome.reasons[0]
     assert read_deployment(fresh_store, "local") == Deployment(current=published.old)
     assert "no such deployment" in roll_out(fresh_store, absent.model_copy(update={"deployment": "prod"})).reasons[0]

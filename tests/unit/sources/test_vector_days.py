@@ -21,6 +21,8 @@ from components.features.log_manifests import LOG_FILE, QuarantineManifest
 from components.features.vectors import KnownVectors, VectorsManifest
 from components.sources.config import VectorSource
 from components.sources.vector_days import deliver_vectors
+from pipelines.config import load_config
+from tests.conftest import small_values, write_config
 
 FEATURES = FeatureConfig.parse(
     {
@@ -108,6 +110,29 @@ def test_lists_of_any_numbers_in_several_files_are_read(tmp_path, kind):
     known = KnownVectors.before(store, FEATURES, FIRST, FIRST)
     found = known.look_up(hashes(0, 1)[:, None], np.full(2, number_of(FIRST)))
     assert found.tolist() == [[1.0, 2.0], [2.0, 2.0]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"entity": "store_id"}, r"text\.entity: 'store_id' has no table; add it to categorical"),
+        ({"entity": "hour_of_day"}, r"text\.entity: 'hour_of_day' has no table"),
+        ({"name": "item_id"}, "'item_id' is the name of two features"),
+        ({"name": "../text"}, r"vectors\.0\.name = '\.\./text'"),
+    ],
+)
+def test_features_that_cannot_be_are_refused(changes, said):
+    clock = {"name": "hour_of_day", "num_rows": 24}
+    values = FEATURES.model_dump(mode="json")
+    values |= {"categorical": [*values["categorical"], clock], "vectors": [values["vectors"][0] | changes]}
+    with pytest.raises(InputError, match=said):
+        FeatureConfig.parse(values, "features")
+
+
+def test_deliveries_and_features_must_have_the_same_names(tmp_path):
+    values = small_values() | {"vectors": {"text": {"uri": str(tmp_path)}}}
+    with pytest.raises(InputError, match=r"vectors\.text: .* must have the same names"):
+        load_config(str(write_config(tmp_path / "own.yaml", values)))
 
 
 def test_what_is_missing_or_wrong_is_named(tmp_path):
