@@ -24,7 +24,18 @@ OVERLAYS = sorted(path.name for path in Path("k8s/overlays").iterdir())
 CRDS = Path("../shared/crds")
 KUBERNETES_VERSION = "1.34"
 # Their pods are written by a controller: no image, command or resources of ours.
-_CORE = ("v1", "apps/v1", "batch/v1", "networking.k8s.io/v1", "rbac.authorization.k8s.io/v1", "policy/v1")
+_CORE = (
+    "v1",
+    "apps/v1",
+    "autoscaling/v2",
+    "batch/v1",
+    "networking.k8s.io/v1",
+    "policy/v1",
+    "rbac.authorization.k8s.io/v1",
+)
+# Overlays with the serving tiers, and their kinds among those of `CRDS`.
+_SERVING = {"prod": {"InferenceService"}, "test": {"InferenceService"}}
+_UNKNOWN = ("FlinkDeployment", "LocalQueue", "PrometheusRule", "ServiceMonitor")
 # Flink writes its configuration beside its programs.
 _WRITABLE_ROOT = {"flink-main-container"}
 
@@ -71,7 +82,7 @@ def test_custom_objects_fit_their_schemas(overlay):
             api = f"{crd['spec']['group']}/{version['name']}"
             schemas[api, crd["spec"]["names"]["kind"]] = closed(version["schema"]["openAPIV3Schema"])
     known = [item for item in objects(overlay) if (item["apiVersion"], item["kind"]) in schemas]
-    assert [item["kind"] for item in known] == ["TrainingRuntime"]
+    assert {item["kind"] for item in known} == {"TrainingRuntime"} | _SERVING.get(overlay, set())
     for item in known:
         jsonschema.validate(item, schemas[item["apiVersion"], item["kind"]])
 
@@ -143,7 +154,7 @@ def test_configuration_of_the_overlay_is_valid(overlay):
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_server_accepts_every_object(overlay):
     """What only a server finds, such as names, and requests above limits; kinds that it does not know are left out."""
-    known = [item for item in objects(overlay) if item["kind"] not in ("FlinkDeployment", "LocalQueue")]
+    known = [item for item in objects(overlay) if item["kind"] not in _UNKNOWN]
     for item in known:
         # Of a namespace that is not there, only the shape can be asked.
         item["metadata"]["namespace"] = "default"
