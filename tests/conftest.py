@@ -32,7 +32,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Their fixtures take longer than their tests: one worker makes them once.
 _ON_ONE_WORKER = (
-    "tests/k8s/test_on_cluster.py",
+    "tests/k8s/test_on_cluster",
     "tests/unit/common/test_lease.py",
     "tests/unit/common/test_object_store.py",
     "tests/pipelines/test_end_to_end.py",

@@ -210,7 +210,7 @@ class BalancedLoad(Load):
     @contextmanager
     def _client(self, seed: int) -> Iterator[Callable[[dict[str, np.ndarray]], Ranking]]:
         draw, connections = random.Random(seed), dict[int, Any]()
-        connect, ask = (_connect_rest, _ask_rest) if seed % 2 else (_connect_grpc, _ask_grpc)
+        connect, ask = (_connect_rest, ask_rest) if seed % 2 else (_connect_grpc, ask_grpc)
 
         def rank(tensors: dict[str, np.ndarray]) -> Ranking:
             server = draw.choice(self.ready or self._servers)
@@ -240,7 +240,8 @@ def _connect_grpc(server: Server) -> pb_grpc.GRPCInferenceServiceStub:
     return pb_grpc.GRPCInferenceServiceStub(grpc.insecure_channel(server.address, options))
 
 
-def _ask_grpc(stub: pb_grpc.GRPCInferenceServiceStub, tensors: dict[str, np.ndarray]) -> Ranking:
+def ask_grpc(stub: pb_grpc.GRPCInferenceServiceStub, tensors: dict[str, np.ndarray]) -> Ranking:
+    """Once."""
     answer = stub.ModelInfer(infer_request("ranker", "", tensors), timeout=20)
     return Ranking(answer.model_version, arrays_of(answer.outputs, answer.raw_output_contents))
 
@@ -249,8 +250,8 @@ def _connect_rest(server: Server) -> http.client.HTTPConnection:
     return http.client.HTTPConnection("localhost", server.http_port, timeout=20)
 
 
-def _ask_rest(connection: http.client.HTTPConnection, tensors: dict[str, np.ndarray]) -> Ranking:
-    """Over a connection that is kept until the server closes it."""
+def ask_rest(connection: http.client.HTTPConnection, tensors: dict[str, np.ndarray]) -> Ranking:
+    """Once, over a connection that is kept until the server closes it."""
     status, answer = post(connection, rest_body(tensors))
     if status != 200:
         raise InputError(f"{status}: {answer}")

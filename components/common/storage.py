@@ -269,6 +269,13 @@ def upload(path: Path, uri: str) -> None:
         shutil.copyfileobj(local, stream)
 
 
+def download(uri: str, path: Path) -> None:
+    """Copy a file to a local path, in pieces."""
+    fs, remote = filesystem(uri)
+    with naming_errors(uri, "read"):
+        fs.get_file(remote, str(path))
+
+
 def copy(source_uri: str, target_uri: str) -> None:
     """Copy a file within one filesystem."""
     fs, source = filesystem(source_uri)

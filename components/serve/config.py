@@ -36,6 +36,11 @@ class TierConfig(Config):
     grace_seconds: float = Field(
         10.0, ge=0, description="how long requests may take to end after that, when no new ones are taken"
     )
+    connection_seconds: float = Field(
+        60.0,
+        ge=1,
+        description="that a gRPC connection lasts; then its client connects anew",
+    )
 
     @property
     def stated_limits(self) -> list[str]:
@@ -51,6 +56,18 @@ class TierConfig(Config):
         if self.tls_client_ca and not self.tls_certificate:
             raise ValueError(f"tls_client_ca {self.tls_client_ca!r} needs tls_certificate and tls_key: give them too")
         return self
+
+    @property
+    def grpc_options(self) -> list[tuple[str, object]]:
+        """Options of its gRPC server."""
+        return [
+            ("grpc.max_receive_message_length", self.max_message_bytes),
+            ("grpc.max_send_message_length", self.max_message_bytes),
+            ("grpc.so_reuseport", 0),
+            ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+            # Only when it connects does a client look for new addresses, or a Service choose among its pods.
+            ("grpc.max_connection_age_ms", round(self.connection_seconds * 1000)),
+        ]
 
     def refusal(self, deployment: str) -> str:
         """What a server says when it is told to follow another deployment than its own."""
@@ -81,6 +98,10 @@ class EmbeddingTierConfig(TierConfig):
     http_port: int = Field(EMBEDDING_HTTP_PORT, ge=0, le=65535)
     threads: int = Field(4, ge=1, description="that answer requests")
     max_ids: int = Field(500_000, ge=1, description="of one request")
+    copies_folder: str = Field(
+        "",
+        description="local, for a remote store's tables, of this server only; empty: they are read into memory",
+    )
 
 
 class RankerTierConfig(TierConfig):

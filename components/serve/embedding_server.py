@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from concurrent import futures
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -29,6 +30,7 @@ from components.serve.stopping import end_at_once, when_told_to_stop
 from components.serve.table_source import count_unknown
 from components.serve.tensors import arrays_of, infer_response, shortened
 from components.serve.tier_credentials import TierCredentials
+from components.version.local_copies import keep_copies
 from components.version.packed_tables import PackedTables
 from components.version.version import Version
 
@@ -74,6 +76,7 @@ class EmbeddingTier:
             InputError: If a version that users are routed to is absent or damaged.
         """
         deployment = open_deployment(self._store, self.config.deployment)
+        self._keep_copies(deployment.tables)
         load_named(deployment, deployment.tables, self._load)
 
     def follow(self) -> None:
@@ -102,12 +105,17 @@ class EmbeddingTier:
             for digest in gone:
                 LOADED.labels(_TIER, digest).set(0)
                 log_event("tables unloaded", version=digest)
+            self._keep_copies(wanted)
         finally:
             self._following.release()
 
+    def _keep_copies(self, digests: tuple[str, ...]) -> None:
+        if self.config.copies_folder:
+            keep_copies(Path(self.config.copies_folder), digests)
+
     def _load(self, digest: str) -> None:
         started = time.monotonic()
-        tables = Version.published(self._store, digest).tables()
+        tables = Version.published(self._store, digest).tables(self.config.copies_folder)
         tables.warm()
         self._tables = {**self._tables, digest: tables}
         LOADED.labels(_TIER, digest).set(1)
@@ -246,15 +254,9 @@ class EmbeddingServicer(pb_grpc.GRPCInferenceServiceServicer):
 def start(tier: EmbeddingTier) -> tuple[grpc.Server, int]:
     """Start answering; returns the server and its port."""
     config = tier.config
-    options = [
-        ("grpc.max_receive_message_length", config.max_message_bytes),
-        ("grpc.max_send_message_length", config.max_message_bytes),
-        ("grpc.so_reuseport", 0),
-        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-    ]
     executor = futures.ThreadPoolExecutor(config.threads, thread_name_prefix="look-up")
-    guards = (ControlGuard(tier.credentials),)
-    server = grpc.server(executor, interceptors=guards, options=options, maximum_concurrent_rpcs=config.max_requests)
+    guards, limit = (ControlGuard(tier.credentials),), config.max_requests
+    server = grpc.server(executor, interceptors=guards, options=config.grpc_options, maximum_concurrent_rpcs=limit)
     pb_grpc.add_GRPCInferenceServiceServicer_to_server(EmbeddingServicer(tier), server)
     port = tier.credentials.add_port(server, f"[::]:{config.grpc_port}")
     tier.credentials.keep_fresh()

@@ -66,12 +66,7 @@ class _GrpcServer(GRPCServer):
         credentials = self._data_plane.model.tier.credentials
         self._server = grpc.aio.server(
             interceptors=(AsyncControlGuard(credentials), _Statuses()),
-            options=[
-                ("grpc.max_send_message_length", self._kwargs["grpc_max_send_message_length"]),
-                ("grpc.max_receive_message_length", self._kwargs["grpc_max_receive_message_length"]),
-                ("grpc.so_reuseport", 0),
-                ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-            ],
+            options=self._data_plane.model.tier.config.grpc_options,
             maximum_concurrent_rpcs=self._kwargs["max_rpcs"],
         )
         servicer = _Servicer(self._data_plane, self._model_repository_extension)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from components.common import storage
 from components.common.digests import digest_bytes
 from components.common.errors import InputError
+from components.common.filesystems import is_local
 from components.common.layout import Store
 from components.common.manifests import manifest_path, read_manifest, verified_bytes, verify_files
 from components.features.learned_rows import RowIndex
+from components.version.local_copies import fetch_verified
 from components.version.manifest import IDS_FILE, RANKER_FILE, TABLES_FILE, VersionManifest
 from components.version.packed_ids import indexes_in
 from components.version.packed_tables import PackedTables
@@ -62,17 +65,21 @@ class Version:
             raise InputError(f"{version.uri}: holds version {version.digest[:12]}; restore the registry")
         return version
 
-    def tables(self) -> PackedTables:
-        """Its tables, mapped into memory where the store is local.
+    def tables(self, copies: str = "") -> PackedTables:
+        """Its tables, mapped into memory.
+
+        Args:
+            copies: A folder for copies of the files of a remote store, one below it for each version; without it they
+                are read into memory.
 
         Raises:
-            InputError: If the file is absent or damaged.
+            InputError: If a file is absent or damaged.
+            OSError: If the disk does not take a copy.
         """
-        return PackedTables(
-            self._mapped(TABLES_FILE), list(self.manifest.tables), self.manifest.features, self.indexes()
-        )
+        content, indexes = self._mapped(TABLES_FILE, copies), self.indexes(copies)
+        return PackedTables(content, list(self.manifest.tables), self.manifest.features, indexes)
 
-    def indexes(self) -> dict[str, RowIndex]:
+    def indexes(self, copies: str = "") -> dict[str, RowIndex]:
         """Which row each id has, by table where training has decided it, likewise.
 
         Raises:
@@ -80,11 +87,15 @@ class Version:
         """
         if not self.manifest.features.indexed:
             return {}
-        return indexes_in(self._mapped(IDS_FILE), list(self.manifest.ids), self.manifest.features)
+        return indexes_in(self._mapped(IDS_FILE, copies), list(self.manifest.ids), self.manifest.features)
 
-    def _mapped(self, name: str) -> np.ndarray:
-        verify_files(self.uri, self.manifest, (name,))
-        return storage.map_bytes(storage.join_uri(self.uri, name))
+    def _mapped(self, name: str, copies: str) -> np.ndarray:
+        if is_local(self.uri):
+            verify_files(self.uri, self.manifest, (name,))
+            return storage.map_bytes(storage.join_uri(self.uri, name))
+        if copies:
+            return storage.map_bytes(str(fetch_verified(self.uri, self.manifest, name, Path(copies, self.digest))))
+        return np.frombuffer(verified_bytes(self.uri, self.manifest, name), dtype=np.uint8)
 
     def onnx(self) -> bytes:
         """Its ranker.

@@ -16,6 +16,8 @@ from tests.k8s.cluster import NAMESPACE, address_for_pods, kubectl
 from tests.s3 import S3Server, s3_server
 
 IMAGES = ("localhost/afterclick/beam:0.1.0", "localhost/afterclick/train:0.1.0")
+SERVE_IMAGE = "localhost/afterclick/serve:0.1.0"
+SERVING = "app.kubernetes.io/part-of=afterclick-serving"
 
 
 def _containerd() -> list[str]:
@@ -32,22 +34,33 @@ def _import(image: str, folder: Path) -> None:
     archive.unlink()
 
 
-@pytest.fixture(scope="session")
-def images(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The images that `make images` built, on the node."""
+def _bring(images: tuple[str, ...], folder: Path) -> None:
+    """Images that `make images` built, to the node; skips where they are not built."""
     if shutil.which("buildah") is None:
         pytest.skip("buildah is not installed")
     known = subprocess.run(["buildah", "images", "--json"], capture_output=True, text=True, check=True).stdout
     built = {name for image in json.loads(known) for name in image.get("names") or []}
-    missing = [image for image in IMAGES if image not in built]
+    missing = [image for image in images if image not in built]
     if missing:
         pytest.skip(f"{missing[0]} is not built: make images PREFIX=localhost/afterclick LOCK=cpu.lock")
-    for image in IMAGES:
-        _import(image, tmp_path_factory.mktemp("images"))
+    for image in images:
+        _import(image, folder)
 
 
 @pytest.fixture(scope="session")
-def node_store(images: None) -> Iterator[S3Server]:
+def images(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The images of the steps, on the node."""
+    _bring(IMAGES, tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture(scope="session")
+def serve_image(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The servers' image, on the node."""
+    _bring((SERVE_IMAGE,), tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture(scope="session")
+def node_store() -> Iterator[S3Server]:
     """A store on the address of this machine that pods reach."""
     with s3_server(address_for_pods()) as server, pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment.items():
@@ -56,8 +69,8 @@ def node_store(images: None) -> Iterator[S3Server]:
 
 
 @pytest.fixture(scope="session")
-def namespace(node_store: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The test overlay in a namespace of its own, which enforces the restricted Pod Security Standard."""
+def overlay(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The objects of the test overlay, with the images that are built here."""
     folder = tmp_path_factory.mktemp("overlay")
     (folder / "kustomization.yaml").write_text(
         yaml.safe_dump(
@@ -65,14 +78,19 @@ def namespace(node_store: S3Server, tmp_path_factory: pytest.TempPathFactory) ->
                 "resources": [os.path.relpath("k8s/overlays/test", folder)],
                 "images": [
                     {"name": f"afterclick/{name}", "newName": f"localhost/afterclick/{name}"}
-                    for name in ("beam", "train")
+                    for name in ("beam", "train", "serve")
                 ],
             }
         )
     )
+    return kubectl("kustomize", "--load-restrictor=LoadRestrictionsNone", str(folder))
+
+
+@pytest.fixture(scope="session")
+def namespace(node_store: S3Server, overlay: str) -> Iterator[str]:
+    """The test overlay, but servers, in a namespace of its own that enforces the restricted Pod Security Standard."""
     kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=true")
-    rendered = kubectl("kustomize", "--load-restrictor=LoadRestrictionsNone", str(folder))
-    kubectl("apply", "-f", "-", given=rendered)
+    kubectl("apply", "-f", "-", "-l", SERVING.replace("=", "!="), given=overlay)
     literals = [f"--from-literal={name}={value}" for name, value in node_store.environment.items()]
     kubectl("-n", NAMESPACE, "create", "secret", "generic", "afterclick-store", *literals)
     yield NAMESPACE

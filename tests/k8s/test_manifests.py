@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -24,7 +25,18 @@ OVERLAYS = sorted(path.name for path in Path("k8s/overlays").iterdir())
 CRDS = Path("../shared/crds")
 KUBERNETES_VERSION = "1.34"
 # Their pods are written by a controller: no image, command or resources of ours.
-_CORE = ("v1", "apps/v1", "batch/v1", "networking.k8s.io/v1", "rbac.authorization.k8s.io/v1", "policy/v1")
+_CORE = (
+    "v1",
+    "apps/v1",
+    "autoscaling/v2",
+    "batch/v1",
+    "networking.k8s.io/v1",
+    "policy/v1",
+    "rbac.authorization.k8s.io/v1",
+)
+# Overlays with the serving tiers, and their kinds among those of `CRDS`.
+_SERVING = {"prod": {"InferenceService"}, "test": {"InferenceService"}}
+_UNKNOWN = ("FlinkDeployment", "LocalQueue", "PrometheusRule", "ServiceMonitor")
 # Flink writes its configuration beside its programs.
 _WRITABLE_ROOT = {"flink-main-container"}
 
@@ -61,19 +73,27 @@ def test_core_objects_are_valid(overlay):
         kubernetes_validate.validate(item, KUBERNETES_VERSION, strict=True)
 
 
+@functools.cache
+def custom_schemas() -> dict[tuple[str, str], jsonschema.Draft202012Validator]:
+    """Of each kind that the overlays may have, by its API and name."""
+    found = {}
+    for path in CRDS.glob("*.yaml"):
+        crd = yaml.load(path.read_text(), yaml.CSafeLoader)
+        for version in crd["spec"]["versions"]:
+            api = f"{crd['spec']['group']}/{version['name']}"
+            schema = closed(version["schema"]["openAPIV3Schema"])
+            found[api, crd["spec"]["names"]["kind"]] = jsonschema.Draft202012Validator(schema)
+    return found
+
+
 @pytest.mark.skipif(not CRDS.exists(), reason="the schemas of the custom resources are not beside the repository")
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_custom_objects_fit_their_schemas(overlay):
-    schemas = {}
-    for path in CRDS.glob("*.yaml"):
-        crd = yaml.safe_load(path.read_text())
-        for version in crd["spec"]["versions"]:
-            api = f"{crd['spec']['group']}/{version['name']}"
-            schemas[api, crd["spec"]["names"]["kind"]] = closed(version["schema"]["openAPIV3Schema"])
+    schemas = custom_schemas()
     known = [item for item in objects(overlay) if (item["apiVersion"], item["kind"]) in schemas]
-    assert [item["kind"] for item in known] == ["TrainingRuntime"]
+    assert {item["kind"] for item in known} == {"TrainingRuntime"} | _SERVING.get(overlay, set())
     for item in known:
-        jsonschema.validate(item, schemas[item["apiVersion"], item["kind"]])
+        schemas[item["apiVersion"], item["kind"]].validate(item)
 
 
 @pytest.mark.skipif(not CRDS.exists(), reason="the schemas of the custom resources are not beside the repository")
@@ -86,9 +106,7 @@ def test_pipelines_are_objects_of_kubernetes_too(tmp_path):
         assert (pipeline["kind"], pipeline["metadata"]) == ("Pipeline", {"name": name, "namespace": "ads-training"})
         assert version["spec"]["pipelineName"] == name and version["metadata"]["name"].startswith(f"{name}-")
         for item in (pipeline, version):
-            (file,) = CRDS.glob(f"*_{item['kind'].lower()}s.yaml")
-            schema = yaml.safe_load(file.read_text())["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-            jsonschema.validate(item, closed(schema))
+            custom_schemas()[item["apiVersion"], item["kind"]].validate(item)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -143,7 +161,7 @@ def test_configuration_of_the_overlay_is_valid(overlay):
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_server_accepts_every_object(overlay):
     """What only a server finds, such as names, and requests above limits; kinds that it does not know are left out."""
-    known = [item for item in objects(overlay) if item["kind"] not in ("FlinkDeployment", "LocalQueue")]
+    known = [item for item in objects(overlay) if item["kind"] not in _UNKNOWN]
     for item in known:
         # Of a namespace that is not there, only the shape can be asked.
         item["metadata"]["namespace"] = "default"

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -25,11 +24,11 @@ from pipelines.config import RunConfig, load_config
 from pipelines.resources import StepResources
 from pipelines.train_jobs import RUNTIME, TrainJob, run_train_job
 from tests.conftest import small_values, write_config
-from tests.k8s.cluster import NAMESPACE, address_for_pods, kubectl, needs_cluster
+from tests.k8s.cluster import NAMESPACE, address_for_pods, kubectl, needs_cluster, wait_for
 from tests.kfp_api import kfp_api
 from tests.s3 import BUCKET
 
-pytestmark = [needs_cluster, pytest.mark.kubernetes]
+pytestmark = [needs_cluster, pytest.mark.kubernetes, pytest.mark.usefixtures("images")]
 BEAM, TRAIN = "localhost/afterclick/beam:0.1.0", "localhost/afterclick/train:0.1.0"
 AS_OF = "2026-01-20"
 
@@ -75,13 +74,6 @@ def run_job(namespace: str, name: str, **changes: Any) -> str:
 def state(namespace: str, name: str, kind: str) -> bool:
     path = f"-o=jsonpath={{.status.conditions[?(@.type=='{kind}')].status}}"
     return kubectl("-n", namespace, "get", name, path) == "True"
-
-
-def wait_for(condition: Callable[[], Any], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it takes too long"
-        time.sleep(0.3)
 
 
 def pods_of(job: str) -> list[str]:

@@ -1,0 +1,171 @@
+"""On a real cluster with KServe: both tiers on a store on S3 under load, of which no request may be lost."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
+
+from components.common import storage
+from components.version.request import Ranking
+from tests.conftest import Deployment
+from tests.k8s.cluster import kubectl, needs_cluster, wait_for
+from tests.k8s.conftest import SERVING
+from tests.published import Published, publish_both
+from tests.s3 import BUCKET
+from tests.serving import Load, ask_grpc, ask_rest
+
+pytestmark = [needs_cluster, pytest.mark.kubernetes]
+STORE = f"s3://{BUCKET}/serving"
+RANKER, EMBEDDING = "deployment/afterclick-ranker-predictor", "statefulset/afterclick-embedding"
+PORTS = {RANKER: 8081, EMBEDDING: 9000}
+
+
+class ServiceLoad(Load):
+    """Clients of both protocols that ask the rankers' Service, and never twice."""
+
+    @contextmanager
+    def _client(self, seed: int) -> Iterator[Callable[[dict[str, np.ndarray]], Ranking]]:
+        rest = http.client.HTTPConnection(self._address, 80, timeout=20)
+        # Each its own connection, and so its own server.
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        with grpc.insecure_channel(f"{self._address}:8081", options) as channel:
+            stub = pb_grpc.GRPCInferenceServiceStub(channel)
+
+            def rank(tensors: dict[str, np.ndarray]) -> Ranking:
+                # Servers that start must have some of the cores.
+                self._stopping.wait(0.05)
+                return ask_rest(rest, tensors) if seed % 2 else ask_grpc(stub, tensors)
+
+            yield rank
+
+
+@pytest.fixture(scope="module")
+def served(
+    serve_image: None, trained: Deployment, namespace: str, overlay: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Published]:
+    """Both tiers' servers of a store with two versions."""
+    published = publish_both(trained, str(tmp_path_factory.mktemp("served")))
+    for path in storage.list_tree(storage.join_uri(published.store.root, "registry")):
+        storage.upload(Path(published.store.root, "registry", path), storage.join_uri(STORE, "registry", path))
+    kubectl("apply", "-f", "-", "-l", SERVING, given=overlay)
+    # It appears when KServe has seen its object.
+    wait_for(lambda: kubectl("-n", namespace, "get", "deployment", "-l", SERVING, "-o", "name"), 60)
+    wait_for(lambda: len(ready_pods(namespace, RANKER)) == 2, 60)
+    for workload in (EMBEDDING, RANKER):
+        wait_until_replaced(namespace, workload)
+    yield published
+    kubectl("-n", namespace, "delete", "inferenceservice,statefulset", "-l", SERVING)
+
+
+@pytest.fixture
+def load(served: Published, namespace: str) -> ServiceLoad:
+    service = kubectl("-n", namespace, "get", "service", "afterclick-ranker-predictor", "-o=jsonpath={.spec.clusterIP}")
+    return ServiceLoad(served.tensors, served.expected, service, num_clients=4)
+
+
+def wait_until_replaced(namespace: str, workload: str) -> None:
+    kubectl("-n", namespace, "rollout", "status", workload, "--timeout=300s")
+
+
+def ready_pods(namespace: str, workload: str) -> dict[str, str]:
+    """Addresses of a tier's pods that are ready and stay, by name."""
+    label = f"{SERVING},app.kubernetes.io/component={'ranker' if workload == RANKER else 'embedding'}"
+    pods = json.loads(kubectl("-n", namespace, "get", "pods", "-l", label, "-o", "json"))["items"]
+    return {
+        pod["metadata"]["name"]: pod["status"]["podIP"]
+        for pod in pods
+        if "deletionTimestamp" not in pod["metadata"]
+        and any(state["type"] == "Ready" and state["status"] == "True" for state in pod["status"].get("conditions", []))
+    }
+
+
+def evict(namespace: str, pod: str) -> str:
+    """Ask for a pod to be evicted, as a drain of its node does; returns the refusal, if any."""
+    asked = {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": pod, "namespace": namespace},
+    }
+    command = ["kubectl", "create", "--raw", f"/api/v1/namespaces/{namespace}/pods/{pod}/eviction", "-f", "-"]
+    found = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=False)
+    return found.stderr
+
+
+def assert_nothing_lost(load: ServiceLoad) -> None:
+    load.wait_for(40)
+    assert set(load.outcomes) == {"right"}, load.outcomes
+
+
+def test_tables_are_mapped_from_the_pods_disk(served, namespace):
+    for pod in ready_pods(namespace, EMBEDDING):
+        maps = kubectl("-n", namespace, "exec", pod, "--", "cat", "/proc/1/maps")
+        assert f"/tables/{served.old}/tables.int4" in maps
+
+
+def test_tiers_that_are_replaced_lose_no_request(load, namespace):
+    before = {workload: ready_pods(namespace, workload) for workload in (EMBEDDING, RANKER)}
+    with load:
+        load.wait_for(40)
+        kubectl("-n", namespace, "rollout", "restart", EMBEDDING)
+        change = {"spec": {"predictor": {"annotations": {"changed": "1"}}}}
+        kubectl(
+            "-n", namespace, "patch", "inferenceservice", "afterclick-ranker", "--type=merge", "-p", json.dumps(change)
+        )
+        wait_until_replaced(namespace, EMBEDDING)
+        wait_for(lambda: not set(ready_pods(namespace, RANKER)) & set(before[RANKER]), 300)
+        assert_nothing_lost(load)
+    assert set(ready_pods(namespace, EMBEDDING).values()).isdisjoint(before[EMBEDDING].values())
+
+
+def test_embedding_server_that_is_killed_loses_no_request(load, namespace):
+    with load:
+        load.wait_for(40)
+        gone = next(iter(ready_pods(namespace, EMBEDDING)))
+        kubectl("-n", namespace, "delete", "pod", gone, "--grace-period=0", "--force")
+        assert_nothing_lost(load)
+        wait_until_replaced(namespace, EMBEDDING)
+        wait_for(lambda: len(ready_pods(namespace, EMBEDDING)) == 2, 120)
+        assert_nothing_lost(load)
+
+
+@pytest.mark.parametrize("workload", [RANKER, EMBEDDING])
+def test_eviction_waits_for_the_pod_before_and_loses_no_request(load, namespace, workload):
+    wait_for(lambda: len(ready_pods(namespace, workload)) == 2, 120)
+    first, second = ready_pods(namespace, workload)
+    with load:
+        load.wait_for(40)
+        assert evict(namespace, first) == ""
+        assert "disruption budget" in evict(namespace, second)
+        wait_for(lambda: not evict(namespace, second), 240)
+        wait_for(lambda: len({*ready_pods(namespace, workload)} - {first, second}) == 2 or workload == EMBEDDING, 240)
+        assert_nothing_lost(load)
+
+
+def test_rollout_moves_the_servers_of_the_cluster(load, served, namespace):
+    wait_for(lambda: all(len(ready_pods(namespace, workload)) == 2 for workload in PORTS), 240)
+    servers = {
+        workload: ",".join(f"{address}:{port}" for address in ready_pods(namespace, workload).values())
+        for workload, port in PORTS.items()
+    }
+    command = [sys.executable, "-m", "cli.serve", "rollout", "--store", STORE, "--deployment", "prod"]
+    command += ["--to", served.new[:12], "--hold-seconds", "0"]
+    command += ["--embedding-servers", servers[EMBEDDING], "--ranker-servers", servers[RANKER]]
+    with load:
+        load.wait_for(40)
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert_nothing_lost(load)
+    assert set(load.versions) == {served.old, served.new}
+    for pod in ready_pods(namespace, EMBEDDING):
+        assert kubectl("-n", namespace, "exec", pod, "--", "ls", "/tables").split() == [served.new]
