@@ -27,7 +27,11 @@ DeploymentOption = Annotated[
     str, typer.Option(help="Whose versions to serve; its record is STORE/deployments/NAME.json.")
 ]
 EmbeddingServersOption = Annotated[
-    str, typer.Option(help="host:port of each server of the embedding tier, with commas; '' for none.")
+    str,
+    typer.Option(
+        help="host:port of each server of the embedding tier, with commas, or dns:host:port of all that a name stands "
+        "for; '' for none."
+    ),
 ]
 RankerServersOption = Annotated[str, typer.Option(help="Likewise of the ranker tier.")]
 StepSecondsOption = Annotated[float, typer.Option(min=0, help="How long the servers may take to follow a step.")]

@@ -189,14 +189,16 @@ def check_shares(shares: tuple[float, ...]) -> tuple[float, ...]:
     return shares
 
 
-Address = Annotated[str, Field(pattern=r"^[^/\s,]+:\d+$")]
+Address = Annotated[str, Field(pattern=r"^(dns:)?[^/\s,]+:\d+$")]
 
 
 class ServingConfig(Config):
     """Running servers that each daily run brings the version in production to."""
 
     deployment: str = Field(pattern=f"^{DEPLOYMENT_NAME}$", description="whose record is moved")
-    ranker_servers: tuple[Address, ...] = Field(min_length=1, description="host:port of the gRPC of each ranker")
+    ranker_servers: tuple[Address, ...] = Field(
+        min_length=1, description="host:port of the gRPC of each ranker, or dns:host:port of all that a name stands for"
+    )
     embedding_servers: tuple[Address, ...] = Field((), description="likewise of the embedding tier, if there is one")
     shares: tuple[float, ...] = Field((0.1, 0.5, 1.0), description="of users that the new version gets, rising to 1")
     hold_seconds: float = Field(60.0, ge=0, description="how long shadow scoring and each share stay at least")

@@ -28,7 +28,7 @@ from components.common.rollouts import (
 from components.serve.protocol import RANKER_MODEL, TABLES_MODEL
 from components.serve.rollout_figures import Counted, Samples, read_samples
 from components.serve.rollout_plan import RolloutPlan, TakenBack
-from components.serve.rollout_servers import LIVE_SECONDS, RolloutServer
+from components.serve.rollout_servers import LIVE_SECONDS, RolloutServer, servers_at
 from components.serve.rollout_steps import back, begin, describe, next_step, step_back
 from components.serve.rollout_watch import hold
 from components.version.version import Version
@@ -41,7 +41,6 @@ class Rollout:
         """Move a deployment of a store along a plan."""
         self._store, self._name, self._plan = store, name, plan
         self._taken_back: RolledBack | None = None
-        self._metrics: list[str] = []
         self.figures: dict[str, float] = {}
 
     def to(self, target: str, again: bool = False) -> Deployment:
@@ -151,10 +150,10 @@ class Rollout:
             InputError: If a server is not there, before anything changes; or does not follow; or something else writes
                 the record.
         """
-        for address in (*self._plan.embedding_addresses, *self._plan.ranker_addresses):
+        for address in servers_at(self._plan.embedding_addresses + self._plan.ranker_addresses):
             self._server(address).check_open(min(self._plan.step_seconds, LIVE_SECONDS))
         if step_on is None and self._plan.limits is not None:
-            self._metrics = [self._server(address).metrics_url() for address in self._plan.ranker_addresses]
+            self._metrics_urls()
         step, known = first, known_deployment(self._store, self._name)
         while True:
             if known_deployment(self._store, self._name) != known:
@@ -185,11 +184,14 @@ class Rollout:
         if limits is None:
             time.sleep(self._plan.hold_seconds)
             return True
-        verdict = hold(step, Counted(self._metrics, self._read), self._plan.hold_seconds, limits)
+        verdict = hold(step, Counted(self._metrics_urls(), self._read), self._plan.hold_seconds, limits)
         self.figures = verdict.figures
         if verdict.reasons:
             self._taken_back = self._write_down(step.other, step.current, verdict.reasons, verdict.is_fault)
         return not verdict.reasons
+
+    def _metrics_urls(self) -> list[str]:
+        return [self._server(address).metrics_url() for address in servers_at(self._plan.ranker_addresses)]
 
     def _read(self, url: str) -> Samples:
         return read_samples(url, self._plan.credentials.https_context())
@@ -199,9 +201,13 @@ class Rollout:
 
     def _follow(self, step: Deployment) -> None:
         """Have the servers follow the record: tables come before the rankers that ask them, and go after them."""
-        tables = [(address, TABLES_MODEL, step.tables) for address in self._plan.embedding_addresses]
-        rankers = [(address, RANKER_MODEL, step.rankers) for address in self._plan.ranker_addresses]
-        for address, tier, versions in rankers + tables if step.phase == "steady" else tables + rankers:
-            server = self._server(address)
-            server.load(self._name, self._plan.step_seconds)
-            server.check_versions(tier, (step.current,) if step.phase == "retiring" else versions)
+        tables = (self._plan.embedding_addresses, TABLES_MODEL, step.tables)
+        rankers = (self._plan.ranker_addresses, RANKER_MODEL, step.rankers)
+        for addresses, tier, versions in (rankers, tables) if step.phase == "steady" else (tables, rankers):
+            held, asked = (step.current,) if step.phase == "retiring" else versions, set[str]()
+            # Those that came meanwhile may have read the record before.
+            while new := [one for one in servers_at(addresses, self._plan.step_seconds) if one not in asked]:
+                for server in map(self._server, new):
+                    if server.load(self._name, self._plan.step_seconds, addresses):
+                        server.check_versions(tier, held)
+                asked.update(new)

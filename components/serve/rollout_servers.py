@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,48 @@ from components.serve.credentials import ClientCredentials
 from components.serve.protocol import METRICS_AT, TABLES_MODEL, pb, pb_grpc
 
 _PAUSE_SECONDS, _SAY_SECONDS, LIVE_SECONDS = 0.2, 5.0, 30.0
+# Before a name and a port: all servers that the name stands for, as of a headless Service.
+_NAME = "dns:"
+
+
+def servers_at(addresses: tuple[str, ...], seconds: float = 0.0) -> tuple[str, ...]:
+    """The servers that addresses stand for now: `dns:host:port` for as many as the name has addresses.
+
+    Args:
+        addresses: `host:port`, or such names.
+        seconds: How long a name may have none.
+
+    Raises:
+        InputError: If a name stands for no server.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return tuple(dict.fromkeys(server for address in addresses for server in _of_name(address)))
+        except InputError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(_PAUSE_SECONDS)
+
+
+def is_gone(server: str, addresses: tuple[str, ...]) -> bool:
+    """Whether addresses stand for other servers only; while they stand for none, it may come back."""
+    try:
+        return server not in servers_at(addresses)
+    except InputError:
+        return False
+
+
+def _of_name(address: str) -> list[str]:
+    if not address.startswith(_NAME):
+        return [address]
+    host, _, port = address.removeprefix(_NAME).rpartition(":")
+    try:
+        found = {known[4] for known in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+    except OSError as error:
+        raise InputError(f"{address}: stands for no server ({error}); is one ready?") from error
+    pairs = [socket.getnameinfo(one, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV) for one in found]
+    return sorted(f"[{ip}]:{number}" if ":" in ip else f"{ip}:{number}" for ip, number in pairs)
 
 
 class RolloutServer:
@@ -66,8 +109,20 @@ class RolloutServer:
         scheme, _, port = stated[METRICS_AT].partition(":")
         return f"{scheme}://{self._address.rpartition(':')[0]}:{port}/metrics"
 
-    def load(self, deployment: str, seconds: float) -> None:
-        """Ask it until it follows; one that is being restarted is waited for."""
+    def load(self, deployment: str, seconds: float, among: tuple[str, ...]) -> bool:
+        """Ask it until it follows; one that is being restarted is waited for.
+
+        Args:
+            deployment: The record that it reads.
+            seconds: How long it may take.
+            among: Addresses that stood for it.
+
+        Returns:
+            Whether it follows; if not, they stand for others.
+
+        Raises:
+            InputError: If it refuses, or takes longer.
+        """
         deadline, said_at = time.monotonic() + seconds, time.monotonic()
         request = pb.RepositoryModelLoadRequest(model_name=deployment)
         with self._stub() as stub:
@@ -75,8 +130,10 @@ class RolloutServer:
                 left = deadline - time.monotonic()
                 try:
                     stub.RepositoryModelLoad(request, timeout=max(left, 0.001), metadata=self._credentials.metadata())
-                    return
+                    return True
                 except grpc.RpcError as error:
+                    if error.code() == grpc.StatusCode.UNAVAILABLE and is_gone(self._address, among):
+                        return False
                     reason = f"{self._address}: {error.code().name}: {error.details()}"
                     if error.code() != grpc.StatusCode.UNAVAILABLE or left < _PAUSE_SECONDS:
                         raise InputError(

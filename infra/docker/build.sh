@@ -61,7 +61,7 @@ for name; do
       data_validation.run pipelines.work pipelines.deploy cli.main data_validation.logs.data_docs data_validation.logs.expectations great_expectations
       data_validation.examples.statistics_page kfp.dsl.executor_main" ;;
     train) absent=pip modules="pipelines.work pipelines.train_jobs components.train.run components.evaluate.run components.gate.run components.export.run
-      components.publish.run components.report.run components.pretrain.run components.tables.lazy_adam kfp.dsl.executor_main" ;;
+      components.publish.run components.serve.run components.report.run components.pretrain.run components.tables.lazy_adam kfp.dsl.executor_main" ;;
     serve) absent=torch,triton,nvidia,apache_beam modules="components.serve.protocol components.serve.ranker_server
       components.serve.embedding_server components.serve.rollout cli.serve" ;;
     *) echo "error: no image $name; there are beam, train and serve" >&2; exit 2 ;;

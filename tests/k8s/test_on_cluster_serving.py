@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +12,13 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+import yaml
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
 
 from components.common import storage
+from components.common.deployments import Deployment as Record
+from components.common.deployments import read_deployment
+from components.common.layout import Store
 from components.version.request import Ranking
 from tests.conftest import Deployment
 from tests.k8s.cluster import kubectl, needs_cluster, wait_for
@@ -24,11 +26,12 @@ from tests.k8s.conftest import SERVING
 from tests.published import Published, publish_both
 from tests.s3 import BUCKET
 from tests.serving import Load, ask_grpc, ask_rest
+from tests.spoiled import publish_spoiled
 
 pytestmark = [needs_cluster, pytest.mark.kubernetes]
 STORE = f"s3://{BUCKET}/serving"
 RANKER, EMBEDDING = "deployment/afterclick-ranker-predictor", "statefulset/afterclick-embedding"
-PORTS = {RANKER: 8081, EMBEDDING: 9000}
+WORKLOADS = (EMBEDDING, RANKER)
 
 
 class ServiceLoad(Load):
@@ -56,16 +59,22 @@ def served(
 ) -> Iterator[Published]:
     """Both tiers' servers of a store with two versions."""
     published = publish_both(trained, str(tmp_path_factory.mktemp("served")))
-    for path in storage.list_tree(storage.join_uri(published.store.root, "registry")):
-        storage.upload(Path(published.store.root, "registry", path), storage.join_uri(STORE, "registry", path))
+    upload(published)
     kubectl("apply", "-f", "-", "-l", SERVING, given=overlay)
     # It appears when KServe has seen its object.
     wait_for(lambda: kubectl("-n", namespace, "get", "deployment", "-l", SERVING, "-o", "name"), 60)
     wait_for(lambda: len(ready_pods(namespace, RANKER)) == 2, 60)
-    for workload in (EMBEDDING, RANKER):
+    for workload in WORKLOADS:
         wait_until_replaced(namespace, workload)
     yield published
     kubectl("-n", namespace, "delete", "inferenceservice,statefulset", "-l", SERVING)
+
+
+def upload(published: Published) -> None:
+    """Bring the registry to the servers' store."""
+    local = published.store.root
+    for path in storage.list_tree(storage.join_uri(local, "registry")):
+        storage.upload(Path(local, "registry", path), storage.join_uri(STORE, "registry", path))
 
 
 @pytest.fixture
@@ -114,7 +123,7 @@ def test_tables_are_mapped_from_the_pods_disk(served, namespace):
 
 
 def test_tiers_that_are_replaced_lose_no_request(load, namespace):
-    before = {workload: ready_pods(namespace, workload) for workload in (EMBEDDING, RANKER)}
+    before = {workload: ready_pods(namespace, workload) for workload in WORKLOADS}
     with load:
         load.wait_for(40)
         kubectl("-n", namespace, "rollout", "restart", EMBEDDING)
@@ -152,20 +161,56 @@ def test_eviction_waits_for_the_pod_before_and_loses_no_request(load, namespace,
         assert_nothing_lost(load)
 
 
-def test_rollout_moves_the_servers_of_the_cluster(load, served, namespace):
-    wait_for(lambda: all(len(ready_pods(namespace, workload)) == 2 for workload in PORTS), 240)
-    servers = {
-        workload: ",".join(f"{address}:{port}" for address in ready_pods(namespace, workload).values())
-        for workload, port in PORTS.items()
-    }
-    command = [sys.executable, "-m", "cli.serve", "rollout", "--store", STORE, "--deployment", "prod"]
-    command += ["--to", served.new[:12], "--hold-seconds", "0"]
-    command += ["--embedding-servers", servers[EMBEDDING], "--ranker-servers", servers[RANKER]]
+def roll_out(namespace: str, overlay: str, name: str, target: str, *options: str) -> tuple[bool, str]:
+    """Roll out a version from a pod of the servers' image, which finds them by name; whether it succeeds, its log."""
+    items = list(yaml.safe_load_all(overlay))
+    pod = next(item for item in items if item["kind"] == "StatefulSet")["spec"]["template"]
+    pod["metadata"]["labels"] = {"afterclick-caller": "rollout"}
+    (container,) = pod["spec"]["containers"]
+    for of_servers in ("ports", "startupProbe", "livenessProbe", "readinessProbe"):
+        del container[of_servers]
+    container["args"] = ["rollout", "--store", STORE, "--deployment", "prod", "--to", target[:12], *options]
+    container["args"] += ["--embedding-servers=dns:afterclick-embedding:9000"]
+    container["args"] += ["--ranker-servers=dns:afterclick-rankers:8081"]
+    pod["spec"]["restartPolicy"] = "Never"
+    metadata = {"name": name, "namespace": namespace}
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": {"backoffLimit": 0, "template": pod}}
+    kubectl("apply", "-f", "-", given=yaml.safe_dump(job))
+    path = '-o=jsonpath={.status.conditions[?(@.status=="True")].type}'
+    ended: list[str] = []
+
+    def has_ended() -> bool:
+        ended[:] = kubectl("-n", namespace, "get", f"job/{name}", path).split()
+        return "Complete" in ended or "Failed" in ended
+
+    wait_for(has_ended, 300)
+    return "Complete" in ended, kubectl("-n", namespace, "logs", f"job/{name}")
+
+
+def test_rollout_moves_the_servers_of_the_cluster(load, served, namespace, overlay):
+    wait_for(lambda: all(len(ready_pods(namespace, workload)) == 2 for workload in WORKLOADS), 240)
     with load:
         load.wait_for(40)
-        done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+        is_done, said = roll_out(namespace, overlay, "good", served.new, "--hold-seconds=0")
+        assert is_done, said
         assert_nothing_lost(load)
     assert set(load.versions) == {served.old, served.new}
     for pod in ready_pods(namespace, EMBEDDING):
         assert kubectl("-n", namespace, "exec", pod, "--", "ls", "/tables").split() == [served.new]
+
+
+def test_version_with_a_fault_is_withdrawn_while_a_ranker_is_deleted(load, served, namespace, overlay):
+    spoiled = publish_spoiled(served.store, served.new, "shifted")
+    upload(served)
+    served.expected[spoiled] = [values * 0.5 for values in served.expected[served.new]]
+    limits = [f"--limit={pair}" for pair in ("min_requests=40", "wait_seconds=60", "max_slowdown=20")]
+    gone = next(iter(ready_pods(namespace, RANKER)))
+    with load:
+        load.wait_for(40)
+        kubectl("-n", namespace, "delete", "pod", gone, "--wait=false")
+        is_done, said = roll_out(namespace, overlay, "faulty", spoiled, "--shares=0.3,1", *limits)
+        assert not is_done and "max_mean_change" in said, said
+        assert_nothing_lost(load)
+    assert load.versions[spoiled] and load.versions[served.new] > load.versions[spoiled]
+    assert read_deployment(Store(STORE), "prod") == Record(current=served.new)
+    wait_for(lambda: len(ready_pods(namespace, RANKER)) == 2, 240)
