@@ -24,7 +24,8 @@ from components.serve.tensors import arrays_of, infer_request
 from components.version.wire_names import Ranking
 
 _FIRST_PAUSE, _LONGEST_PAUSE, _AVOID_SECONDS = 0.05, 0.5, 1.0
-_PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+# A server that stops says CANCELLED to a call that it had not begun.
+_PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED)
 # A message that is too large has the same status as a server that is busy, but stays so.
 _TOO_LARGE = "larger than max"
 

@@ -42,14 +42,15 @@ class TableSource(Protocol):
 def _retrying() -> str:
     """The service configuration of gRPC that asks all of a name's servers in turn, and another when one is not there.
 
-    That is within the call's time-out. Look-ups change nothing, so a second try is always safe.
+    That is within the call's time-out. Look-ups change nothing, so a second try is always safe. A server that stops
+    says CANCELLED to a call that it had not begun.
     """
     policy = {
         "maxAttempts": 5,
         "initialBackoff": "0.02s",
         "maxBackoff": "0.3s",
         "backoffMultiplier": 2,
-        "retryableStatusCodes": ["UNAVAILABLE"],
+        "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
     }
     methods = [{"name": [{}], "retryPolicy": policy}]
     return json.dumps({"loadBalancingConfig": [{"round_robin": {}}], "methodConfig": methods})

@@ -19,7 +19,7 @@ from components.common import storage
 from components.common.deployments import Deployment as Record
 from components.common.deployments import read_deployment
 from components.common.layout import Store
-from components.version.request import Ranking
+from components.version.wire_names import Ranking
 from tests.conftest import Deployment
 from tests.k8s.cluster import kubectl, needs_cluster, wait_for
 from tests.k8s.conftest import SERVING

@@ -1,4 +1,4 @@
-"""Rankers find embedding servers that come while the others stay."""
+"""Rankers find embedding servers that come while the others stay, and ask another when one stops."""
 
 from __future__ import annotations
 
@@ -53,6 +53,35 @@ class _Counting(EmbeddingServicer):
     def ModelInfer(self, request, context):
         self.asked += 1
         return super().ModelInfer(request, context)
+
+
+class _Stopping(EmbeddingServicer):
+    """Says what gRPC says to a call that waits while the server stops, before each answer."""
+
+    refused = 0
+
+    def ModelInfer(self, request, context):
+        self.refused += 1
+        if self.refused % 2:
+            context.abort(grpc.StatusCode.CANCELLED, "CANCELLED")
+        return super().ModelInfer(request, context)
+
+
+def test_look_up_that_a_stopping_server_cancels_is_asked_again(published, fresh_store):
+    config = EmbeddingTierConfig(store_uri=fresh_store.root)
+    tier = EmbeddingTier(config)
+    tier.load()
+    servicer = _Stopping(tier)
+    server = grpc.server(futures.ThreadPoolExecutor(1), options=config.grpc_options)
+    pb_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    sequence = np.zeros((1, 1, len(tier.find(published.old).features.sequence_tables)), dtype=np.int64)
+    try:
+        rows = asyncio.run(RemoteTables(f"127.0.0.1:{port}", 10.0).look_up(published.old, published.ids(2), sequence))
+    finally:
+        server.stop(0)
+    assert len(rows[0]) == 2 and servicer.refused == 2
 
 
 def test_server_that_comes_is_asked_while_the_others_stay(published, fresh_store):

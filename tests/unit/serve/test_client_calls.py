@@ -28,7 +28,7 @@ def found_by(ranking):
     return np.stack([ranking.probabilities[name] for name in DEFAULT_SERVED])
 
 
-@pytest.mark.parametrize("status", [UNAVAILABLE, BUSY])
+@pytest.mark.parametrize("status", [UNAVAILABLE, BUSY, grpc.StatusCode.CANCELLED])
 def test_refusals_that_pass_are_asked_again(relay, request_, status):
     relay.refusals = [status] * 3
     with RankerClient(relay.address) as client:
