@@ -25,7 +25,7 @@ from components.common.config import Config
 from components.common.layout import Store
 from components.common.manifests import Manifest, Step, find_current, verified_bytes, write_artifact
 
-STEP = Step("export-graph", 2)
+STEP = Step("export-graph", 3)
 _GRAPH_FILE = "graph.onnx"
 _EXPORTERS = ("torch", "onnx", "onnxscript")
 

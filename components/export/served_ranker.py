@@ -68,7 +68,7 @@ class PackedRanker(nn.Module):
 class RowsToVectors(nn.Module):
     """Decodes packed rows, and adds up those that make one vector."""
 
-    powers: Tensor
+    float16s: Tensor
     sums: Tensor | None
 
     def __init__(self, vectors: list[int], layout: Int4Layout) -> None:
@@ -79,24 +79,29 @@ class RowsToVectors(nn.Module):
         # (vectors, rows), 1 where a row is part of a vector.
         sums = None if is_plain else torch.nn.functional.one_hot(torch.tensor(vectors)).t().to(torch.float32)
         self.register_buffer("sums", sums, persistent=False)
-        # By a float16's five bits of exponent: the value of its lowest bit. The lowest exponent has no hidden bit.
-        self.register_buffer("powers", 2.0 ** (torch.arange(32).clamp(min=1) - 25).to(torch.float32), persistent=False)
+        self.register_buffer("float16s", _float16_by_high_byte(), persistent=False)
 
     def forward(self, rows: Tensor) -> Tensor:
         """(..., rows, row bytes) to (..., vectors, dim)."""
-        blocks = rows.to(torch.float32).unflatten(-1, (self.num_blocks, -1))
-        # ONNX has no shift of bytes that every provider runs: halves are taken apart as numbers.
-        bytes_ = blocks[..., :-4]
+        blocks = rows.unflatten(-1, (self.num_blocks, -1))
+        # ONNX has no shift of bytes that every provider runs: a byte's two numbers are taken apart as numbers.
+        bytes_ = blocks[..., :-4].to(torch.float32)
         high = torch.floor(bytes_ / 16)
         numbers = torch.stack([bytes_ - 16 * high, high], dim=-1).flatten(-2)
-        scale, bias = self._float16(blocks[..., -4:-2]), self._float16(blocks[..., -2:])
-        vectors = (numbers * scale + bias).flatten(-2)
+        # Scale and bias, float16 each, the lower byte first.
+        low_bytes, high_bytes = blocks[..., -4::2].to(torch.float32), blocks[..., -3::2].to(torch.int64)
+        parameters = self.float16s[0][high_bytes] + self.float16s[1][high_bytes] * low_bytes
+        vectors = (numbers * parameters[..., :1] + parameters[..., 1:]).flatten(-2)
         return vectors if self.sums is None else torch.matmul(self.sums, vectors)
 
-    def _float16(self, bytes_: Tensor) -> Tensor:
-        """The finite float16 of two bytes, the lower one first; shape (..., 2) to (..., 1)."""
-        low, high = bytes_[..., :1], bytes_[..., 1:]
-        negative = torch.floor(high / 128)
-        exponent = torch.floor((high - 128 * negative) / 4)
-        digits = low + 256 * (high - 128 * negative - 4 * exponent) + 1024 * (exponent > 0).to(torch.float32)
-        return (1 - 2 * negative) * digits * self.powers[exponent.to(torch.int64)]
+
+def _float16_by_high_byte() -> Tensor:
+    """What a finite float16 is by its high byte, float32, shape (2, 256): the first number, plus the second a low byte.
+
+    All are exact: sign * 2^(exponent - 25) * (1024 + 256 * two bits of the high byte + the low byte), and without the
+    1024 at the lowest exponent.
+    """
+    byte = torch.arange(256)
+    exponent = byte // 4 % 32
+    unit = (1 - byte // 128 * 2) * 2.0 ** (exponent.clamp(min=1) - 25).to(torch.float32)
+    return torch.stack([unit * (byte % 4 * 256 + (exponent > 0) * 1024), unit])

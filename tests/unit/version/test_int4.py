@@ -112,12 +112,14 @@ def test_ids_out_of_range_are_refused(ids, named):
 
 
 def test_float16_of_bytes_is_exact():
-    """All finite float16, as the exported graph reads them."""
+    """All finite float16, as the exported graph reads them: scales of the numbers 1 and 0, and biases."""
     bits = np.arange(2**16, dtype="<u2")
-    values = bits.view("<f2")[np.isfinite(bits.view("<f2"))]
-    decoder = RowsToVectors([0], Int4Layout(2, 2))
-    found = decoder._float16(torch.from_numpy(values.view(np.uint8).reshape(-1, 2).copy()).to(torch.float32))
-    assert np.array_equal(found.numpy()[:, 0], values.astype(np.float32))
+    values = bits[np.isfinite(bits.view("<f2"))]
+    rows = np.zeros((2, len(values), 1, 5), dtype=np.uint8)
+    rows[0, :, 0, 0], rows[0, :, 0, 1:3], rows[1, :, 0, 3:] = 1, *(values.view(np.uint8).reshape(-1, 2),) * 2
+    found = RowsToVectors([0], Int4Layout(2, 2))(torch.from_numpy(rows)).numpy()[:, :, 0]
+    exact = values.view("<f2").astype(np.float32)
+    assert np.array_equal(found[0], np.stack([exact, 0 * exact], axis=1)) and np.array_equal(found[1].T, [exact, exact])
 
 
 def test_file_that_is_too_short_or_of_other_tables_is_refused():
