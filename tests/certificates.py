@@ -15,9 +15,10 @@ from cryptography.x509.oid import NameOID
 
 
 class Authority:
-    """Signs certificates of localhost, for servers and clients alike."""
+    """Signs certificates of localhost and other names, for servers and clients alike."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *others: str) -> None:
+        self._hosts = [x509.DNSName(host) for host in ("localhost", *others)]
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         signed = self._signed(self._name, self._key.public_key(), timedelta(days=2), is_authority=True)
@@ -37,7 +38,7 @@ class Authority:
             .not_valid_after(now + lasting)
             .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
             .add_extension(
-                x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]),
+                x509.SubjectAlternativeName([*self._hosts, x509.IPAddress(ip_address("127.0.0.1"))]),
                 critical=False,
             )
             .sign(self._key, hashes.SHA256())

@@ -19,6 +19,7 @@ from components.common import storage
 from components.common.arms import ArmList, ArmRecipe, write_recipe
 from components.common.config import ResolvedConfig
 from components.common.layout import Store
+from components.common.records import write_record
 from components.common.store_format import claim_format
 from components.features.feature_list import FeatureConfig
 from components.sources.config import VectorSource
@@ -174,7 +175,7 @@ def copy_clean_logs(deployment: Deployment, root: str) -> Store:
 
 
 @pytest.fixture(scope="session")
-def trained(joined: Deployment) -> Deployment:
+def trained(joined: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Deployment:
     """`joined` with a checkpoint of each arm after the batch days, scored on the day after them; of `every_kind`."""
     from components.evaluate.run import evaluate_day
     from components.gate.open_trials import open_trials
@@ -189,4 +190,19 @@ def trained(joined: Deployment) -> Deployment:
     days = (joined.scored_day, joined.batch_days[-1])
     open_trials(joined.store, resolved, "batch", *days)
     evaluate_day(root, config.dataset, config.evaluation, ArmList.of(joined.store, resolved), "batch", *days)
+    _bring_graph(joined, tmp_path_factory.mktemp("exported"))
     return joined
+
+
+def _bring_graph(deployment: Deployment, folder: Path) -> None:
+    """Have the ONNX graph of a deployment's rankers in its store, which takes most of an export's time."""
+    from components.export.config import ExportConfig
+    from components.export.run import export_releases
+    from tests.unit.export.served import blessing_of
+
+    shutil.copytree(deployment.store.root, folder / "store")
+    copy = replace(deployment, store=Store(str(folder / "store")))
+    write_record(copy.store.blessing("batch", copy.scored_day), blessing_of(copy))
+    export_releases(copy.store.root, ExportConfig(), "batch", copy.scored_day)
+    graphs = Path("exports", "graphs")
+    shutil.copytree(copy.store.root / graphs, deployment.store.root / graphs)

@@ -70,12 +70,13 @@ def node_store() -> Iterator[S3Server]:
 
 @pytest.fixture(scope="session")
 def overlay(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The objects of the test overlay, with the images that are built here."""
+    """The objects of the test overlay, with the images that are built here, and TLS between servers."""
     folder = tmp_path_factory.mktemp("overlay")
     (folder / "kustomization.yaml").write_text(
         yaml.safe_dump(
             {
                 "resources": [os.path.relpath("k8s/overlays/test", folder)],
+                "components": [os.path.relpath("k8s/components/serving-tls", folder)],
                 "images": [
                     {"name": f"afterclick/{name}", "newName": f"localhost/afterclick/{name}"}
                     for name in ("beam", "train", "serve")

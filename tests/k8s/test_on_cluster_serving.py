@@ -1,9 +1,10 @@
-"""On a real cluster with KServe: both tiers on a store on S3 under load, of which no request may be lost."""
+"""On a real cluster with KServe: both tiers on a store on S3, with TLS, under load of which no request may be lost."""
 
 from __future__ import annotations
 
 import http.client
 import json
+import ssl
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from components.common.deployments import Deployment as Record
 from components.common.deployments import read_deployment
 from components.common.layout import Store
 from components.version.wire_names import Ranking
+from tests.certificates import Authority
 from tests.conftest import Deployment
 from tests.k8s.cluster import kubectl, needs_cluster, wait_for
 from tests.k8s.conftest import SERVING
@@ -30,6 +32,8 @@ from tests.spoiled import publish_spoiled
 
 pytestmark = [needs_cluster, pytest.mark.kubernetes]
 STORE = f"s3://{BUCKET}/serving"
+HOSTS = ("afterclick-embedding", "afterclick-rankers", "afterclick-ranker-predictor")
+AUTHORITY = Authority("serving", *HOSTS)
 RANKER, EMBEDDING = "deployment/afterclick-ranker-predictor", "statefulset/afterclick-embedding"
 WORKLOADS = (EMBEDDING, RANKER)
 
@@ -39,10 +43,14 @@ class ServiceLoad(Load):
 
     @contextmanager
     def _client(self, seed: int) -> Iterator[Callable[[dict[str, np.ndarray]], Ranking]]:
-        rest = http.client.HTTPConnection(self._address, 80, timeout=20)
+        trusted = ssl.create_default_context(cadata=AUTHORITY.pem.decode())
+        # The Service's name is one of the cluster's only.
+        trusted.check_hostname = False
+        rest = http.client.HTTPSConnection(self._address, 80, timeout=20, context=trusted)
         # Each its own connection, and so its own server.
-        options = [("grpc.use_local_subchannel_pool", 1)]
-        with grpc.insecure_channel(f"{self._address}:8081", options) as channel:
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.ssl_target_name_override", HOSTS[-1])]
+        shown = grpc.ssl_channel_credentials(AUTHORITY.pem)
+        with grpc.secure_channel(f"{self._address}:8081", shown, options) as channel:
             stub = pb_grpc.GRPCInferenceServiceStub(channel)
 
             def rank(tensors: dict[str, np.ndarray]) -> Ranking:
@@ -60,14 +68,29 @@ def served(
     """Both tiers' servers of a store with two versions."""
     published = publish_both(trained, str(tmp_path_factory.mktemp("served")))
     upload(published)
+    add_secrets(namespace, tmp_path_factory.mktemp("secrets"))
     kubectl("apply", "-f", "-", "-l", SERVING, given=overlay)
     # It appears when KServe has seen its object.
     wait_for(lambda: kubectl("-n", namespace, "get", "deployment", "-l", SERVING, "-o", "name"), 60)
-    wait_for(lambda: len(ready_pods(namespace, RANKER)) == 2, 60)
+    wait_for(lambda: len(ready_pods(namespace, RANKER)) == 2, 240)
     for workload in WORKLOADS:
         wait_until_replaced(namespace, workload)
     yield published
     kubectl("-n", namespace, "delete", "inferenceservice,statefulset", "-l", SERVING)
+
+
+def add_secrets(namespace: str, folder: Path) -> None:
+    """The two that the servers mount."""
+    certificate, key = AUTHORITY.issue()
+    secrets = {
+        "afterclick-serving-tls": {"tls.crt": certificate, "tls.key": key, "ca.crt": AUTHORITY.pem},
+        "afterclick-serving-control": {"token": b"a token of the tests"},
+    }
+    for secret, contents in secrets.items():
+        for name, content in contents.items():
+            (folder / name).write_bytes(content)
+        files = [f"--from-file={folder / name}" for name in contents]
+        kubectl("-n", namespace, "create", "secret", "generic", secret, *files)
 
 
 def upload(published: Published) -> None:
@@ -172,6 +195,8 @@ def roll_out(namespace: str, overlay: str, name: str, target: str, *options: str
     container["args"] = ["rollout", "--store", STORE, "--deployment", "prod", "--to", target[:12], *options]
     container["args"] += ["--embedding-servers=dns:afterclick-embedding:9000"]
     container["args"] += ["--ranker-servers=dns:afterclick-rankers:8081"]
+    container["args"] += ["--ca=/tls/ca.crt", "--certificate=/tls/tls.crt", "--key=/tls/tls.key"]
+    container["args"] += ["--token=/control/token", f"--server-name={HOSTS[0]}"]
     pod["spec"]["restartPolicy"] = "Never"
     metadata = {"name": name, "namespace": namespace}
     job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": {"backoffLimit": 0, "template": pod}}

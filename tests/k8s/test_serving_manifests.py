@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from components.serve.config import EmbeddingTierConfig, RankerTierConfig
 from tests.k8s.test_manifests import needs_kubectl, objects
 
-pytestmark = [needs_kubectl, pytest.mark.parametrize("overlay", ["prod", "test"])]
+pytestmark = needs_kubectl
+of_overlays = pytest.mark.parametrize("overlay", ["prod", "test"])
 _LABEL = "isvc.afterclick-ranker-predictor"
 
 
@@ -20,8 +25,12 @@ def of_kind(overlay: str, kind: str) -> dict[str, dict[str, Any]]:
 
 def pods(overlay: str) -> dict[str, dict[str, Any]]:
     """Each tier's pod, as metadata's labels and spec."""
-    embedding = of_kind(overlay, "StatefulSet")["afterclick-embedding"]["spec"]["template"]
-    ranker = of_kind(overlay, "InferenceService")["afterclick-ranker"]["spec"]["predictor"]
+    return pods_of(objects(overlay))
+
+
+def pods_of(items: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    by_kind = {item["kind"]: item["spec"] for item in items if item["kind"] in ("StatefulSet", "InferenceService")}
+    embedding, ranker = by_kind["StatefulSet"]["template"], by_kind["InferenceService"]["predictor"]
     return {
         "embedding": {"labels": embedding["metadata"]["labels"], **embedding["spec"]},
         # KServe adds the first label.
@@ -43,6 +52,7 @@ def settings(tier: str, pod: dict[str, Any]) -> EmbeddingTierConfig | RankerTier
     return parsed
 
 
+@of_overlays
 def test_pods_fit_their_servers(overlay):
     for tier, pod in pods(overlay).items():
         config, (container,) = settings(tier, pod), pod["containers"]
@@ -56,6 +66,7 @@ def test_pods_fit_their_servers(overlay):
         assert all(get["port"] in (config.http_port, ports[config.http_port]) for get in asked)
 
 
+@of_overlays
 def test_rankers_ask_the_headless_service_of_the_tables(overlay):
     tiers = pods(overlay)
     embedding, ranker = settings("embedding", tiers["embedding"]), settings("ranker", tiers["ranker"])
@@ -68,6 +79,7 @@ def test_rankers_ask_the_headless_service_of_the_tables(overlay):
     assert embedding.copies_folder in mounts
 
 
+@of_overlays
 def test_what_selects_pods_selects_those_of_one_tier(overlay):
     labels = {tier: pod["labels"] for tier, pod in pods(overlay).items()}
     budgets, policies = of_kind(overlay, "PodDisruptionBudget"), of_kind(overlay, "NetworkPolicy")
@@ -86,8 +98,36 @@ def test_what_selects_pods_selects_those_of_one_tier(overlay):
     assert any(caller.items() <= labels["ranker"].items() for caller in callers)
 
 
+@of_overlays
 def test_autoscaler_scales_what_kserve_makes_of_the_rankers(overlay):
     target = of_kind(overlay, "HorizontalPodAutoscaler")["afterclick-ranker"]["spec"]["scaleTargetRef"]
     service = of_kind(overlay, "InferenceService")["afterclick-ranker"]
     assert target["name"] == f"{service['metadata']['name']}-predictor"
     assert service["metadata"]["annotations"]["serving.kserve.io/autoscalerClass"] == "external"
+
+
+def test_component_for_tls_gives_servers_what_it_mounts_and_probes_a_plain_port(tmp_path):
+    resources = [os.path.relpath("k8s/overlays/prod", tmp_path)]
+    components = [os.path.relpath("k8s/components/serving-tls", tmp_path)]
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump({"resources": resources, "components": components}))
+    command = ["kubectl", "kustomize", "--load-restrictor=LoadRestrictionsNone", str(tmp_path)]
+    rendered = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    items = list(yaml.safe_load_all(rendered))
+    for tier, pod in pods_of(items).items():
+        config, (container,) = settings(tier, pod), pod["containers"]
+        mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        files = [config.tls_certificate, config.tls_key, config.control_token]
+        files += [config.embedding_ca if isinstance(config, RankerTierConfig) else config.tls_client_ca]
+        for path in map(Path, files):
+            assert "secret" in volumes[mounts[str(path.parent)]]
+        health = config.health_port if isinstance(config, RankerTierConfig) else config.http_port
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        assert health in ports.values()
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            asked = container[probe]["httpGet"]
+            assert asked["path"] in ("/live", "/ready") and ports.get(asked["port"], asked["port"]) == health
+    (monitor,) = (
+        item for item in items if item["kind"] == "ServiceMonitor" and item["metadata"]["name"][-6:] == "ranker"
+    )
+    assert monitor["spec"]["endpoints"][0]["targetPort"] == 8082

@@ -26,6 +26,7 @@ from components.version.predictor import Predictor
 from components.version.version import Version
 from tests.unit.export.served import export_of, make_files
 
+SUMS = {"combine": "sum", "split": "skip"}
 FILES = ["ids.bin", "predictor.onnx", "ranker.onnx", "tables.int4"]
 
 
@@ -59,8 +60,10 @@ def random_ranker(features, dim):
     return Ranker(features, ModelConfig(embedding_dim=dim, embedding_init=1.0)).eval()
 
 
-def export_both(features, dim, max_error=7e-3, hot_share=0.0):
-    return _export_both(features, dim, max_error, hot_share)
+def export_both(joined, code=None, dim=32, max_error=5.8e-3, hot_share=0.5):
+    """The feature list with these codes, and its ranker's tables, graph and single file."""
+    features = with_codes(joined.config.features, **code) if code else joined.config.features
+    return features, *_export_both(features, dim, max_error, hot_share)
 
 
 # An export takes seconds, and several tests want the same one.
@@ -74,18 +77,15 @@ def _export_both(features, dim, max_error, hot_share):
 
 
 @pytest.mark.parametrize(
-    ("dim", "max_error", "code", "block_sizes", "hot_share"),
+    ("code", "dim", "max_error", "hot_share", "block_sizes"),
     [
-        (32, 0.0, {"combine": "sum", "split": "skip"}, {16}, 0),
-        (4, 7e-3, {"combine": "concatenate", "split": "skip"}, {4}, 0),
-        (32, 5.8e-3, None, {16, 32}, 0.5),
-        (4, 7e-3, {"combine": "sum", "split": "succession"}, {4}, 0.3),
-        (32, 0.0, {"combine": "concatenate", "split": "succession"}, {16}, 1),
+        (SUMS, 4, 7e-3, 0.3, {4}),
+        (None, 32, 5.8e-3, 0.5, {16, 32}),
+        ({"combine": "concatenate", "split": "succession"}, 32, 0.0, 1, {16}),
     ],
 )
-def test_single_file_predicts_what_tables_and_ranker_do(joined, dim, max_error, code, block_sizes, hot_share):
-    features = with_codes(joined.config.features, **code) if code else joined.config.features
-    files, single = export_both(features, dim, max_error, hot_share)
+def test_single_file_predicts_what_tables_and_ranker_do(joined, code, dim, max_error, hot_share, block_sizes):
+    features, files, single = export_both(joined, code, dim, max_error, hot_share)
     assert {spec.block_size for spec in files.specs} == block_sizes
     assert (hot_share > 0) == any(spec.num_hot for spec in files.specs)
     table = read_examples(joined.store, EVALUATION, joined.scored_day)[0].slice(0, 400)
@@ -99,7 +99,7 @@ def test_single_file_predicts_what_tables_and_ranker_do(joined, dim, max_error, 
 
 
 def test_graph_is_checked_and_has_named_inputs_of_any_batch(joined):
-    _, single = export_both(with_codes(joined.config.features), 4)
+    _, _, single = export_both(joined, SUMS, 4, 7e-3, 0.3)
     model = onnx.load_from_string(single)
     onnx.checker.check_model(model, full_check=True)
     assert model.opset_import[0].version == 20
@@ -116,16 +116,15 @@ def test_file_is_as_small_as_tables_and_ranker(joined):
     for feature in values["categorical"]:
         if feature["name"] in ("user_id", "item_id"):
             feature["num_rows"] = 50_000
-    files, single = export_both(FeatureConfig.parse(values, "features"), 32, hot_share=0.2)
+    files, single = _export_both(FeatureConfig.parse(values, "features"), 32, 7e-3, 0.2)
     assert sum(spec.num_bytes for spec in files.specs) > 2_000_000
     assert len(single) <= 1.1 * (len(files.tables) + len(files.onnx))
 
 
-@pytest.mark.parametrize(("split", "hot_share"), [("skip", 0), (None, 0.5)])
-def test_row_with_an_id_out_of_range_has_no_probability(joined, split, hot_share):
+@pytest.mark.parametrize("exported", [(SUMS, 4, 7e-3, 0.3), (None, 32, 5.8e-3, 0.5)])
+def test_row_with_an_id_out_of_range_has_no_probability(joined, exported):
     """The id is neither counted from the table's end, nor cut to a code, and other rows are what they were."""
-    features = with_codes(joined.config.features, split=split) if split else joined.config.features
-    _, single = export_both(features, 4, hot_share=hot_share)
+    features, _, single = export_both(joined, *exported)
     session = open_session(single)
     table = read_examples(joined.store, EVALUATION, joined.scored_day)[0].slice(0, 5)
     columns = [("categorical_ids", place, name) for place, name in enumerate(features.categorical_tables)]
@@ -207,7 +206,7 @@ def test_too_large_tables_stop_before_anything_is_written(unexported, monkeypatc
 
 
 def test_difference_that_is_no_number_stops(joined):
-    files, single = export_both(joined.config.features, 4)
+    _, files, single = export_both(joined)
     table = read_examples(joined.store, EVALUATION, joined.scored_day)[0].slice(0, 20)
     served = files.predict(table)
     served[3, 2] = np.nan
