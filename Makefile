@@ -10,7 +10,7 @@ DEMO_STORE ?= runs/demo
 DEMO_DAYS ?=
 PYTEST_WORKERS ?= 2
 
-.PHONY: help demo test lint format compile golden study-demo study-training study-training-journey study-gate study-ids study-vectors study-pretraining study-join bench-check bench-join bench-evaluate bench-train bench-train-peers bench-pretrain bench-store bench-serve bench-gpu soak images sbom k8s-check lock clean
+.PHONY: help demo test lint format compile golden study-demo study-training study-training-journey study-gate study-ids study-vectors study-pretraining study-join bench-check bench-join bench-evaluate bench-train bench-train-peers bench-pretrain bench-store bench-serve bench-serve-failures bench-gpu soak soak-serve images sbom k8s-check lock clean
 .DEFAULT_GOAL := help
 
 help:  ## say what can be made
@@ -91,9 +91,13 @@ bench-pretrain: build/peers/.installed  ## pretraining's step beside memory, and
 bench-store: $(VENV)/.dev  ## requests that a store on S3 gets from a batch and two daily runs, two minutes
 	@$(BIN)/python -W ignore -m tests.benchmarks.store_requests 2>/dev/null
 
-bench-serve: $(VENV)/.dev  ## the two serving tiers against float16 tables and one process, and rollouts; needs the demo's store, eleven minutes
+bench-serve: $(VENV)/.dev  ## the two serving tiers against float16 tables and one process, throughput in time, TLS, and rollouts; needs the demo's store, twenty minutes
 	@mkdir -p build/bench
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -W ignore -m tests.benchmarks.serve $(DEMO_STORE) 2>build/bench/serve.log || { tail -5 build/bench/serve.log >&2; exit 1; }
+
+bench-serve-failures: $(VENV)/.dev  ## requests lost when servers stop or are killed, and how long a bad version answers; needs the demo's store, four minutes
+	@mkdir -p build/bench
+	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -W ignore -m tests.benchmarks.serve_failures $(DEMO_STORE) 2>build/bench/serve_failures.log || { tail -5 build/bench/serve_failures.log >&2; exit 1; }
 
 images:  ## the container images, with docker or buildah; infra/docker/build.sh has the settings
 	infra/docker/build.sh
@@ -107,6 +111,10 @@ k8s-check: $(VENV)/.dev  ## render and check every overlay; with KUBECONFIG, ask
 soak: $(VENV)/.dev  ## sixty daily runs with kills, late deliveries, a full disk and a diverging arm; ten minutes
 	@mkdir -p build
 	@AFTERCLICK_PROGRESS_SECONDS=1000 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -W ignore -m tests.benchmarks.soak build/soak
+
+soak-serve: $(VENV)/.dev  ## fifty versions rolled out under load: requests lost, memory, handles; needs the demo's store, ten minutes; SOAK_ARGS='--rollouts 6 --minutes 1' is shorter
+	@mkdir -p build/bench
+	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -W ignore -m tests.benchmarks.serve_soak $(DEMO_STORE) $(SOAK_ARGS) 2>build/bench/soak_serve.log || { grep '^error' build/bench/soak_serve.log || tail -5 build/bench/soak_serve.log; exit 1; } >&2
 
 bench-gpu: $(VENV)/.dev  ## the tests and the embedding benchmark that need a GPU, on a machine with requirements/gpu.lock
 	$(BIN)/python -m pytest -q tests/gpu

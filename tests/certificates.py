@@ -13,6 +13,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from components.serve.credentials import ClientCredentials
+
 
 class Authority:
     """Signs certificates of localhost and other names, for servers and clients alike."""
@@ -79,3 +81,11 @@ class Secret:
 
     def put_pair(self, pair: tuple[bytes, bytes]) -> None:
         self.put(tls_crt=pair[0], tls_key=pair[1])
+
+    def server_options(self) -> tuple[str, ...]:
+        """How a server of either tier is told to show it."""
+        return "--tls-certificate", self.path("tls.crt"), "--tls-key", self.path("tls.key")
+
+    def credentials(self) -> ClientCredentials:
+        """What a client that holds it shows, and whom it trusts."""
+        return ClientCredentials(self.path("ca.crt"), self.path("tls.crt"), self.path("tls.key"))

@@ -1,4 +1,4 @@
-"""Two published versions, and requests from the logs with the probabilities that each version owes them."""
+"""Two published versions, and requests from the logs with what each version owes them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from cli.logged_requests import logged_requests
 from components.common.layout import Store
 from components.common.records import write_record
 from components.common.releases import read_pointer
 from components.export.config import ExportConfig
 from components.export.run import export_releases
-from components.features.examples import EVALUATION, read_examples
-from components.features.objectives import DEFAULT_SERVED, OBJECTIVE_NAMES
 from components.publish.registry import publish_releases
-from components.serve.tensors import request_tensors
-from components.version.predictor import Predictor
 from components.version.version import Version
 from tests.conftest import Deployment
+from tests.owed import owed_by
 from tests.unit.export.served import blessing_of
 
 
@@ -62,16 +58,8 @@ def publish_both(trained: Deployment, root: str) -> Published:
         digests.append(export.versions[0].version)
     new, old = digests
     assert read_pointer(store).version == old and new != old
-    contract = Version.published(store, old).contract()
-    found = [logged for logged, _ in zip(logged_requests(store, trained.scored_day, contract), range(60), strict=False)]
-    table, _ = read_examples(store, EVALUATION, trained.scored_day)
-    columns = [OBJECTIVE_NAMES.index(name) for name in DEFAULT_SERVED]
-    expected = {}
-    for digest in digests:
-        probabilities = Predictor.from_version(Version.published(store, digest)).predict(table)[:, columns]
-        expected[digest] = [probabilities[logged.rows].T for logged in found]
-    requests = [logged.request for logged in found]
-    return Published(store, old, new, requests, [request_tensors(request) for request in requests], expected)
+    owed = owed_by(store, trained.scored_day, (old, new), 60)
+    return Published(store, old, new, owed.requests, owed.tensors, owed.expected)
 
 
 def registry_copy(published: Published, folder: Path) -> Store:

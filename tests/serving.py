@@ -15,7 +15,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,6 +30,9 @@ from components.serve.client import RankerClient
 from components.serve.credentials import ClientCredentials
 from components.serve.tensors import arrays_of, infer_request, rest_body
 from components.version.wire_names import Ranking
+
+# Callers of so small a machine must have time: a server that is slow is not one that fails.
+PATIENT = ("--set", "request_seconds=20", "--set", "look_up_seconds=10")
 
 
 def free_port() -> int:
@@ -111,6 +114,21 @@ class Server:
         self.stop(signal.SIGKILL)
 
 
+@contextmanager
+def started_tiers(
+    root: str, num_tables: int, num_rankers: int, *ranker_options: str
+) -> Iterator[tuple[list[Server], list[Server]]]:
+    """Servers of both tiers that are ready; each ranker asks all servers of the embedding tier in turn."""
+    with ExitStack() as running:
+        tables = [running.enter_context(Server("embedding", root)) for _ in range(num_tables)]
+        address = "ipv4:" + ",".join(f"127.0.0.1:{server.grpc_port}" for server in tables)
+        options = ("--embedding-address", address, *ranker_options)
+        rankers = [running.enter_context(Server("ranker", root, *options)) for _ in range(num_rankers)]
+        for server in (*tables, *rankers):
+            server.wait_ready()
+        yield tables, rankers
+
+
 def wait_until(holds: Callable[[], object], server: Server | None = None, seconds: float = 60.0) -> None:
     """Ask again until something holds.
 
@@ -125,7 +143,11 @@ def wait_until(holds: Callable[[], object], server: Server | None = None, second
 
 
 class Load:
-    """Clients that ask without a pause, and compare each answer with what its version owes the request."""
+    """Clients that ask without a pause, and compare each answer with what its version owes the request.
+
+    Attributes:
+        answered: When each version answered first and last.
+    """
 
     def __init__(
         self,
@@ -137,6 +159,7 @@ class Load:
         self.outcomes: Counter[str] = Counter()
         self.seconds: list[float] = []
         self.versions: Counter[str] = Counter()
+        self.answered: dict[str, tuple[float, float]] = {}
         self._tensors, self._expected, self._address = tensors, expected, address
         self._stopping, self._lock = threading.Event(), threading.Lock()
         self._threads = [threading.Thread(target=self._ask, args=(seed,)) for seed in range(num_clients)]
@@ -159,10 +182,12 @@ class Load:
                     outcome = "right" if np.abs(found - expected).max() <= 1e-5 else "mismatch"
                 except (InputError, OSError, grpc.RpcError, http.client.HTTPException) as error:
                     outcome, ranking = f"{type(error).__name__}: {error}", None
+                version, now = ranking.version if ranking else "", time.perf_counter()
                 with self._lock:
-                    self.seconds.append(time.perf_counter() - started)
+                    self.seconds.append(now - started)
                     self.outcomes[outcome] += 1
-                    self.versions[ranking.version if ranking else ""] += 1
+                    self.versions[version] += 1
+                    self.answered[version] = (self.answered.get(version, (now, now))[0], now)
 
     def percentile(self, share: float) -> float:
         """Seconds that a percentage of the requests took at most."""

@@ -1,4 +1,4 @@
-"""Published versions with a fault that no gate sees: their rankers shift, fail at, or are slow at what they answer."""
+"""Copies of published versions: as good, or with a fault that no gate sees, which shifts, fails or slows answers."""
 
 from __future__ import annotations
 
@@ -20,20 +20,36 @@ _SIZE, _PRODUCTS = 512, 12
 
 def publish_spoiled(store: Store, digest: str, fault: str) -> str:
     """Publish a copy of a version with a fault, one of `FAULTS`; returns its digest."""
+
+    def spoil(graph: onnx.GraphProto) -> None:
+        for node in graph.node:
+            node.output[:] = ["unspoiled" if name == ONNX_OUTPUT else name for name in node.output]
+        FAULTS[fault](graph)
+
+    return _publish_changed(store, digest, spoil)
+
+
+def publish_twin(store: Store, digest: str, mark: str) -> str:
+    """Publish a copy of a version that answers the same; returns its digest, another one for each mark."""
+
+    def write_mark(graph: onnx.GraphProto) -> None:
+        graph.doc_string = mark
+
+    return _publish_changed(store, digest, write_mark)
+
+
+def _publish_changed(store: Store, digest: str, change: Callable[[onnx.GraphProto], None]) -> str:
     good, staged = Version.published(store, digest), store.version("staged")
     shutil.copytree(good.uri, staged)
     model = onnx.load_from_string(good.onnx())
-    graph = model.graph
-    for node in graph.node:
-        node.output[:] = ["unspoiled" if name == ONNX_OUTPUT else name for name in node.output]
-    FAULTS[fault](graph)
+    change(model.graph)
     storage.write_bytes(storage.join_uri(staged, RANKER_FILE), model.SerializeToString())
     files = tuple(describe_file(staged, entry.name) for entry in good.manifest.files)
     manifest = good.manifest.model_copy(update={"files": files})
     storage.write_bytes(manifest_path(staged), manifest.to_bytes())
-    spoiled = Version.open(staged).digest
-    shutil.move(staged, store.version(spoiled))
-    return spoiled
+    changed = Version.open(staged).digest
+    shutil.move(staged, store.version(changed))
+    return changed
 
 
 def _constant(graph: onnx.GraphProto, name: str, values: np.ndarray) -> str:

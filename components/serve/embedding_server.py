@@ -23,7 +23,7 @@ from components.common.layout import Store
 from components.serve.config import EmbeddingTierConfig
 from components.serve.control import ControlGuard
 from components.serve.health import serve_health
-from components.serve.loading import load_named
+from components.serve.loading import UnloadedVersions, load_named
 from components.serve.observability import IN_FLIGHT, LOADED, REQUEST_SECONDS, REQUESTS, ROWS, log_as_json, log_event
 from components.serve.protocol import CATEGORICAL, SEQUENCE, STOPPING, TABLES_MODEL, pb, pb_grpc
 from components.serve.stopping import end_at_once, when_told_to_stop
@@ -61,6 +61,7 @@ class EmbeddingTier:
         self.config, self.credentials = config, TierCredentials(config)
         self._store = Store(config.store_uri)
         self._tables: dict[str, PackedTables] = {}
+        self._unloaded = UnloadedVersions(_TIER)
         self._following = threading.Lock()
         self.ready = False
 
@@ -103,7 +104,7 @@ class EmbeddingTier:
             gone = [digest for digest in self._tables if digest not in wanted]
             self._tables = {digest: self._tables[digest] for digest in wanted}
             for digest in gone:
-                LOADED.labels(_TIER, digest).set(0)
+                self._unloaded.add(digest, self._tables)
                 log_event("tables unloaded", version=digest)
             self._keep_copies(wanted)
         finally:

@@ -58,6 +58,11 @@ CREDENTIALS_REFUSED = Gauge(
 CONTROL_REFUSED = Counter("afterclick_control_calls_refused", "Control calls without the token", ("tier",))
 ROUTED = Gauge("afterclick_version_share", "Share of users that a version answers", ("version",))
 
+_OF_VERSIONS = (
+    *(REQUESTS, REQUEST_SECONDS, IN_FLIGHT, LOOK_UP_SECONDS, RANK_SECONDS, CANDIDATES, ROWS, UNKNOWN_IDS, LOADED),
+    *(PROVIDER, PREDICTION, PREDICTION_SQUARES, ROUTED),
+    *(SHADOWED, SHADOW_PREDICTION, SHADOW_ANSWERED, SHADOW_DIFFERENCE),
+)
 _EXTRA = "afterclick"
 
 
@@ -73,6 +78,12 @@ class _JsonLines(logging.Formatter):
         if record.exc_info:
             said["traceback"] = self.formatException(record.exc_info)
         return json.dumps(said)
+
+
+def forget_version(version: str) -> None:
+    """Drop all series of a version from the metrics."""
+    for metric in _OF_VERSIONS:
+        metric.remove_by_labels({"version": version})
 
 
 def log_as_json(level: int = logging.INFO) -> None:

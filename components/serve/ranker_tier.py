@@ -16,7 +16,7 @@ from components.common.deployments import known_deployment, open_deployment
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.serve.config import RankerTierConfig
-from components.serve.loading import load_named
+from components.serve.loading import UnloadedVersions, load_named
 from components.serve.observability import (
     CANDIDATES,
     LOADED,
@@ -53,6 +53,7 @@ class RankerTier:
         self._store = Store(config.store_uri)
         self._versions: dict[str, RankerVersion] = {}
         self._routes: dict[str, float] = {}
+        self._unloaded = UnloadedVersions(_TIER)
         self._executor = ThreadPoolExecutor(config.threads, thread_name_prefix="rank")
         self._shadow_executor = ThreadPoolExecutor(1, thread_name_prefix="shadow")
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
@@ -118,8 +119,8 @@ class RankerTier:
             self._versions = {digest: self._versions[digest] for digest in deployment.rankers}
             for version in gone:
                 drained = await version.drained(self.config.drain_seconds)
-                LOADED.labels(_TIER, version.digest).set(0)
                 PROVIDER.labels(version.digest, version.provider).set(0)
+                self._unloaded.add(version.digest, self._versions)
                 log_event("ranker unloaded", version=version.digest, drained=drained)
             if isinstance(self.source, LocalTables):
                 self.source.keep(deployment.tables)

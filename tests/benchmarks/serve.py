@@ -7,58 +7,42 @@ variants take turns in one run. Rollouts are between two versions of the demo's 
 from __future__ import annotations
 
 import random
-import shutil
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 
 import grpc
 import numpy as np
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
 
-from cli.logged_requests import logged_requests
 from components.common import storage
-from components.common.deployments import Deployment, open_deployment
+from components.common.deployments import Deployment, known_deployment
 from components.common.layout import Store
 from components.common.releases import read_pointer
-from components.features.examples import EVALUATION, read_examples
-from components.features.objectives import DEFAULT_SERVED, OBJECTIVE_NAMES
+from components.features.objectives import DEFAULT_SERVED
 from components.serve.client import RankerClient
 from components.serve.protocol import channel_options
 from components.serve.ranker_version import RankerVersion
-from components.serve.rollout import Rollout
-from components.serve.rollout_plan import RolloutPlan
 from components.serve.rollout_steps import begin
-from components.serve.tensors import infer_request, request_tensors
+from components.serve.tensors import infer_request
 from components.version.manifest import RANKER_FILE
-from components.version.predictor import Predictor
 from components.version.request import Limits
 from components.version.table_packing import bytes_of
 from components.version.version import Version
+from tests.benchmarks.serve_demo import DemoVersions
+from tests.benchmarks.serve_figures import interleaved, median_ms, say
 from tests.benchmarks.serve_load import BATCHES, open_loop, saturation
-from tests.benchmarks.serve_look_ups import look_ups, median_ms, say
+from tests.benchmarks.serve_look_ups import look_ups
+from tests.benchmarks.serve_throughput import throughput
+from tests.benchmarks.serve_tls import tls
 from tests.benchmarks.serve_version import FEATURES, NUM_ROWS, Requests, num_parameters, rows_of, write_version
 from tests.serving import Load, Server
 
 ROLLOUTS = 20
-
-
-def interleaved(variants: dict[str, Callable[[], object]], seconds: float) -> dict[str, list[float]]:
-    """Seconds of each call, the variants taking turns in an order that changes."""
-    times: dict[str, list[float]] = {name: [] for name in variants}
-    for call in variants.values():
-        call()
-    order, end, draw = list(variants), time.monotonic() + seconds, random.Random(0)
-    while time.monotonic() < end:
-        draw.shuffle(order)
-        for name in order:
-            started = time.perf_counter()
-            variants[name]()
-            times[name].append(time.perf_counter() - started)
-    return times
 
 
 def rpcs(version: Version, packed: Server, half: Server) -> None:
@@ -152,35 +136,20 @@ def client_overhead(address: str) -> None:
 
 def rollouts(demo: Store, root: str) -> None:
     """Between two versions of the demo, back and forth, while clients ask."""
-    pointer = read_pointer(demo)
-    assert pointer is not None
-    old, new = pointer.version, next(version for version in demo.versions() if version != pointer.version)
-    store, day = Store(root), max(demo.ledger_days())
-    shutil.copytree(storage.join_uri(demo.root, "registry"), storage.join_uri(root, "registry"))
-    table, _ = read_examples(demo, EVALUATION, day)
-    contract = Version.published(demo, old).contract()
-    logged = [request for request, _ in zip(logged_requests(demo, day, contract), range(100), strict=False)]
-    columns = [OBJECTIVE_NAMES.index(name) for name in DEFAULT_SERVED]
-    expected = {}
-    for version in (old, new):
-        found = Predictor.from_version(Version.published(demo, version)).predict(table)[:, columns]
-        expected[version] = [found[one.rows].T for one in logged]
-    tensors = [request_tensors(one.request) for one in logged]
-    with ExitStack() as stack:
-        embedding = stack.enter_context(Server("embedding", root))
-        ranker = stack.enter_context(Server("ranker", root, "--embedding-address", embedding.address))
-        embedding.wait_ready()
-        ranker.wait_ready()
-        rollout = Rollout(store, "local", RolloutPlan((embedding.address,), (ranker.address,), (0.5, 1.0)))
+    versions = DemoVersions.copied(demo, root)
+    tensors, expected = versions.owed.tensors, versions.owed.expected
+    with versions.served(1, 1) as tiers:
+        (ranker,), rollout = tiers.rankers, tiers.rollout(shares=(0.5, 1.0))
         quiet = Load(tensors, expected, ranker.address, 2)
         with quiet:
             time.sleep(5)
         load = Load(tensors, expected, ranker.address, 2)
         with load:
             for number in range(ROLLOUTS):
-                for _ in rollout.steps(begin(open_deployment(store, "local"), (new, old)[number % 2])):
+                target = (versions.new, versions.old)[number % 2]
+                for _ in rollout.steps(begin(known_deployment(versions.store, "local"), target)):
                     time.sleep(random.uniform(0, 0.1))
-    assert open_deployment(store, "local") == Deployment(current=old)
+    assert known_deployment(versions.store, "local") == Deployment(current=versions.old)
     say("serve.rollout.rollouts", ROLLOUTS, 0)
     say("serve.rollout.answers", load.outcomes["right"], 0)
     say("serve.rollout.p99_ratio", load.percentile(99) / quiet.percentile(99))
@@ -229,8 +198,12 @@ def main(demo_uri: str) -> None:
         open_loop(systems, one_client(systems, version))
         saturation(systems)
         client_overhead(systems["hybrid"].address)
-        for server in systems.values():
+        for server in (half, *systems.values()):
             server.kill()
+        for limit_ms, candidates in ((20, 100), (20, 1), (100, 100)):
+            throughput(store, limit_ms, candidates)
+        tls(store, Path(folder))
+        packed.kill()
         rollouts(demo, f"{folder}/rollouts")
 
 

@@ -14,7 +14,7 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
 
 from components.serve.protocol import channel_options
 from components.serve.tensors import infer_request
-from tests.benchmarks.serve_look_ups import say
+from tests.benchmarks.serve_figures import say
 from tests.benchmarks.serve_version import Requests
 from tests.serving import Server
 
@@ -36,10 +36,17 @@ class OpenLoop:
     errors: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def run(self, address: str, requests: list[pb.ModelInferRequest], clients: int, rate: float) -> None:
-        """Send at `rate` requests a second from `clients` connections, for `SLICE_SECONDS`."""
+    def run(
+        self,
+        address: str,
+        requests: list[pb.ModelInferRequest],
+        clients: int,
+        rate: float,
+        seconds: float = SLICE_SECONDS,
+    ) -> None:
+        """Send at `rate` requests a second from `clients` connections."""
         threads = [
-            threading.Thread(target=self._client, args=(address, requests, rate / clients, seed))
+            threading.Thread(target=self._client, args=(address, requests, rate / clients, seconds, seed))
             for seed in range(clients)
         ]
         for thread in threads:
@@ -47,12 +54,14 @@ class OpenLoop:
         for thread in threads:
             thread.join()
 
-    def _client(self, address: str, requests: list[pb.ModelInferRequest], rate: float, seed: int) -> None:
+    def _client(
+        self, address: str, requests: list[pb.ModelInferRequest], rate: float, seconds: float, seed: int
+    ) -> None:
         draw, pending = random.Random(seed), []
         with grpc.insecure_channel(address, channel_options()) as channel:
             stub = pb_grpc.GRPCInferenceServiceStub(channel)
             grpc.channel_ready_future(channel).result(timeout=10)
-            due, end = time.perf_counter(), time.perf_counter() + SLICE_SECONDS
+            due, end = time.perf_counter(), time.perf_counter() + seconds
             while (due := due + draw.expovariate(rate)) < end:
                 time.sleep(max(due - time.perf_counter(), 0))
                 call = stub.ModelInfer.future(draw.choice(requests), timeout=30)

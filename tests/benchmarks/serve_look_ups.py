@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 
@@ -12,18 +11,9 @@ import onnxruntime
 import torch
 
 from components.version.version import Version
+from tests.benchmarks.serve_figures import median_ms, say
 from tests.benchmarks.serve_half import HalfTables
 from tests.benchmarks.serve_version import DIM, FEATURES, NUM_ROWS
-
-
-def say(name: str, value: float, digits: int = 3) -> None:
-    """Print one figure."""
-    print(f"{name}: {value:.{digits}f}", flush=True)
-
-
-def median_ms(times: list[float]) -> float:
-    """In milliseconds."""
-    return statistics.median(times) * 1e3
 
 
 def look_ups(version: Version) -> None:

@@ -18,7 +18,7 @@ from components.common.layout import Store
 from components.version.manifest import ONNX_INPUTS, ONNX_OUTPUT
 from components.version.request import Limits
 from components.version.version import Version
-from tests.benchmarks.serve_look_ups import say
+from tests.benchmarks.serve_figures import say
 from tests.benchmarks.serve_version import Requests, write_version
 
 SECONDS = 8.0

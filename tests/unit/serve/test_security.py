@@ -43,8 +43,7 @@ class Secured:
 
     @property
     def shown(self) -> ClientCredentials:
-        path = self.client.path
-        return ClientCredentials(path("ca.crt"), path("tls.crt"), path("tls.key"))
+        return self.client.credentials()
 
     def metric(self, which: int, name: str, setting: str) -> float:
         port = self.health_port if which else self.servers[0].http_port
@@ -91,12 +90,11 @@ def secured(published, tmp_path_factory):
         files = {"tls_crt": certificate, "tls_key": key, "ca_crt": authority.pem, "token": TOKEN}
         secrets.append(Secret(folder / name, **files))
     options = [
-        ("--tls-certificate", secret.path("tls.crt"), "--tls-key", secret.path("tls.key"))
-        + ("--tls-client-ca", secret.path("ca.crt"), "--control-token", secret.path("token"), "--deployment", NAME)
+        (*secret.server_options(), "--tls-client-ca", secret.path("ca.crt"), *control)
         for secret in secrets[:2]
+        for control in [("--control-token", secret.path("token"), "--deployment", NAME)]
     ]
-    root, path = published.store.root, secrets[2].path
-    shown = ClientCredentials(path("ca.crt"), path("tls.crt"), path("tls.key"))
+    root, shown = published.store.root, secrets[2].credentials()
     with Server("embedding", root, *options[0], credentials=shown) as embedding:
         health_port = Server("ranker", root).http_port
         asked = ("--embedding-address", embedding.address, "--embedding-ca", secrets[1].path("ca.crt"))

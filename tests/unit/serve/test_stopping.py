@@ -18,11 +18,9 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from components.features.objectives import DEFAULT_SERVED
 from components.serve.protocol import RANKER_MODEL
 from components.serve.tensors import infer_request, rest_body
-from tests.serving import BalancedLoad, Server, free_port, is_ready, post, stub_of
+from tests.serving import PATIENT, BalancedLoad, Server, free_port, is_ready, post, stub_of
 
 UNREADY = ("--set", "unready_seconds=1.5")
-# Servers that start leave others little of a small machine.
-PATIENT = ("--set", "request_seconds=20", "--set", "look_up_seconds=10")
 
 
 def until(condition, seconds=10.0):

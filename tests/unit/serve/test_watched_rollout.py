@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from contextlib import ExitStack
 from datetime import date
 
 import numpy as np
@@ -21,11 +20,9 @@ from components.serve.rollout import Rollout
 from components.serve.rollout_figures import Counted, shadow_figures
 from components.serve.rollout_plan import RolloutPlan, TakenBack
 from components.serve.run import main, roll_out
-from tests.serving import Load, Server, free_port
+from tests.serving import PATIENT, Load, free_port, started_tiers
 from tests.spoiled import publish_spoiled
 
-# Callers of so small a machine must have time: a server that is slow is not one that fails.
-PATIENT = ("--set", "request_seconds=20", "--set", "look_up_seconds=10")
 # Both arms' models differ much: that is no fault here.
 LIMITS = RolloutLimits(min_requests=40, wait_seconds=60, max_mean_change=0.45, max_slowdown=2.5)
 
@@ -36,12 +33,7 @@ def tiers(published, tmp_path_factory):
     from tests.published import registry_copy
 
     store = registry_copy(published, tmp_path_factory.mktemp("watched"))
-    with ExitStack() as running:
-        embedding = running.enter_context(Server("embedding", store.root))
-        options = ("--embedding-address", embedding.address, *PATIENT)
-        rankers = [running.enter_context(Server("ranker", store.root, *options)) for _ in range(2)]
-        for server in (embedding, *rankers):
-            server.wait_ready()
+    with started_tiers(store.root, 1, 2, *PATIENT) as ((embedding,), rankers):
         yield store, embedding, rankers
 
 
