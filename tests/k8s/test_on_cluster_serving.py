@@ -84,7 +84,7 @@ def add_secrets(namespace: str, folder: Path) -> None:
     certificate, key = AUTHORITY.issue()
     secrets = {
         "afterclick-serving-tls": {"tls.crt": certificate, "tls.key": key, "ca.crt": AUTHORITY.pem},
-        "afterclick-serving-control": {"token": b"a token of the tests"},
+        "afterclick-serving-control": {"token": b"0123456789abcdef" * 2},
     }
     for secret, contents in secrets.items():
         for name, content in contents.items():
