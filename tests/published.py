@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,9 @@ from components.export.config import ExportConfig
 from components.export.run import export_releases
 from components.features.examples import EVALUATION, read_examples
 from components.features.objectives import DEFAULT_SERVED, OBJECTIVE_NAMES
+from components.join.assemble import JoinJob
+from components.online.config import OnlineConfig
+from components.online.run import publish_online
 from components.publish.registry import publish_releases
 from components.serve.tensors import request_tensors
 from components.version.predictor import Predictor
@@ -29,6 +33,7 @@ class Published:
     """A store with two versions, of which `old` is in production.
 
     Attributes:
+        trained: What it is a copy of.
         store: Its registry, logs and examples.
         old: Digest of the control's version.
         new: Digest of the candidate's version.
@@ -37,6 +42,7 @@ class Published:
         expected: By version, what the evaluator's examples give: per request, shape (served objectives, n).
     """
 
+    trained: Deployment
     store: Store
     old: str
     new: str
@@ -71,7 +77,14 @@ def publish_both(trained: Deployment, root: str) -> Published:
         probabilities = Predictor.from_version(Version.published(store, digest)).predict(table)[:, columns]
         expected[digest] = [probabilities[logged.rows].T for logged in found]
     requests = [logged.request for logged in found]
-    return Published(store, old, new, requests, [request_tensors(request) for request in requests], expected)
+    return Published(trained, store, old, new, requests, [request_tensors(request) for request in requests], expected)
+
+
+def publish_online_features(published: Published, day: date) -> None:
+    """Publish the online features of a log day in the same store."""
+    config, after = published.trained.config, day + timedelta(days=1)
+    job = JoinJob(config.dataset, config.features, config.join, after, after, after, after)
+    publish_online(published.store, job, OnlineConfig())
 
 
 def registry_copy(published: Published, folder: Path) -> Store:

@@ -6,9 +6,9 @@ its example has.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
-from itertools import pairwise
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -20,7 +20,7 @@ from components.common.digests import digest_json
 from components.common.filesystems import is_local
 from components.common.layout import Store
 from components.common.manifests import Manifest, read_manifest, verified_bytes, verify_files
-from components.features.feature_list import ENGAGEMENT_RATES, FeatureConfig
+from components.features.feature_list import ENGAGEMENT_RATES, FeatureConfig, engagement_name, volume_name
 from components.features.hashed_actions import HashedActions, action_entities, schema_of
 from components.features.wall_clock import from_wall_clock
 
@@ -55,11 +55,11 @@ class KnownOnline:
 
     Attributes:
         actions: Of the user.
-        engagement: Columns of `engagement_names`, float32, shape (n, columns).
+        engagement: By column of `engagement_names`, of the entities that were asked for, float32, shape (n,).
     """
 
     actions: HashedActions
-    engagement: np.ndarray
+    engagement: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class OnlineFeatures:
         users: Hashed, ascending, uint64, shape (u,).
         firsts: Where each one's actions begin, and after the last where they end, int64, shape (u + 1,).
         actions: Of all users.
-        engagement: Of each entity hashed values, ascending, uint64, shape (v,), and their columns, float32, likewise.
+        engagement: By entity, hashed values, ascending, uint64, shape (v,), and by name their columns, float32.
     """
 
     features: FeatureConfig
@@ -84,7 +84,7 @@ class OnlineFeatures:
     users: np.ndarray
     firsts: np.ndarray
     actions: pa.Table
-    engagement: tuple[tuple[np.ndarray, list[np.ndarray]], ...]
+    engagement: dict[str, tuple[np.ndarray, dict[str, np.ndarray]]]
 
     @classmethod
     def open(cls, store: Store, features: FeatureConfig, day: date) -> Self:
@@ -97,33 +97,34 @@ class OnlineFeatures:
         manifest = read_manifest(uri, OnlineManifest)
         users, acted, engaged = (_mapped(uri, manifest, name) for name in (USERS_FILE, ACTIONS_FILE, ENGAGEMENT_FILE))
         firsts = np.append(users[FIRST].to_numpy(), acted.num_rows)
-        stops = np.searchsorted(engaged[ENTITY].to_numpy(), range(len(features.engagement.entities) + 1))
-        parts = [engaged.slice(start, stop - start) for start, stop in pairwise(stops)]
-        value, *names = engagement_schema().names[1:]
-        engagement = tuple((part[value].to_numpy(), [part[name].to_numpy() for name in names]) for part in parts)
+        numbers, engagement = engaged[ENTITY].to_numpy(), {}
+        for number, entity in enumerate(features.engagement.entities):
+            start, stop = np.searchsorted(numbers, [number, number + 1])
+            value, *columns = (column.to_numpy() for column in engaged.slice(start, stop - start).columns[1:])
+            engagement[entity] = value, dict(zip(engagement_names(entity), columns, strict=True))
         until = microseconds(day + timedelta(days=1))
         return cls(features, day, manifest.content_digest, until, users[USER].to_numpy(), firsts, acted, engagement)
 
-    def look_up(self, user: int, entities: np.ndarray) -> KnownOnline:
+    def look_up(self, user: int, entities: Mapping[str, np.ndarray]) -> KnownOnline:
         """What is known of a user and of candidates.
 
         Args:
             user: Hashed.
-            entities: Hashed values of each candidate's entities, in the feature list's order, uint64, shape (n, E).
+            entities: By entity whose engagement is asked for, hashed values of the candidates, uint64, shape (n,).
         """
         place = int(np.searchsorted(self.users, np.uint64(user)))
-        known = place < len(self.users) and self.users[place] == user
-        start, stop = self.firsts[place : place + 2] if known else (0, 0)
+        is_known = place < len(self.users) and self.users[place] == user
+        start, stop = self.firsts[place : place + 2] if is_known else (0, 0)
         acted = self.actions.slice(start, stop - start)
         owners = pa.array(np.full(len(acted), user, dtype=np.uint64))
         actions = HashedActions.from_table(acted.add_column(0, USER, owners), self.features)
-        columns = []
-        for (values, numbers), asked in zip(self.engagement, entities.T, strict=True):
+        found: dict[str, np.ndarray] = {}
+        for entity, asked in entities.items():
+            values, columns = self.engagement[entity]
             places = np.searchsorted(values, asked).clip(max=len(values) - 1)
             places[values[places] != asked] = 0
-            columns += [column[places] for column in numbers]
-        engagement = np.stack(columns, axis=1) if columns else np.zeros((len(entities), 0), dtype=np.float32)
-        return KnownOnline(actions, engagement)
+            found |= {name: column[places] for name, column in columns.items()}
+        return KnownOnline(actions, found)
 
     @property
     def until_seconds(self) -> float:
@@ -155,6 +156,11 @@ def engagement_schema() -> pa.Schema:
     """The columns of `engagement.arrow`: the entity's number, the hashed value, and what features take of it."""
     names = ("impressions", *(f"{rate}_rate" for rate in ENGAGEMENT_RATES))
     return pa.schema([(ENTITY, pa.int32()), (VALUE, pa.uint64()), *((name, pa.float32()) for name in names)])
+
+
+def engagement_names(entity: str) -> tuple[str, ...]:
+    """Their names as features of one entity."""
+    return (volume_name(entity), *(engagement_name(entity, rate) for rate in ENGAGEMENT_RATES))
 
 
 def _mapped(uri: str, manifest: OnlineManifest, name: str) -> pa.Table:

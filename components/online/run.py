@@ -20,7 +20,7 @@ from components.common.progress import log_line
 from components.features.engagement import engagement_columns, merge_engagement, on_one_day
 from components.features.events import DatasetConfig
 from components.features.feature_kinds import EngagementFeatures
-from components.features.feature_list import ENGAGEMENT_RATES, FeatureConfig, engagement_name, volume_name
+from components.features.feature_list import FeatureConfig
 from components.features.hashed_actions import schema_of
 from components.features.hashing import MISSING
 from components.features.online_features import (
@@ -32,6 +32,7 @@ from components.features.online_features import (
     USERS_SCHEMA,
     OnlineManifest,
     actions_schema,
+    engagement_names,
     engagement_schema,
     online_digest,
     online_settings,
@@ -145,8 +146,8 @@ def engagement_on(day: date, counts: pa.Table, features: EngagementFeatures) -> 
     columns = engagement_columns(OneDay(np.full(size, microseconds(day)), padded), counts, features)
     parts = []
     for number, (entity, own) in enumerate(values.items()):
-        names = (volume_name(entity), *(engagement_name(entity, rate) for rate in ENGAGEMENT_RATES))
-        arrays = [np.full(len(own), number, np.int32), own, *(columns[name][: len(own)] for name in names)]
+        known = (columns[name][: len(own)] for name in engagement_names(entity))
+        arrays = [np.full(len(own), number, np.int32), own, *known]
         parts.append(pa.Table.from_arrays([pa.array(array) for array in arrays], schema=engagement_schema()))
     return pa.concat_tables([engagement_schema().empty_table(), *parts])
 

@@ -63,11 +63,13 @@ def test_engagement_is_that_of_the_examples(deployment, logs):
     impressions = clean_rows(deployment.store, "impressions", day)
     rows = {value: row for row, value in enumerate(impressions["impression_id"].to_pylist())}
     order = [rows[value] for value in examples["impression_id"].to_pylist()]
-    entities = [hash_identifiers(impressions[entity])[order] for entity in features.engagement.entities]
-    known = online.look_up(1, np.stack(entities, axis=1))
-    expected = np.stack([examples[name].to_numpy() for name in names], axis=1)
-    assert known.engagement.dtype == np.float32 and np.array_equal(known.engagement, expected)
-    assert len(np.unique(expected[:, 0])) > 20 and (known.engagement[:, 0] == 0).any()
+    entities = {entity: hash_identifiers(impressions[entity])[order] for entity in features.engagement.entities}
+    known = online.look_up(1, entities)
+    assert known.engagement.keys() == {*names}
+    for name, values in known.engagement.items():
+        assert values.dtype == np.float32 and np.array_equal(values, examples[name].to_numpy()), name
+    volumes = known.engagement["item_id_impressions"]
+    assert len(np.unique(volumes)) > 20 and (volumes == 0).any()
 
 
 def test_actions_are_those_of_the_history_in_order(deployment, logs):
@@ -80,7 +82,7 @@ def test_actions_are_those_of_the_history_in_order(deployment, logs):
     users = hash_identifiers(table["user_id"])
     for user in np.unique(users)[:50]:
         own = table.filter(pa.array(users == user))
-        actions = online.look_up(int(user), np.zeros((0, len(features.engagement.entities)), np.uint64)).actions
+        actions = online.look_up(int(user), {}).actions
         order = np.lexsort((hash_identifiers(own["action_id"]), own["timestamp"].cast(pa.int64()).to_numpy()))
         assert np.array_equal(actions.times, own["timestamp"].cast(pa.int64()).to_numpy()[order])
         assert np.array_equal(actions.identifiers, hash_identifiers(own["action_id"])[order])
@@ -90,10 +92,10 @@ def test_actions_are_those_of_the_history_in_order(deployment, logs):
 
 def test_unknown_users_and_values_get_what_new_ones_get(deployment, logs):
     _, online = published(logs, deployment, deployment.scored_day)
-    known = online.look_up(7, np.array([[12345, 54321], [0, 0]], dtype=np.uint64))
-    assert len(known.actions) == 0
-    assert (known.engagement[:, 0] == 0).all() and np.array_equal(known.engagement[0], known.engagement[1])
-    assert (known.engagement[0, 1:] > 0).sum() >= len(ENGAGEMENT_RATES) - 1
+    known = online.look_up(7, {"item_id": np.array([12345, 0], dtype=np.uint64)})
+    assert len(known.actions) == 0 and len(known.engagement) == 1 + len(ENGAGEMENT_RATES)
+    for name, (new, absent) in known.engagement.items():
+        assert new == absent and (new == 0) == (name == "item_id_impressions"), name
 
 
 def test_newest_actions_of_a_user_are_kept(deployment):
