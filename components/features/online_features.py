@@ -83,7 +83,7 @@ class OnlineFeatures:
     until: int
     users: np.ndarray
     firsts: np.ndarray
-    actions: pa.Table
+    actions: pa.RecordBatch
     engagement: dict[str, tuple[np.ndarray, dict[str, np.ndarray]]]
 
     @classmethod
@@ -115,7 +115,7 @@ class OnlineFeatures:
         place = int(np.searchsorted(self.users, np.uint64(user)))
         is_known = place < len(self.users) and self.users[place] == user
         start, stop = self.firsts[place : place + 2] if is_known else (0, 0)
-        acted = self.actions.slice(start, stop - start)
+        acted = pa.Table.from_batches([self.actions.slice(start, stop - start)])
         owners = pa.array(np.full(len(acted), user, dtype=np.uint64))
         actions = HashedActions.from_table(acted.add_column(0, USER, owners), self.features)
         found: dict[str, np.ndarray] = {}
@@ -163,11 +163,11 @@ def engagement_names(entity: str) -> tuple[str, ...]:
     return (volume_name(entity), *(engagement_name(entity, rate) for rate in ENGAGEMENT_RATES))
 
 
-def _mapped(uri: str, manifest: OnlineManifest, name: str) -> pa.Table:
+def _mapped(uri: str, manifest: OnlineManifest, name: str) -> pa.RecordBatch:
     """A file whose bytes are those of its manifest; that of a store elsewhere is read into memory."""
     if not is_local(uri):
         source = pa.BufferReader(verified_bytes(uri, manifest, name))
     else:
         verify_files(uri, manifest, (name,))
         source = pa.memory_map(storage.join_uri(uri, name))
-    return pa.Table.from_batches([pa.ipc.open_file(source).get_batch(0)])
+    return pa.ipc.open_file(source).get_batch(0)
