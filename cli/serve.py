@@ -119,6 +119,7 @@ def local(
     version = open_deployment(Store(store), deployment).current
     # Nobody sends requests elsewhere when these stop.
     common = ["--store", store, "--deployment", deployment, "--set", "unready_seconds=0"]
+    common += ["--set", "online_features=true"] if Store(store).online_settings() else []
     tables, address = _ports(embedding_grpc_port, embedding_http_port), f"localhost:{embedding_grpc_port}"
     commands = (
         ["embedding", *common, *tables],

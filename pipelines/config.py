@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections import Counter
 from importlib.resources import files
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 from google.protobuf import text_format
@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from components.common import storage
 from components.common.arms import check_arm_name
-from components.common.config import Config, ResolvedConfig, read_yaml
+from components.common.config import GrownConfig, ResolvedConfig, read_yaml
 from components.common.digests import digest_json
 from components.common.errors import InputError
 from components.common.layout import Store
@@ -27,6 +27,7 @@ from components.features.feature_list import FeatureConfig
 from components.features.objectives import DEFAULT_SERVED, ServedObjectives
 from components.gate.config import GateConfig
 from components.join.config import JoinConfig
+from components.online.config import OnlineConfig
 from components.pretrain.config import PretrainConfig
 from components.ranker.presets import MODELS, with_preset
 from components.schedule.config import ScheduleConfig
@@ -38,8 +39,10 @@ from data_validation.examples.schema import read_schema
 from pipelines.cluster import ClusterConfig
 
 
-class RunConfig(Config):
+class RunConfig(GrownConfig):
     """Everything that a pipeline run is given."""
+
+    later: ClassVar[tuple[str, ...]] = ("online",)
 
     dataset: DatasetConfig
     source: CompleteJourneySource | SimulatorSource | FilesSource | SqlSource = Field(discriminator="kind")
@@ -59,6 +62,7 @@ class RunConfig(Config):
     retention: RetentionConfig = RetentionConfig()
     pretrain: PretrainConfig | None = Field(None, description="tables of ids on all engagement, to start arms from")
     serving: ServingConfig | None = Field(None, description="servers that daily runs roll out to (docs/rollouts.md)")
+    online: OnlineConfig | None = Field(None, description="features that servers complete requests with, of each run")
     cluster: ClusterConfig = ClusterConfig()
 
     @model_validator(mode="before")

@@ -13,6 +13,7 @@ for name in (
     "components.gate.run",
     "components.join.run",
     "components.make_logs.run",
+    "components.online.run",
     "components.pretrain.run",
     "components.publish.run",
     "components.report.run",

@@ -88,6 +88,7 @@ def _prepared(store_uri: str, config_uri: str, chosen: Assignment) -> tuple[str,
     import components.collect_edges.run
     import components.join.run
     import components.make_logs.run
+    import components.online.run
     import data_validation.run
 
     store, span, known_on = (store_uri, config_uri), (str(chosen.first_day), str(chosen.event_date)), str(chosen.as_of)
@@ -98,6 +99,8 @@ def _prepared(store_uri: str, config_uri: str, chosen: Assignment) -> tuple[str,
     with remembering(logs.log_folders(), logs.log_index()):
         expectations = attempted("validate-logs", lambda: data_validation.run.main_logs(*store, span, known_on))
         attempted("join-examples", lambda: components.join.run.main(*store, span, known_on, span[1], early_days))
+        if ResolvedConfig.open(config_uri).values.get("online") is not None:
+            attempted("online-features", lambda: components.online.run.main(*store, known_on))
         if _in_single_stage(config_uri):
             edge_days = _days_with_edges(store, chosen)
             attempted("collect-edges", lambda: components.collect_edges.run.main_days(*store, edge_days))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,9 @@ from components.common.records import write_record
 from components.common.releases import read_pointer
 from components.export.config import ExportConfig
 from components.export.run import export_releases
+from components.join.assemble import JoinJob
+from components.online.config import OnlineConfig
+from components.online.run import publish_online
 from components.publish.registry import publish_releases
 from components.version.version import Version
 from tests.conftest import Deployment
@@ -25,6 +29,7 @@ class Published:
     """A store with two versions, of which `old` is in production.
 
     Attributes:
+        trained: What it is a copy of.
         store: Its registry, logs and examples.
         old: Digest of the control's version.
         new: Digest of the candidate's version.
@@ -33,6 +38,7 @@ class Published:
         expected: By version, what the evaluator's examples give: per request, shape (served objectives, n).
     """
 
+    trained: Deployment
     store: Store
     old: str
     new: str
@@ -59,7 +65,14 @@ def publish_both(trained: Deployment, root: str) -> Published:
     new, old = digests
     assert read_pointer(store).version == old and new != old
     owed = owed_by(store, trained.scored_day, (old, new), 60)
-    return Published(store, old, new, owed.requests, owed.tensors, owed.expected)
+    return Published(trained, store, old, new, owed.requests, owed.tensors, owed.expected)
+
+
+def publish_online_features(published: Published, day: date) -> None:
+    """Publish the online features of a log day in the same store."""
+    config, after = published.trained.config, day + timedelta(days=1)
+    job = JoinJob(config.dataset, config.features, config.join, after, after, after, after)
+    publish_online(published.store, job, OnlineConfig())
 
 
 def registry_copy(published: Published, folder: Path) -> Store:

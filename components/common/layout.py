@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass
 from datetime import date
 
 from components.common.days import days_in
-from components.common.storage import finished_names, join_uri, list_names, list_tree, remove
+from components.common.storage import finished_names, join_uri, list_names, list_tree
 
 # Files of a checkpoint that people look at.
 LOSS_CURVE_FILE = "loss_curve.json"
@@ -98,13 +97,6 @@ class Store:
         """Intermediate files of one run of a step."""
         return join_uri(self.root, "scratch", name)
 
-    def new_scratch(self, step: str) -> str:
-        """A new name for them; what killed runs of the step left behind is deleted."""
-        for left_over in list_names(self.scratch("")):
-            if left_over.startswith(f"{step}-"):
-                remove(self.scratch(left_over))
-        return self.scratch(f"{step}-{uuid.uuid4().hex[:8]}")
-
     def example_statistics(self, day: date, early: bool = False) -> str:
         """Statistics and anomalies of one day of examples; of early ones beside those of final ones."""
         return self._day("early_example_statistics" if early else "example_statistics", day=day)
@@ -116,6 +108,18 @@ class Store:
     def log_summary_days(self) -> list[date]:
         """The log days that have been summarised."""
         return days_in(join_uri(self.root, "log_summaries"), finished_names, _DAY_PREFIX)
+
+    def online_features(self, settings: str, day: date) -> str:
+        """What log days until one say for requests after them, by the digest of what it was made by."""
+        return self._day("online_features", settings, day=day)
+
+    def online_settings(self) -> list[str]:
+        """The digests that there are."""
+        return list_names(join_uri(self.root, "online_features"))
+
+    def online_days(self, settings: str) -> list[date]:
+        """The days that there are of one."""
+        return days_in(join_uri(self.root, "online_features", settings), finished_names, _DAY_PREFIX)
 
     def edges(self, day: date) -> str:
         """What one day of the logs says of two ids."""

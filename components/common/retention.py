@@ -6,12 +6,14 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import partial
+from typing import ClassVar
 
 from pydantic import Field
 
 from components.common import storage
 from components.common.arms import arm_of, find_retirement
-from components.common.config import Config
+from components.common.config import GrownConfig
 from components.common.deployments import read_deployment
 from components.common.layout import Store
 from components.common.progress import log_line
@@ -30,11 +32,13 @@ from components.common.rollouts import find_replaced
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
-class RetentionConfig(Config):
+class RetentionConfig(GrownConfig):
     """How much is kept beside what is in use, after every run; null keeps all of it.
 
     The logs, the examples, the ledger and all records stay, whatever their age.
     """
+
+    later: ClassVar[tuple[str, ...]] = ("online_days",)
 
     checkpoint_days: int | None = Field(14, ge=2, description="newest daily checkpoints of each arm")
     versions: int | None = Field(10, ge=1, description="newest published versions, to go back to")
@@ -45,6 +49,7 @@ class RetentionConfig(Config):
     summary_days: int | None = Field(
         None, ge=2, description="newest summaries of log days; no fewer than the features of a day reach back to"
     )
+    online_days: int | None = Field(3, ge=1, description="newest online features of each feature list")
     report_days: int | None = Field(
         60,
         ge=2,
@@ -79,6 +84,7 @@ def removals(store: Store, config: RetentionConfig) -> list[Removal]:
         *_pretrained(store, config.pretrained_tables),
         *_log_days(store.edge_days(), store.edges, config.edge_days, "days of edges"),
         *_log_days(store.log_summary_days(), store.log_summary, config.summary_days, "summaries of log days"),
+        *_online_features(store, config.online_days),
         *_pages(store, config.report_days, newest),
     ]
 
@@ -163,6 +169,12 @@ def _pretrained(store: Store, keep: int | None) -> Iterator[Removal]:
 def _log_days(days: list[date], uri_of: Callable[[date], str], keep: int | None, named: str) -> Iterator[Removal]:
     for day in days[:-keep] if keep is not None else []:
         yield Removal(uri_of(day), f"older than the newest {keep} {named}")
+
+
+def _online_features(store: Store, keep: int | None) -> Iterator[Removal]:
+    for settings in store.online_settings():
+        days, uri_of = store.online_days(settings), partial(store.online_features, settings)
+        yield from _log_days(days, uri_of, keep, "online features")
 
 
 def _pages(store: Store, keep: int | None, newest: date) -> Iterator[Removal]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -56,8 +57,19 @@ def on_one_day(counts: pa.Table, day: date) -> pa.Table:
     return counts.set_column(SCHEMA.get_field_index("day"), "day", days).cast(SCHEMA)
 
 
+class EntityRows(Protocol):
+    """What engagement is looked up for: `Events`, or anything else of n moments with entities."""
+
+    @property
+    def times(self) -> np.ndarray:
+        """Microseconds since the epoch, int64, shape (n,)."""
+
+    def hashed(self, column: str) -> np.ndarray:
+        """A hashed entity, uint64, shape (n,)."""
+
+
 def engagement_columns(
-    impressions: Events, engagement: pa.Table, features: EngagementFeatures
+    impressions: EntityRows, engagement: pa.Table, features: EngagementFeatures
 ) -> dict[str, np.ndarray]:
     """Dense columns, float32, shape (n,), from the `window_days` days before each impression's own day.
 

@@ -191,6 +191,33 @@ class FinishDay(beam.DoFn):
 
 
 @dataclass
+class SplitFiles(beam.PTransform):
+    """From clean log files to those of each shard of users."""
+
+    plan: JoinPlan
+
+    def expand(self, files: beam.PCollection[LogFile]) -> beam.PCollection[Any]:
+        """Split, and group by shard."""
+        return files | beam.Reshuffle() | beam.ParDo(SplitFile(self.plan)) | "ByShard" >> beam.GroupByKey()
+
+
+@dataclass
+class SummariseMissingDays(beam.PTransform):
+    """From the files of each shard to the days whose summaries were made."""
+
+    plan: JoinPlan
+
+    def expand(self, by_shard: beam.PCollection[Any]) -> beam.PCollection[str]:
+        """Summarise each shard, then write each day from all of them."""
+        missing = [(str(day), None) for day in self.plan.reading.missing]
+        days = by_shard.pipeline | "Missing" >> beam.Create(missing, reshuffle=False)
+        if not missing:
+            return days | beam.Map(lambda pair: pair[0])
+        pieces = by_shard | beam.ParDo(SummariseShard(self.plan))
+        return (days, pieces) | beam.Flatten() | "ByMissing" >> beam.GroupByKey() | beam.ParDo(WriteSummary(self.plan))
+
+
+@dataclass
 class JoinExamples(beam.PTransform):
     """From clean log files to the days whose examples were written."""
 
@@ -198,10 +225,10 @@ class JoinExamples(beam.PTransform):
 
     def expand(self, files: beam.PCollection[LogFile]) -> beam.PCollection[str]:
         """Split, summarise what is missing, join, gather, finish."""
-        by_shard = files | beam.Reshuffle() | beam.ParDo(SplitFile(self.plan)) | "ByShard" >> beam.GroupByKey()
+        by_shard = files | SplitFiles(self.plan)
         engagement = None
         if self.plan.job.features is not None:
-            made = AsList(self._summaries(by_shard))
+            made = AsList(by_shard | SummariseMissingDays(self.plan))
             start = files.pipeline | "Window" >> beam.Create([None])
             engagement = AsSingleton(start | beam.ParDo(WriteEngagement(self.plan), made))
         joined = by_shard | beam.ParDo(JoinShard(self.plan), engagement).with_outputs(_RECEIVED, main="pieces")
@@ -213,15 +240,6 @@ class JoinExamples(beam.PTransform):
             | "ByDay" >> beam.GroupByKey()
             | beam.ParDo(FinishDay(self.plan), AsSingleton(received))
         )
-
-    def _summaries(self, by_shard: beam.PCollection[Any]) -> beam.PCollection[str]:
-        """The days whose summaries were made."""
-        missing = [(str(day), None) for day in self.plan.reading.missing]
-        days = by_shard.pipeline | "Missing" >> beam.Create(missing, reshuffle=False)
-        if not missing:
-            return days | beam.Map(lambda pair: pair[0])
-        pieces = by_shard | beam.ParDo(SummariseShard(self.plan))
-        return (days, pieces) | beam.Flatten() | "ByMissing" >> beam.GroupByKey() | beam.ParDo(WriteSummary(self.plan))
 
 
 def _add_up(counts: Iterable[tuple[int, ...]]) -> tuple[int, ...]:

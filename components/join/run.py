@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, timedelta
+from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
@@ -28,10 +30,10 @@ from components.features.feature_list import FeatureConfig
 from components.features.log_manifests import CleanLogManifest
 from components.join.assemble import JoinJob
 from components.join.attribution import UNATTRIBUTED_REASONS
-from components.join.beam_join import METRICS_NAMESPACE, JoinExamples
+from components.join.beam_join import METRICS_NAMESPACE, JoinExamples, SplitFiles, SummariseMissingDays
 from components.join.config import JoinConfig
 from components.join.plan import HISTORY, DayOutput, JoinPlan, LogFile
-from components.join.summaries import ACTIONS_FILE, Reading
+from components.join.summaries import ACTIONS_FILE, CleanLogs, Reading, SummaryManifest
 
 STEP = Step("join", 2)
 
@@ -56,7 +58,7 @@ def join_days(store_uri: str, job: JoinJob) -> dict[str, int]:
         )
     store = Store(store_uri)
     # This also deletes what a killed run left.
-    scratch_uri = store.new_scratch("join")
+    scratch_uri = _new_scratch(store)
     clean = _clean_manifests(store, job)
     days = job.dataset.open_days(job.first_day, job.last_day)
     outputs = {day: _day_output(job, clean, day) for day in days}
@@ -65,8 +67,9 @@ def join_days(store_uri: str, job: JoinJob) -> dict[str, int]:
         log_line("join", f"{job.first_day}..{job.last_day}: examples are there, nothing to do")
         return {}
     first, last = missing[0], missing[-1]
+    job, labelled = replace(job, first_day=first, last_day=last), job.dataset.days_read(first, last, 0)
     with _scratch(store, job.config, scratch_uri) as scratch_uri:
-        counts = _run_pipeline(store, replace(job, first_day=first, last_day=last), clean, outputs, scratch_uri)
+        counts = _run_pipeline(_plan(store, job, clean, outputs, labelled, scratch_uri), clean)
     lost = [str(day) for day in days if not _is_done(store, job, day, outputs[day])]
     if lost:
         raise RuntimeError(f"join: the Beam runner returned without writing {lost}; use another runner")
@@ -79,6 +82,38 @@ def join_days(store_uri: str, job: JoinJob) -> dict[str, int]:
         )
     log_line("join", f"{first}..{last}: {_reconciled(counts)}")
     return counts
+
+
+def summarise_days(store_uri: str, job: JoinJob) -> dict[date, SummaryManifest]:
+    """Summarise the log days that features of `job.first_day` reach back to, except those that are summarised.
+
+    Returns:
+        Their summaries.
+
+    Raises:
+        InputError: If clean logs are missing.
+    """
+    assert job.features is not None
+    store = Store(store_uri)
+    scratch_uri = _new_scratch(store)
+    clean = _clean_manifests(store, job)
+    with _scratch(store, job.config, scratch_uri) as scratch_uri:
+        plan = _plan(store, job, clean, {}, [], scratch_uri)
+        if plan.reading.missing:
+            pipeline = open_pipeline(job.config.beam_options)
+            shards = pipeline | beam.Create(_files(plan, clean)) | SplitFiles(plan)
+            _ = shards | SummariseMissingDays(plan) | beam.Map(lambda day: log_line("join", f"{day}: summarised"))
+            _finish(pipeline)
+    since = job.first_day - timedelta(days=job.features.history_days)
+    return {day: read_manifest(store.log_summary(day), SummaryManifest) for day in clean if day >= since}
+
+
+def _new_scratch(store: Store) -> str:
+    """A new name for intermediate files; what killed runs left behind is deleted."""
+    for left_over in storage.list_names(store.scratch("")):
+        if left_over.startswith(f"{STEP.name}-"):
+            storage.remove(store.scratch(left_over))
+    return store.scratch(f"{STEP.name}-{uuid.uuid4().hex[:8]}")
 
 
 @contextmanager
@@ -113,9 +148,9 @@ def _reconciled(counts: dict[str, int]) -> str:
     return ", ".join(texts) + (f"; unattributed: {shown}" if shown else "")
 
 
-def _clean_manifests(store: Store, job: JoinJob) -> dict[date, dict[str, CleanLogManifest]]:
+def _clean_manifests(store: Store, job: JoinJob) -> CleanLogs:
     days = job.dataset.days_read(job.first_day, job.last_day, job.history_days)
-    clean: dict[date, dict[str, CleanLogManifest]] = {}
+    clean: CleanLogs = {}
     for day in days:
         if day < job.as_of:
             find = find_manifest if day in job.dataset.closed_days else read_manifest
@@ -124,7 +159,7 @@ def _clean_manifests(store: Store, job: JoinJob) -> dict[date, dict[str, CleanLo
     return clean
 
 
-def _day_output(job: JoinJob, clean: dict[date, dict[str, CleanLogManifest]], day: date) -> DayOutput:
+def _day_output(job: JoinJob, clean: CleanLogs, day: date) -> DayOutput:
     read = [read_day for read_day in job.dataset.days_read(day, day, job.history_days) if read_day < job.as_of]
     digests = [[name, str(d), manifest.content_digest] for d in read for name, manifest in clean[d].items()]
     num_impressions, num_actions = (clean[day][name].rows for name in (IMPRESSIONS, ACTIONS))
@@ -150,37 +185,48 @@ def _identifiers(manifests: dict[tuple[str, date], CleanLogManifest]) -> dict[st
     return types
 
 
-def _run_pipeline(
+def _plan(
     store: Store,
     job: JoinJob,
-    clean: dict[date, dict[str, CleanLogManifest]],
+    clean: CleanLogs,
     outputs: dict[date, DayOutput],
+    labelled: list[date],
     scratch_uri: str,
-) -> dict[str, int]:
+) -> JoinPlan:
     manifests = {(name, day): manifest for day, of_day in clean.items() for name, manifest in of_day.items()}
     types = _identifiers(manifests)
-    labelled = job.dataset.days_read(job.first_day, job.last_day, 0)
     reading = Reading.of(store, job.features, labelled, job.first_day, job.last_day, clean, types)
     read = {(name, day): manifest for (name, day), manifest in manifests.items() if day in reading.logs}
     rows = {name: sum(m.rows for (log_name, _), m in read.items() if log_name == name) for name in LOG_NAMES}
     rows[HISTORY] = sum(manifest.actions for manifest in reading.history.values())
-    plan = JoinPlan(
+    return JoinPlan(
         job=job,
         store_root=store.root,
         scratch_uri=scratch_uri,
-        outputs={day: outputs[day] for day in job.dataset.open_days(job.first_day, job.last_day)},
+        outputs={day: outputs[day] for day in job.dataset.open_days(job.first_day, job.last_day) if day in outputs},
         expected=(rows[IMPRESSIONS], rows[ACTIONS], rows[HISTORY]),
         num_shards=max(1, math.ceil(sum(rows.values()) / job.config.rows_per_shard)),
         identifiers=types,
         reading=reading,
     )
-    files = [
+
+
+def _files(plan: JoinPlan, clean: CleanLogs) -> list[LogFile]:
+    """The logs that a plan reads."""
+    store = Store(plan.store_root)
+    return [
         LogFile(name, store.clean_logs(name, day), entry)
-        for (name, day), manifest in read.items()
+        for day in plan.reading.logs
+        for name, manifest in clean[day].items()
         for entry in manifest.files
-    ] + [
+    ]
+
+
+def _run_pipeline(plan: JoinPlan, clean: CleanLogs) -> dict[str, int]:
+    store, job = Store(plan.store_root), plan.job
+    files = _files(plan, clean) + [
         LogFile(HISTORY, store.log_summary(day), manifest.entry(ACTIONS_FILE))
-        for day, manifest in reading.history.items()
+        for day, manifest in plan.reading.history.items()
     ]
     for day in plan.outputs:
         for split in job.splits(day):
@@ -188,14 +234,24 @@ def _run_pipeline(
     pipeline = open_pipeline(job.config.beam_options)
     done = pipeline | beam.Create(files) | JoinExamples(plan)
     _ = done | beam.Map(lambda day: log_line("join", f"{day}: examples written"))
-    result = pipeline.run()
-    state = result.wait_until_finish()
-    if state != PipelineState.DONE:
-        raise TransientError(f"join: the Beam runner ended in state {state}; see its own log")
+    result = _finish(pipeline)
     counters = result.metrics().query(beam.metrics.MetricsFilter().with_namespace(METRICS_NAMESPACE))["counters"]
     # Runners fill in one of the two; `result` would turn a committed 0 into None.
     values = {c.key.metric.name: c.attempted if c.committed is None else c.committed for c in counters}
     return {name: int(values[name]) for name in sorted(values)}
+
+
+def _finish(pipeline: beam.Pipeline) -> Any:
+    """Run a pipeline to its end; returns Beam's result.
+
+    Raises:
+        TransientError: If it does not get there.
+    """
+    result = pipeline.run()
+    state = result.wait_until_finish()
+    if state != PipelineState.DONE:
+        raise TransientError(f"join: the Beam runner ended in state {state}; see its own log")
+    return result
 
 
 def join_early(store_uri: str, job: JoinJob, days: list[date]) -> None:

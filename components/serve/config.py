@@ -30,6 +30,10 @@ class TierConfig(Config):
     control_token: str = Field("", description="file of the token of calls that change what is served; empty: open")
     max_message_bytes: int = Field(MAX_MESSAGE_BYTES, ge=2**16)
     max_requests: int = Field(64, ge=1, description="at one time; more are refused with RESOURCE_EXHAUSTED")
+    online_features: bool = Field(
+        False, description="complete requests with the store's online features (docs/serving.md); set in both tiers"
+    )
+    online_seconds: float = Field(60.0, gt=0, description="between looks for newer ones, where the tables are")
     unready_seconds: float = Field(
         5.0, ge=0, description="after SIGTERM, how long new requests are still answered while it says it is not ready"
     )
@@ -45,7 +49,7 @@ class TierConfig(Config):
     @property
     def stated_limits(self) -> list[str]:
         """What callers must know, as the metadata of a server has it: `name=value`."""
-        return [f"{name}={value}" for name, value in self if name.startswith(("max_", "ignore_"))]
+        return [f"{name}={value}" for name, value in self if name.startswith(("max_", "ignore_", "online_features"))]
 
     @model_validator(mode="after")
     def _check_files(self) -> Self:
@@ -144,7 +148,7 @@ class RankerTierConfig(TierConfig):
     @property
     def limits(self) -> Limits:
         """The limits of one request."""
-        return Limits(self.max_candidates, self.max_actions, self.ignore_unknown_inputs)
+        return Limits(self.max_candidates, self.max_actions, self.ignore_unknown_inputs, self.online_features)
 
 
 class RolloutLimits(Config):

@@ -31,6 +31,17 @@ ROWS = Counter("afterclick_rows_looked_up", "Rows of embedding tables looked up"
 UNKNOWN_IDS = Counter(
     "afterclick_unknown_ids", "Candidates whose id has no row, or vector, of its own", ("version", "table")
 )
+ONLINE_UNTIL = Gauge(
+    "afterclick_online_features_until_timestamp_seconds",
+    "Until when a version's online features know of events, of 1970; 0: there are none",
+    ("version",),
+)
+ONLINE_REQUESTS = Counter(
+    "afterclick_online_requests",
+    "Requests by who gave them a part: the caller, the store, or both",
+    ("version", "part", "source"),
+)
+UNKNOWN_USERS = Counter("afterclick_online_unknown_users", "Requests of users without stored actions", ("version",))
 LOADED = Gauge("afterclick_version_loaded", "1 while a version is loaded", ("tier", "version"))
 PROVIDER = Gauge(
     "afterclick_ranker_provider", "1 while a version's ranker runs on ONNX Runtime's provider", ("version", "provider")
@@ -60,7 +71,7 @@ ROUTED = Gauge("afterclick_version_share", "Share of users that a version answer
 
 _OF_VERSIONS = (
     *(REQUESTS, REQUEST_SECONDS, IN_FLIGHT, LOOK_UP_SECONDS, RANK_SECONDS, CANDIDATES, ROWS, UNKNOWN_IDS, LOADED),
-    *(PROVIDER, PREDICTION, PREDICTION_SQUARES, ROUTED),
+    *(PROVIDER, PREDICTION, PREDICTION_SQUARES, ROUTED, ONLINE_UNTIL, ONLINE_REQUESTS, UNKNOWN_USERS),
     *(SHADOWED, SHADOW_PREDICTION, SHADOW_ANSWERED, SHADOW_DIFFERENCE),
 )
 _EXTRA = "afterclick"

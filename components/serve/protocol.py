@@ -42,9 +42,19 @@ def __getattr__(name: str) -> Any:
     return grpc_predict_v2_pb2_grpc
 
 
-__all__ = ["CATEGORICAL", "METRICS_AT", "RANKER_MODEL", "SEQUENCE", "STOPPING", "TABLES_MODEL", "channel_options", "pb"]
+__all__ = [
+    "CATEGORICAL",
+    "METRICS_AT",
+    "ONLINE_MODEL",
+    "RANKER_MODEL",
+    "SEQUENCE",
+    "STOPPING",
+    "TABLES_MODEL",
+    "channel_options",
+    "pb",
+]
 
-RANKER_MODEL, TABLES_MODEL = "ranker", "tables"
+RANKER_MODEL, TABLES_MODEL, ONLINE_MODEL = "ranker", "tables", "online_features"
 # To a rollout, which waits for the server that comes after.
 STOPPING = "this server was told to stop, or only starts"
 # What a ranker's server says of itself: where its metrics are, `http:PORT` or `https:PORT`.

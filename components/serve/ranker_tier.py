@@ -28,6 +28,7 @@ from components.serve.observability import (
     ROUTED,
     log_event,
 )
+from components.serve.online_look_ups import OnlineLookUps, count_sources
 from components.serve.ranker_version import RankerVersion
 from components.serve.shadow import Shadow
 from components.serve.table_source import LocalTables, RemoteTables, TableSource
@@ -66,7 +67,9 @@ class RankerTier:
         if config.embedding_address:
             certificates, name = self.credentials.to_embedding_tier, config.embedding_name
             return RemoteTables(config.embedding_address, config.look_up_seconds, certificates, name)
-        return LocalTables(lambda digest: Version.published(self._store, digest).tables())
+        online = OnlineLookUps(self._store, config.online_features)
+        online.keep_fresh(config.online_seconds)
+        return LocalTables(lambda digest: Version.published(self._store, digest).tables(), online)
 
     @property
     def versions(self) -> list[str]:
@@ -187,7 +190,14 @@ class RankerTier:
         self, chosen: RankerVersion, tensors: Mapping[str, np.ndarray], executor: ThreadPoolExecutor
     ) -> Ranking:
         loop = asyncio.get_running_loop()
-        request, (categorical, sequence, lengths) = await loop.run_in_executor(executor, self._read, chosen, tensors)
+        if self.config.online_features:
+            read = await loop.run_in_executor(executor, chosen.contract.read, tensors, self.config.limits)
+            request = await self._completed(chosen, read)
+            categorical, sequence, lengths = await loop.run_in_executor(executor, chosen.contract.ids, request)
+        else:
+            request, (categorical, sequence, lengths) = await loop.run_in_executor(
+                executor, self._read, chosen, tensors
+            )
         # The look-up is on its way while the other features are made.
         looked_up = asyncio.create_task(self._look_up(chosen.digest, categorical, sequence))
         try:
@@ -210,6 +220,21 @@ class RankerTier:
     ) -> tuple[RawRequest, tuple[np.ndarray, np.ndarray, np.ndarray]]:
         request = chosen.contract.read(tensors, self.config.limits)
         return request, chosen.contract.ids(request)
+
+    async def _completed(self, chosen: RankerVersion, request: RawRequest) -> RawRequest:
+        """A request with what is known online of its user and its candidates.
+
+        Raises:
+            InputError: If engagement is missing, and there are no online features.
+        """
+        contract, digest = chosen.contract, chosen.digest
+        user, entities = int(request.user.users[0]), contract.entities(request)
+        known = await self.source.look_up_online(digest, contract.features, user, entities)
+        count_sources(digest, request, known, bool(entities))
+        if known is not None:
+            request = request.completed(known)
+        contract.check_complete(request)
+        return request
 
     async def run(self, work: Callable[[], _Found]) -> _Found:
         """Do work in a thread."""

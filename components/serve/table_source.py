@@ -11,10 +11,13 @@ import grpc
 import numpy as np
 
 from components.common.errors import InputError
+from components.features.feature_list import FeatureConfig
+from components.features.online_features import KnownOnline
 from components.serve.credentials import ClientCertificates, made_out_to
 from components.serve.deadline import seconds_left
 from components.serve.observability import UNKNOWN_IDS
-from components.serve.protocol import CATEGORICAL, SEQUENCE, TABLES_MODEL, channel_options, pb, pb_grpc
+from components.serve.online_look_ups import USER, OnlineLookUps, known_in
+from components.serve.protocol import CATEGORICAL, ONLINE_MODEL, SEQUENCE, TABLES_MODEL, channel_options, pb, pb_grpc
 from components.serve.tensors import arrays_of, infer_request
 from components.version.packed_tables import PackedTables
 
@@ -30,6 +33,11 @@ class TableSource(Protocol):
 
     async def look_up(self, version: str, categorical: np.ndarray, sequence: np.ndarray) -> Rows:
         """Rows of ids (n, C) and of a user's sequence (u, L, S)."""
+
+    async def look_up_online(
+        self, version: str, features: FeatureConfig, user: int, entities: dict[str, np.ndarray]
+    ) -> KnownOnline | None:
+        """What is known online of a hashed user and of entities; None if nothing fits the version."""
 
     async def is_ready(self, version: str) -> bool:
         """Whether it has the version.
@@ -108,18 +116,39 @@ class RemoteTables:
         """
         request = infer_request(TABLES_MODEL, version, {CATEGORICAL: categorical, SEQUENCE: sequence})
         await self._check_limits({"max_ids": categorical.size + sequence.size, "max_message_bytes": request.ByteSize()})
-        # Not wait_for_ready: a tier that is down must fail the look-up before its time-out.
-        response = await self._connected().ModelInfer(request, timeout=self._timeout_seconds)
-        if response.model_version != version:
-            raise VersionMismatch(f"rows of version {response.model_version[:64]!r} came for {version[:12]}")
+        rows = await self._ask(request)
         try:
-            rows = arrays_of(response.outputs, response.raw_output_contents)
             packed = rows[f"{CATEGORICAL}_rows"], rows[f"{SEQUENCE}_rows"]
-        except (InputError, KeyError) as error:
+        except KeyError as error:
             raise VersionMismatch(f"the embedding tier's answer is not readable: {error}") from error
         if len(packed[0]) != len(categorical) or packed[1].shape[:2] != sequence.shape[:2]:
             raise VersionMismatch(f"{packed[0].shape} and {packed[1].shape} rows came for {categorical.shape} ids")
         return packed
+
+    async def _ask(self, request: pb.ModelInferRequest) -> dict[str, np.ndarray]:
+        # Not wait_for_ready: a tier that is down must fail the look-up before its time-out.
+        response = await self._connected().ModelInfer(request, timeout=self._timeout_seconds)
+        version = request.model_version
+        if response.model_version != version:
+            raise VersionMismatch(f"an answer of version {response.model_version[:64]!r} came for {version[:12]}")
+        try:
+            return arrays_of(response.outputs, response.raw_output_contents)
+        except InputError as error:
+            raise VersionMismatch(f"the embedding tier's answer is not readable: {error}") from error
+
+    async def look_up_online(
+        self, version: str, features: FeatureConfig, user: int, entities: dict[str, np.ndarray]
+    ) -> KnownOnline | None:
+        """See `TableSource`; raises as `look_up` does."""
+        hashes = {USER: np.array([user], dtype=np.uint64), **entities}
+        request = infer_request(ONLINE_MODEL, version, {name: own.view(np.int64) for name, own in hashes.items()})
+        found = {"max_ids": sum(map(len, hashes.values())), "max_message_bytes": request.ByteSize()}
+        await self._check_limits(found)
+        tensors = await self._ask(request)
+        try:
+            return known_in(tensors, features, user, entities)
+        except InputError as error:
+            raise VersionMismatch(f"the embedding tier's online features are of another request: {error}") from error
 
     async def _check_limits(self, found: dict[str, int]) -> None:
         """Compare a look-up with what the tier says that it takes, which is asked again before anything is refused.
@@ -179,9 +208,9 @@ def count_unknown(version: str, unknown: dict[str, int]) -> None:
 class LocalTables:
     """Tables in the ranker's own process, for models that fit beside it."""
 
-    def __init__(self, load: Callable[[str], PackedTables]) -> None:
-        """Load a version's tables with a function."""
-        self._load = load
+    def __init__(self, load: Callable[[str], PackedTables], online: OnlineLookUps) -> None:
+        """Load a version's tables with a function, and what fits it of online features."""
+        self._load, self._online = load, online
         self._tables: dict[str, PackedTables] = {}
 
     async def look_up(self, version: str, categorical: np.ndarray, sequence: np.ndarray) -> Rows:
@@ -199,8 +228,17 @@ class LocalTables:
 
     def load(self, version: str) -> None:
         """Load a version's tables."""
-        self._tables = {**self._tables, version: self._load(version)}
+        tables = self._load(version)
+        self._online.hold(version, tables.features)
+        self._tables = {**self._tables, version: tables}
+
+    async def look_up_online(
+        self, version: str, features: FeatureConfig, user: int, entities: dict[str, np.ndarray]
+    ) -> KnownOnline | None:
+        """See `TableSource`."""
+        return self._online.look_up(version, user, entities)
 
     def keep(self, versions: tuple[str, ...]) -> None:
         """Let the others go."""
         self._tables = {version: tables for version, tables in self._tables.items() if version in versions}
+        self._online.keep(versions)

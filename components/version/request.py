@@ -7,7 +7,7 @@ which no single request can tell, comes as numbers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +34,7 @@ from components.features.example_columns import (
 from components.features.feature_list import CLOCK_FEATURES, FeatureConfig
 from components.features.hashed_actions import HashedActions
 from components.features.hashing import hash_identifiers, splitmix64
+from components.features.online_features import KnownOnline, engagement_names
 from components.features.wall_clock import to_wall_clock
 from components.version.request_field import Field, Part, column_of
 from components.version.wire_names import LENGTHS_SUFFIX, VALID_SUFFIX
@@ -96,6 +97,13 @@ class RawRequest:
     given: dict[str, np.ndarray]
     positions: ListPositions
 
+    def completed(self, known: KnownOnline) -> RawRequest:
+        """With what is known online: engagement that was not sent, and actions before the first one that was."""
+        earliest = self.actions.times.min(initial=np.iinfo(np.int64).max)
+        earlier = known.actions.take(known.actions.times < earliest)
+        actions = HashedActions.together([earlier, self.actions])
+        return replace(self, given=known.engagement | self.given, actions=actions)
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -105,11 +113,13 @@ class Limits:
         candidates: At most.
         actions: At most.
         ignore_unknown: Whether inputs that the version does not know are left out instead of refused.
+        lacking_engagement: Whether engagement may be missing, which `RawRequest.completed` adds.
     """
 
     candidates: int = 2000
     actions: int = 20_000
     ignore_unknown: bool = False
+    lacking_engagement: bool = False
 
 
 class RequestContract:
@@ -123,9 +133,11 @@ class RequestContract:
             identifiers: By log and column, `int64` or `string`.
         """
         self.features = features
-        self._given = features.engagement_names
+        self._given, self._given_names = features.engagement_names, frozenset(features.engagement_names)
         entities = dict.fromkeys((*features.sequence.entities, *features.counts.entities))
-        context = dict.fromkeys(("item_id", *features.identifiers, *features.counts.entities))
+        context = dict.fromkeys(
+            ("item_id", *features.identifiers, *features.counts.entities, *features.engagement.entities)
+        )
         candidate_ids = [name for name in context if name not in (*CLOCK_FEATURES, "user_id")]
 
         def identifier(column: str, part: Part, required: bool) -> Field:
@@ -171,13 +183,16 @@ class RequestContract:
             "actions": self._count(tensors, "actions", 0, limits.actions),
         }
         columns: dict[Part, dict[str, pa.Array | np.ndarray]] = {"user": {}, "candidates": {}, "actions": {}}
+        lacking = self._given_names - tensors.keys() if limits.lacking_engagement else frozenset()
         for field in self.fields.values():
+            if field.name in lacking:
+                continue
             column = column_of(field, tensors, num_rows[field.part])
             if field.kind == "timestamp":
                 column = to_wall_clock(column, self.features.timezone)
             columns[field.part][field.column] = column
         user, candidates, acted = columns["user"], columns["candidates"], columns["actions"]
-        given = {name: candidates.pop(name) for name in self._given}
+        given = {name: candidates.pop(name) for name in self._given if name not in lacking}
         numbers = {name: candidates.pop(name) for name in self.features.number_columns}
         lists = {name: candidates.pop(name) for name in self.features.list_columns}
         size = num_rows["candidates"]
@@ -224,9 +239,29 @@ class RequestContract:
                 raise InputError(f"input {owner!r} must have a value in every row; it has {_first_gap(tensors[name])}")
             if not limits.ignore_unknown:
                 raise InputError(f"input {name!r} is unknown; the version takes {sorted(self.fields)}")
-        if self._required <= tensors.keys():
+        needed = self._required - self._given_names if limits.lacking_engagement else self._required
+        self._check_there(needed, tensors)
+
+    def entities(self, request: RawRequest) -> dict[str, np.ndarray]:
+        """Hashed entities whose engagement is not, or not all, there, uint64, shape (n,), by name."""
+        return {
+            entity: request.candidates.hashed(entity)
+            for entity in self.features.engagement.entities
+            if not request.given.keys() >= {*engagement_names(entity)}
+        }
+
+    def check_complete(self, request: RawRequest) -> None:
+        """Check that engagement is there, of which `Limits` said that it may be missing.
+
+        Raises:
+            InputError: Naming what is not.
+        """
+        self._check_there(self._given_names, request.given)
+
+    def _check_there(self, needed: frozenset[str], given: Mapping[str, np.ndarray]) -> None:
+        if needed <= given.keys():
             return
-        missing = [self.fields[name] for name in self.fields if name in self._required and name not in tensors]
+        missing = [self.fields[name] for name in self.fields if name in needed and name not in given]
         for part in ("user", "candidates"):
             names = [f"{field.name} {field.datatype}" for field in missing if field.part == part]
             if names:

@@ -11,7 +11,8 @@ from components.common import storage
 from components.features.objectives import DEFAULT_SERVED
 from components.serve import ranker_server, ranker_tier
 from components.serve.config import EmbeddingTierConfig, RankerTierConfig
-from components.serve.embedding_server import EmbeddingTier, start
+from components.serve.embedding_server import start
+from components.serve.embedding_tier import EmbeddingTier
 from components.serve.ranker_version import RankerVersion
 from components.version.manifest import ONNX_INPUTS, ONNX_OUTPUT
 from components.version.packed_tables import PackedTables

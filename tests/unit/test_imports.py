@@ -26,6 +26,7 @@ BELOW: dict[str, set[str]] = {
         ("components.make_logs", "components.schedule"),
         {"components.common", "components.features", "components.sources"},
     ),
+    "components.online": {"components.common", "components.features", "components.join"},
     "components.engagement": {"components.common", "components.features", "components.tables"},
     **dict.fromkeys(
         ("components.train", "components.pretrain"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from datetime import timedelta
 
 import pytest
 
@@ -13,6 +15,8 @@ from components.common.errors import InputError, TransientError
 from components.common.layout import Store
 from components.common.lease import LeaseRecord, held
 from components.common.records import find_record
+from components.features.online_features import online_digest
+from components.online.config import OnlineConfig
 from pipelines import work
 
 
@@ -62,6 +66,16 @@ def test_run_without_work_lets_go_of_the_store(joined, tmp_path):
     chosen, pages = work.prepare(addresses, "daily", "2026-01-20")
     assert not chosen.due and "nothing is due" in pages[0]
     assert newest_lease(store).released
+
+
+def test_online_features_are_published_with_the_examples_if_they_are_asked_for(joined, tmp_path):
+    store = Store(shutil.copytree(joined.store.root, str(tmp_path / "store")))
+    as_of = joined.config.dataset.mature_on(joined.scored_day) + timedelta(days=1)
+    settings = online_digest(joined.config.features)
+    for online, days in ((None, []), (OnlineConfig(), [as_of - timedelta(days=1)])):
+        config = joined.config.model_copy(update={"online": online})
+        work.prepare((store.root, config.write(store), "run-1"), "batch", str(as_of))
+        assert store.online_days(settings) == days
 
 
 def test_second_run_is_ended_by_the_lease_of_the_first(joined, tmp_path, capsys):

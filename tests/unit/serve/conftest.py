@@ -11,7 +11,8 @@ from tests.serving import Server, stub_of
 
 @pytest.fixture(scope="session")
 def servers(published):
-    with Server("embedding", published.store.root) as embedding:
+    online = ("--set", "online_features=true", "--set", "online_seconds=0.5")
+    with Server("embedding", published.store.root, *online) as embedding:
         options = ("--embedding-address", embedding.address, "--set", "max_candidates=300")
         with Server("ranker", published.store.root, *options) as ranker:
             embedding.wait_ready()

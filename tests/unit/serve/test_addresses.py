@@ -15,7 +15,8 @@ import grpc
 import numpy as np
 
 from components.serve.config import EmbeddingTierConfig
-from components.serve.embedding_server import EmbeddingServicer, EmbeddingTier
+from components.serve.embedding_server import EmbeddingServicer
+from components.serve.embedding_tier import EmbeddingTier
 from components.serve.protocol import pb_grpc
 from components.serve.table_source import RemoteTables
 

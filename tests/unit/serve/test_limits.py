@@ -16,7 +16,8 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as pb_grpc
 
 from components.serve.config import EmbeddingTierConfig
-from components.serve.embedding_server import EmbeddingServicer, EmbeddingTier
+from components.serve.embedding_server import EmbeddingServicer
+from components.serve.embedding_tier import EmbeddingTier
 from components.serve.protocol import RANKER_MODEL
 from components.serve.tensors import infer_request, rest_body
 from tests.serving import Server, post, stub_of

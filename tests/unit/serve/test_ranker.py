@@ -15,10 +15,13 @@ from prometheus_client import REGISTRY
 
 from components.common.deployments import Deployment, write_deployment
 from components.common.errors import InputError
+from components.common.layout import Store
 from components.features.objectives import DEFAULT_SERVED
 from components.serve import ranker_version
 from components.serve.config import EmbeddingTierConfig, RankerTierConfig
-from components.serve.embedding_server import EmbeddingServicer, EmbeddingTier
+from components.serve.embedding_server import EmbeddingServicer
+from components.serve.embedding_tier import EmbeddingTier
+from components.serve.online_look_ups import OnlineLookUps
 from components.serve.ranker_model import RankerModel, _listed
 from components.serve.ranker_tier import RankerTier, route
 from components.serve.table_source import LocalTables, RemoteTables
@@ -47,7 +50,7 @@ class SlowTables(LocalTables):
     """Waits before it answers; says when it is asked and when it is left."""
 
     def __init__(self, load, seconds):
-        super().__init__(load)
+        super().__init__(load, OnlineLookUps(Store(""), asked_for=False))
         self.seconds, self.asked, self.left = seconds, asyncio.Event(), 0
 
     async def look_up(self, version, categorical, sequence):

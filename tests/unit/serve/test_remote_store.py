@@ -12,7 +12,7 @@ from components.common.deployments import Deployment, write_deployment
 from components.common.errors import InputError
 from components.common.layout import Store
 from components.serve.config import EmbeddingTierConfig
-from components.serve.embedding_server import EmbeddingTier
+from components.serve.embedding_tier import EmbeddingTier
 from components.version.manifest import IDS_FILE, TABLES_FILE
 from tests.s3 import BUCKET, S3Server, s3_server
 

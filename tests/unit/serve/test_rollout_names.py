@@ -9,7 +9,8 @@ import pytest
 from components.common.deployments import Deployment
 from components.common.errors import InputError
 from components.serve.config import EmbeddingTierConfig
-from components.serve.embedding_server import EmbeddingTier, start
+from components.serve.embedding_server import start
+from components.serve.embedding_tier import EmbeddingTier
 from components.serve.rollout import Rollout
 from components.serve.rollout_plan import RolloutPlan
 from components.serve.rollout_servers import is_gone, servers_at
