@@ -58,6 +58,8 @@ def test_pods_fit_their_servers(overlay):
         config, (container,) = settings(tier, pod), pod["containers"]
         assert config.store_uri.startswith("s3://")
         assert pod["terminationGracePeriodSeconds"] > config.unready_seconds + config.grace_seconds
+        # gRPC adds up to a tenth to a connection's time.
+        assert 1.1 * config.connection_seconds < config.unready_seconds - 2
         ports = {port["containerPort"]: port["name"] for port in container["ports"]}
         assert set(ports) == {config.grpc_port, config.http_port}
         paths = {"embedding": ("/live", "/ready"), "ranker": ("/v2/health/live", "/v2/health/ready")}[tier]
