@@ -105,8 +105,8 @@ images:  ## the container images, with docker or buildah; infra/docker/build.sh 
 sbom: images  ## what is in each image, as CycloneDX, in build/images
 	@ls build/images/*.cdx.json
 
-k8s-check: $(VENV)/.dev  ## render and check every overlay; with KUBECONFIG, ask that cluster, too
-	$(BIN)/python -m pytest -q tests/k8s/test_manifests.py
+k8s-check: $(VENV)/.dev  ## render and check every overlay and alarm; with KUBECONFIG, ask that cluster, too
+	$(BIN)/python -m pytest -q tests/k8s/test_manifests.py tests/k8s/test_serving_manifests.py tests/k8s/test_alarms.py
 
 soak: $(VENV)/.dev  ## sixty daily runs with kills, late deliveries, a full disk and a diverging arm; ten minutes
 	@mkdir -p build

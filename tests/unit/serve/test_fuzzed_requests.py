@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -22,7 +23,10 @@ GROWTH_BYTES = 200 * 2**20
 REFUSED = {"INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED", "UNAVAILABLE"}
 
 words = st.one_of(
-    st.sampled_from(["", "ranker", "tables", "categorical", "sequence", "user_id", "timestamp", "item_id", "version"]),
+    st.sampled_from(
+        ["", "ranker", "tables", "categorical", "sequence", "user_id", "timestamp", "item_id", "version"]
+        + ["online_features", "user_hash"]
+    ),
     st.sampled_from(["INT64", "FP32", "FP64", "BOOL", "BYTES", "UINT8", "FP16", "int64", "binary_data_size", "..\x00"]),
     st.text(max_size=20),
     st.integers(1, 40_000).map(lambda length: "x" * length),
@@ -111,13 +115,16 @@ def altered(message, change):
     return found
 
 
-@pytest.mark.parametrize("which", [0, 1])
-def test_messages_of_grpc(published, servers, still_answering, which):
-    names = ("tables", "ranker")
-    good = infer_request(names[which], published.old, {"categorical": published.ids(2)})
-    if which:
-        good = infer_request("ranker", "", published.tensors[0])
-    with grpc.insecure_channel(servers[which].address) as channel:
+@pytest.mark.parametrize("model", ["tables", "online_features", "ranker"])
+def test_messages_of_grpc(published, servers, still_answering, model):
+    hashes = {"user_hash": np.array([7]), "item_id": np.array([1, 2])}
+    version, tensors_of_model = {
+        "tables": (published.old, {"categorical": published.ids(2)}),
+        "online_features": (published.old, hashes),
+        "ranker": ("", published.tensors[0]),
+    }[model]
+    good = infer_request(model, version, tensors_of_model)
+    with grpc.insecure_channel(servers[model == "ranker"].address) as channel:
         infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
         calls = [
             channel.unary_unary(f"/inference.GRPCInferenceService/{name}")
