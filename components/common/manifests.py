@@ -12,6 +12,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, TypeVar
 
+import numpy as np
+
 from components.common import storage
 from components.common.config import Config
 from components.common.digests import canonical_json, digest_bytes, digest_json
@@ -234,6 +236,14 @@ def verified_bytes(uri: str, manifest: Manifest, name: str) -> bytes:
     _compare(path, entry, content)
     assert content is not None, "an absent file is an error"
     return content
+
+
+def mapped_bytes(uri: str, manifest: Manifest, name: str) -> np.ndarray:
+    """As `verified_bytes`, uint8, shape (size,); mapped into memory where the store is local."""
+    if is_local(uri):
+        verify_files(uri, manifest, (name,))
+        return storage.map_bytes(storage.join_uri(uri, name))
+    return np.frombuffer(verified_bytes(uri, manifest, name), dtype=np.uint8)
 
 
 def verified_file(directory: str, entry: FileEntry) -> str:

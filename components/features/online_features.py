@@ -14,12 +14,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pyarrow as pa
 
-from components.common import storage
 from components.common.days import microseconds
 from components.common.digests import digest_json
-from components.common.filesystems import is_local
 from components.common.layout import Store
-from components.common.manifests import Manifest, read_manifest, verified_bytes, verify_files
+from components.common.manifests import Manifest, mapped_bytes, read_manifest
 from components.features.feature_list import ENGAGEMENT_RATES, FeatureConfig, engagement_name, volume_name
 from components.features.hashed_actions import HashedActions, action_entities, schema_of
 from components.features.wall_clock import from_wall_clock
@@ -164,10 +162,4 @@ def engagement_names(entity: str) -> tuple[str, ...]:
 
 
 def _mapped(uri: str, manifest: OnlineManifest, name: str) -> pa.RecordBatch:
-    """A file whose bytes are those of its manifest; that of a store elsewhere is read into memory."""
-    if not is_local(uri):
-        source = pa.BufferReader(verified_bytes(uri, manifest, name))
-    else:
-        verify_files(uri, manifest, (name,))
-        source = pa.memory_map(storage.join_uri(uri, name))
-    return pa.ipc.open_file(source).get_batch(0)
+    return pa.ipc.open_file(pa.py_buffer(mapped_bytes(uri, manifest, name))).get_batch(0)

@@ -10,12 +10,11 @@ from typing import ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from components.common import storage
 from components.common.days import number_of
 from components.common.digests import digest_json
 from components.common.errors import InputError
 from components.common.layout import Store
-from components.common.manifests import Manifest, read_manifest, verify_files
+from components.common.manifests import Manifest, mapped_bytes, read_manifest
 from components.features.feature_list import FeatureConfig
 
 IDS_FILE, NUMBERS_FILE = "ids.bin", "numbers.bin"
@@ -69,8 +68,7 @@ class Delivery:
         manifest = read_manifest(uri, VectorsManifest)
         if manifest.dim != dim:
             raise InputError(f"{uri}: has vectors of {manifest.dim} numbers; features.vectors has {name}.dim = {dim}")
-        verify_files(uri, manifest)
-        ids, numbers = (np.asarray(storage.map_bytes(storage.join_uri(uri, file))) for file in (IDS_FILE, NUMBERS_FILE))
+        ids, numbers = (np.asarray(mapped_bytes(uri, manifest, file)) for file in (IDS_FILE, NUMBERS_FILE))
         return cls(day, manifest.content_digest, ids.view(ID), numbers.view(NUMBER).reshape(-1, dim))
 
     def look_up(self, ids: np.ndarray) -> np.ndarray:

@@ -41,9 +41,7 @@ class TierConfig(Config):
         10.0, ge=0, description="how long requests may take to end after that, when no new ones are taken"
     )
     connection_seconds: float = Field(
-        60.0,
-        ge=1,
-        description="that a gRPC connection lasts; then its client connects anew",
+        60.0, ge=1, description="that a gRPC connection lasts; then its client connects anew"
     )
 
     @property
@@ -103,8 +101,7 @@ class EmbeddingTierConfig(TierConfig):
     threads: int = Field(4, ge=1, description="that answer requests")
     max_ids: int = Field(500_000, ge=1, description="of one request")
     copies_folder: str = Field(
-        "",
-        description="local, for a remote store's tables, of this server only; empty: they are read into memory",
+        "", description="local, for a remote store's tables, of this server only; empty: they are read into memory"
     )
 
 
@@ -193,7 +190,7 @@ def check_shares(shares: tuple[float, ...]) -> tuple[float, ...]:
     return shares
 
 
-Address = Annotated[str, Field(pattern=r"^(dns:)?[^/\s,]+:\d+$")]
+Address = Annotated[str, Field(pattern=r"^[^/\s,]+:\d+$")]
 
 
 class ServingConfig(Config):

@@ -95,14 +95,11 @@ class EmbeddingServicer(pb_grpc.GRPCInferenceServiceServicer):
                 f"tables of version {version[:64]!r} are not loaded; there are {loaded}",
             )
         is_online = request.model_name == ONLINE_MODEL
+        model, look_up = (ONLINE_MODEL, self._tier.look_up_online) if is_online else (TABLES_MODEL, self._tier.look_up)
         with IN_FLIGHT.labels(TIER, version).track_inprogress():
             try:
-                arrays = arrays_of(request.inputs, request.raw_input_contents)
-                if is_online:
-                    found = self._tier.look_up_online(version, arrays)
-                else:
-                    found = self._tier.look_up(version, tables, arrays)
-                response = infer_response(request.model_name or TABLES_MODEL, version, found)
+                found = look_up(version, tables, arrays_of(request.inputs, request.raw_input_contents))
+                response = infer_response(model, version, found)
                 self._check_size(response)
             except InputError as error:
                 code = "RESOURCE_EXHAUSTED" if isinstance(error, TooLarge) else "INVALID_ARGUMENT"

@@ -157,18 +157,21 @@ class EmbeddingTier:
                 count_unknown(version, num_unknown)
         return rows
 
-    def look_up_online(self, version: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def look_up_online(
+        self, version: str, tables: PackedTables, arrays: dict[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
         """What is known online for a request; nothing if no online features fit the version.
 
         Args:
             version: Its digest.
+            tables: Of the version.
             arrays: `user_hash`, shape (1,), and entities by name, shape (n,): hashes, int64.
 
         Raises:
             InputError: If a tensor is missing, unknown, or of another type or shape.
             TooLarge: If there are too many entities.
         """
-        taken = {USER, *self.find(version).features.engagement.entities}
+        taken = {USER, *tables.features.engagement.entities}
         for name, values in arrays.items():
             if name not in taken or values.dtype != np.int64 or values.ndim != 1:
                 raise InputError(

@@ -153,6 +153,7 @@ class Rollout:
         for address in servers_at(self._plan.embedding_addresses + self._plan.ranker_addresses):
             self._server(address).check_open(min(self._plan.step_seconds, LIVE_SECONDS))
         if step_on is None and self._plan.limits is not None:
+            # Whoever does not say where they are is named before anything changes.
             self._metrics_urls()
         step, known = first, known_deployment(self._store, self._name)
         while True:

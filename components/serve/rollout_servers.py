@@ -48,12 +48,15 @@ def is_gone(server: str, addresses: tuple[str, ...]) -> bool:
 
 
 def _of_name(address: str) -> list[str]:
-    if not address.startswith(_NAME):
-        return [address]
     host, _, port = address.removeprefix(_NAME).rpartition(":")
+    # A server may be called dns.
+    if not address.startswith(_NAME) or ":" not in address.removeprefix(_NAME):
+        return [address]
     try:
+        if not host or not 0 < int(port) < 2**16:
+            raise ValueError("expected dns:host:port")
         found = {known[4] for known in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{address}: stands for no server ({error}); is one ready?") from error
     pairs = [socket.getnameinfo(one, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV) for one in found]
     return sorted(f"[{ip}]:{number}" if ":" in ip else f"{ip}:{number}" for ip, number in pairs)

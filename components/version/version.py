@@ -13,7 +13,7 @@ from components.common.digests import digest_bytes
 from components.common.errors import InputError
 from components.common.filesystems import is_local
 from components.common.layout import Store
-from components.common.manifests import manifest_path, read_manifest, verified_bytes, verify_files
+from components.common.manifests import manifest_path, mapped_bytes, read_manifest, verified_bytes
 from components.features.learned_rows import RowIndex
 from components.version.local_copies import fetch_verified
 from components.version.manifest import IDS_FILE, RANKER_FILE, TABLES_FILE, VersionManifest
@@ -90,12 +90,9 @@ class Version:
         return indexes_in(self._mapped(IDS_FILE, copies), list(self.manifest.ids), self.manifest.features)
 
     def _mapped(self, name: str, copies: str) -> np.ndarray:
-        if is_local(self.uri):
-            verify_files(self.uri, self.manifest, (name,))
-            return storage.map_bytes(storage.join_uri(self.uri, name))
-        if copies:
+        if copies and not is_local(self.uri):
             return storage.map_bytes(str(fetch_verified(self.uri, self.manifest, name, Path(copies, self.digest))))
-        return np.frombuffer(verified_bytes(self.uri, self.manifest, name), dtype=np.uint8)
+        return mapped_bytes(self.uri, self.manifest, name)
 
     def onnx(self) -> bytes:
         """Its ranker.

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import functools
 import subprocess
-import time
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import yaml
@@ -25,18 +22,6 @@ def address_for_pods() -> str:
     """The address by which pods reach this machine: the API server of a cluster on it listens there, too."""
     config = yaml.safe_load(kubectl("config", "view", "--minify", "-o", "yaml"))
     return config["clusters"][0]["cluster"]["server"].partition("://")[2].partition(":")[0]
-
-
-def wait_for(condition: Callable[[], Any], seconds: float) -> None:
-    """Until a condition holds.
-
-    Raises:
-        AssertionError: If that takes longer.
-    """
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it takes too long"
-        time.sleep(0.3)
 
 
 @functools.cache

@@ -24,9 +24,10 @@ from pipelines.config import RunConfig, load_config
 from pipelines.resources import StepResources
 from pipelines.train_jobs import RUNTIME, TrainJob, run_train_job
 from tests.conftest import small_values, write_config
-from tests.k8s.cluster import NAMESPACE, address_for_pods, kubectl, needs_cluster, wait_for
+from tests.k8s.cluster import NAMESPACE, address_for_pods, kubectl, needs_cluster
 from tests.kfp_api import kfp_api
 from tests.s3 import BUCKET
+from tests.serving import wait_until
 
 pytestmark = [needs_cluster, pytest.mark.kubernetes, pytest.mark.usefixtures("images")]
 BEAM, TRAIN = "localhost/afterclick/beam:0.1.0", "localhost/afterclick/train:0.1.0"
@@ -65,7 +66,7 @@ def run_job(namespace: str, name: str, **changes: Any) -> str:
     pod["securityContext"] |= {"runAsUser": 12345, "runAsGroup": 23456}
     job["spec"] |= {"backoffLimit": 0, "suspend": False}
     kubectl("apply", "-f", "-", given=yaml.safe_dump(job))
-    wait_for(lambda: any(state(namespace, f"job/{name}", kind) for kind in ("Complete", "Failed")), 240)
+    wait_until(lambda: any(state(namespace, f"job/{name}", kind) for kind in ("Complete", "Failed")), seconds=240)
     logs = kubectl("-n", namespace, "logs", f"job/{name}")
     assert state(namespace, f"job/{name}", "Complete"), logs
     return logs
@@ -99,7 +100,7 @@ def test_two_nodes_train_what_one_process_trains_though_a_pod_is_killed(joined_o
     def kill_one() -> None:
         """When there is something to go on from."""
         points = store.resume_points("baseline", days[-1])
-        wait_for(lambda: storage.finished_names(points), 120)
+        wait_until(lambda: storage.finished_names(points), seconds=120)
         killed.append(pods_of(job.name)[-1])
         kubectl("-n", NAMESPACE, "delete", killed[-1], "--grace-period=0", "--force")
 
@@ -186,7 +187,7 @@ def test_cancelled_step_takes_its_pods_along(namespace):
         "run_train_job(train_job('cancelled', ('--no-python', 'sleep', '600')), 5)"
     )
     step = subprocess.Popen([sys.executable, "-c", code], env=os.environ)
-    wait_for(lambda: len(pods_of("cancelled")) == 2, 60)
+    wait_until(lambda: len(pods_of("cancelled")) == 2, seconds=60)
     step.send_signal(signal.SIGTERM)
     assert step.wait(timeout=90) == 1
     assert pods_of("cancelled") == []

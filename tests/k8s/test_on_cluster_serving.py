@@ -23,11 +23,11 @@ from components.common.layout import Store
 from components.version.wire_names import Ranking
 from tests.certificates import Authority
 from tests.conftest import Deployment
-from tests.k8s.cluster import kubectl, needs_cluster, wait_for
+from tests.k8s.cluster import kubectl, needs_cluster
 from tests.k8s.conftest import SERVING
 from tests.published import Published, publish_both
 from tests.s3 import BUCKET
-from tests.serving import Load, ask_grpc, ask_rest
+from tests.serving import Load, ask_grpc, ask_rest, wait_until
 from tests.spoiled import publish_spoiled
 
 pytestmark = [needs_cluster, pytest.mark.kubernetes]
@@ -71,8 +71,8 @@ def served(
     add_secrets(namespace, tmp_path_factory.mktemp("secrets"))
     kubectl("apply", "-f", "-", "-l", SERVING, given=overlay)
     # It appears when KServe has seen its object.
-    wait_for(lambda: kubectl("-n", namespace, "get", "deployment", "-l", SERVING, "-o", "name"), 60)
-    wait_for(lambda: len(ready_pods(namespace, RANKER)) == 2, 240)
+    wait_until(lambda: kubectl("-n", namespace, "get", "deployment", "-l", SERVING, "-o", "name"), seconds=60)
+    wait_until(lambda: len(ready_pods(namespace, RANKER)) == 2, seconds=240)
     for workload in WORKLOADS:
         wait_until_replaced(namespace, workload)
     yield published
@@ -155,7 +155,7 @@ def test_tiers_that_are_replaced_lose_no_request(load, namespace):
             "-n", namespace, "patch", "inferenceservice", "afterclick-ranker", "--type=merge", "-p", json.dumps(change)
         )
         wait_until_replaced(namespace, EMBEDDING)
-        wait_for(lambda: not set(ready_pods(namespace, RANKER)) & set(before[RANKER]), 300)
+        wait_until(lambda: not set(ready_pods(namespace, RANKER)) & set(before[RANKER]), seconds=300)
         assert_nothing_lost(load)
     assert set(ready_pods(namespace, EMBEDDING).values()).isdisjoint(before[EMBEDDING].values())
 
@@ -167,20 +167,22 @@ def test_embedding_server_that_is_killed_loses_no_request(load, namespace):
         kubectl("-n", namespace, "delete", "pod", gone, "--grace-period=0", "--force")
         assert_nothing_lost(load)
         wait_until_replaced(namespace, EMBEDDING)
-        wait_for(lambda: len(ready_pods(namespace, EMBEDDING)) == 2, 120)
+        wait_until(lambda: len(ready_pods(namespace, EMBEDDING)) == 2, seconds=120)
         assert_nothing_lost(load)
 
 
 @pytest.mark.parametrize("workload", [RANKER, EMBEDDING])
 def test_eviction_waits_for_the_pod_before_and_loses_no_request(load, namespace, workload):
-    wait_for(lambda: len(ready_pods(namespace, workload)) == 2, 120)
+    wait_until(lambda: len(ready_pods(namespace, workload)) == 2, seconds=120)
     first, second = ready_pods(namespace, workload)
     with load:
         load.wait_for(40)
         assert evict(namespace, first) == ""
         assert "disruption budget" in evict(namespace, second)
-        wait_for(lambda: not evict(namespace, second), 240)
-        wait_for(lambda: len({*ready_pods(namespace, workload)} - {first, second}) == 2 or workload == EMBEDDING, 240)
+        wait_until(lambda: not evict(namespace, second), seconds=240)
+        wait_until(
+            lambda: len({*ready_pods(namespace, workload)} - {first, second}) == 2 or workload == EMBEDDING, seconds=240
+        )
         assert_nothing_lost(load)
 
 
@@ -208,12 +210,12 @@ def roll_out(namespace: str, overlay: str, name: str, target: str, *options: str
         ended[:] = kubectl("-n", namespace, "get", f"job/{name}", path).split()
         return "Complete" in ended or "Failed" in ended
 
-    wait_for(has_ended, 300)
+    wait_until(has_ended, seconds=300)
     return "Complete" in ended, kubectl("-n", namespace, "logs", f"job/{name}")
 
 
 def test_rollout_moves_the_servers_of_the_cluster(load, served, namespace, overlay):
-    wait_for(lambda: all(len(ready_pods(namespace, workload)) == 2 for workload in WORKLOADS), 240)
+    wait_until(lambda: all(len(ready_pods(namespace, workload)) == 2 for workload in WORKLOADS), seconds=240)
     with load:
         load.wait_for(40)
         is_done, said = roll_out(namespace, overlay, "good", served.new, "--hold-seconds=0")
@@ -238,4 +240,4 @@ def test_version_with_a_fault_is_withdrawn_while_a_ranker_is_deleted(load, serve
         assert_nothing_lost(load)
     assert load.versions[spoiled] and load.versions[served.new] > load.versions[spoiled]
     assert read_deployment(Store(STORE), "prod") == Record(current=served.new)
-    wait_for(lambda: len(ready_pods(namespace, RANKER)) == 2, 240)
+    wait_until(lambda: len(ready_pods(namespace, RANKER)) == 2, seconds=240)

@@ -24,7 +24,8 @@ def test_name_stands_for_its_addresses():
     )
     assert servers_at(("tables:9000", "dns:127.0.0.1:9000", "tables:9000")) == ("tables:9000", "127.0.0.1:9000")
     assert servers_at(()) == ()
-    for wrong in ("dns:nowhere.invalid:9000", "dns:localhost:nine"):
+    assert servers_at(("dns:9000",)) == ("dns:9000",), "a server that is called dns"
+    for wrong in ("dns:nowhere.invalid:9000", "dns:localhost:nine", "dns::9000", "dns:localhost:70000"):
         with pytest.raises(InputError, match=f"{wrong}: stands for no server"):
             servers_at((wrong,))
     assert is_gone("127.0.0.2:9000", ("dns:127.0.0.1:9000",)) and not is_gone("127.0.0.1:9000", ("127.0.0.1:9000",))
