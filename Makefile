@@ -91,7 +91,7 @@ bench-pretrain: build/peers/.installed  ## pretraining's step beside memory, and
 bench-store: $(VENV)/.dev  ## requests that a store on S3 gets from a batch and two daily runs, two minutes
 	@$(BIN)/python -W ignore -m tests.benchmarks.store_requests 2>/dev/null
 
-bench-serve: $(VENV)/.dev  ## the two serving tiers against float16 tables and one process, throughput in time, TLS, and rollouts; needs the demo's store, twenty minutes
+bench-serve: $(VENV)/.dev  ## the two serving tiers against float16 tables and one process, throughput in time, TLS, and rollouts; needs the demo's store, 23 minutes
 	@mkdir -p build/bench
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -W ignore -m tests.benchmarks.serve $(DEMO_STORE) 2>build/bench/serve.log || { tail -5 build/bench/serve.log >&2; exit 1; }
 
