@@ -14,7 +14,7 @@ import threading
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,8 @@ class _FaultyS3:
 
         self._app = DomainDispatcherApplication(create_backend_app)
         self._lock = threading.Lock()
+        # moto looks for the file, and then writes it; of S3's writers that ask for none to be there, one gets through.
+        self._creating = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._fail_share = 0.0
         self._denies_writes = False
@@ -56,14 +58,18 @@ class _FaultyS3:
             answer = _refuse("403 AccessDenied", respond)
         elif is_failed:
             if has_effect:
-                list(self._app(environ, lambda *_: None))
+                list(self._answer(environ, lambda *_: None))
             answer = _refuse("503 SlowDown" if int(draw * 1e6) % 2 else "500 InternalError", respond)
         else:
-            answer = self._app(environ, respond)
+            answer = self._answer(environ, respond)
         kind = "LIST" if "list-type" in environ.get("QUERY_STRING", "") else environ["REQUEST_METHOD"]
         with self._lock:
             self._counts[f"{kind} {status} {path}"] += 1
         return answer
+
+    def _answer(self, environ: dict[str, Any], respond: Callable[..., Any]) -> Iterable[bytes]:
+        with self._creating if "HTTP_IF_NONE_MATCH" in environ else nullcontext():
+            return self._app(environ, respond)
 
     def _control(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
         with self._lock:
