@@ -7,25 +7,28 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from components.common.long_lived import long_lived
 
-from cli import (
-    arm_commands,
-    demo,
-    deploy_command,
-    log_commands,
-    prediction_commands,
-    pretrained_tables,
-    rollout_commands,
-    schema_commands,
-    serve,
-)
-from cli.command import DEMO_STORE, ConfigOption, DebugOption, StoreOption, clear_errors, console, say
-from cli.display import ledger_table, summary_lines
-from cli.due_runs import run_due
-from components.common.days import parse_day
-from components.common.errors import InputError
-from components.common.layout import Store
+with long_lived():
+    import typer
+
+    from cli import (
+        arm_commands,
+        demo,
+        deploy_command,
+        log_commands,
+        prediction_commands,
+        pretrained_tables,
+        rollout_commands,
+        schema_commands,
+        serve,
+    )
+    from cli.command import DEMO_STORE, ConfigOption, DebugOption, StoreOption, clear_errors, console, say
+    from cli.display import ledger_table, summary_lines
+    from cli.due_runs import run_due
+    from components.common.days import parse_day
+    from components.common.errors import InputError
+    from components.common.layout import Store
 
 app = typer.Typer(
     no_args_is_help=True,

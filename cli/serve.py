@@ -22,6 +22,7 @@ from cli.command import (
 from cli.rollout_commands import LOCAL_EMBEDDING, DeploymentOption, rollback, rollout
 from components.common.errors import InputError
 from components.common.layout import Store
+from components.common.long_lived import long_lived
 from components.serve.config import (
     EMBEDDING_GRPC_PORT,
     EMBEDDING_HTTP_PORT,
@@ -65,7 +66,8 @@ def embedding(
     debug: DebugOption = False,
 ) -> None:
     """Serve embedding tables: one process of the embedding tier."""
-    from components.serve.embedding_server import serve
+    with long_lived():
+        from components.serve.embedding_server import serve
 
     values = {"store_uri": store, "deployment": deployment, "grpc_port": grpc_port, "http_port": http_port}
     values |= _credentials(tls_certificate, tls_key, tls_client_ca, control_token)
@@ -93,8 +95,9 @@ def ranker(
     debug: DebugOption = False,
 ) -> None:
     """Serve rankers: one process of the ranker tier."""
-    import components.serve.protocol  # noqa: F401  (KServe must first be imported through it)
-    from components.serve.ranker_server import serve
+    with long_lived():
+        import components.serve.protocol  # noqa: F401  (KServe must first be imported through it)
+        from components.serve.ranker_server import serve
 
     values = {"store_uri": store, "deployment": deployment, "grpc_port": grpc_port, "http_port": http_port}
     values |= {"embedding_address": embedding_address, "embedding_ca": embedding_ca}

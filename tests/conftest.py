@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from dataclasses import dataclass, replace
@@ -30,6 +31,16 @@ os.environ.setdefault("AFTERCLICK_PROGRESS_SECONDS", "1000")
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 # Threads that wait for work must not keep the cores of the other tests busy; read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# Test modules import all there is; what stays is not looked at again (`components/common/long_lived.py`).
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """All is imported."""
+    gc.freeze()
+    gc.enable()
+
 
 # Their fixtures take longer than their tests: one worker makes them once.
 _ON_ONE_WORKER = (

@@ -7,6 +7,7 @@ import difflib
 import io
 import json
 import socket
+import sys
 import urllib.request
 from collections.abc import Sequence
 from importlib import metadata
@@ -87,7 +88,21 @@ def open_pipeline(options: Sequence[str]) -> Any:
     # Beside a far task manager, localhost is not this host.
     if given.get("environment_type") == "EXTERNAL" and not (is_far and _host(workers) in _THIS_HOST):
         _check_answers("environment_config", workers)
+    if LOCAL_RUNNER[0] in options and given.get("direct_running_mode") == "multi_processing":
+        return beam.Pipeline(_in_processes(parsed), parsed)
     return beam.Pipeline(options=parsed)
+
+
+def _in_processes(options: Any) -> Any:
+    """Beam's own runner on several processes, with workers that start and end sooner than its own."""
+    from apache_beam.options.pipeline_options import DirectOptions
+    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+    from apache_beam.transforms.environments import SubprocessSDKEnvironment
+
+    # Else it would start its own.
+    options.view_as(DirectOptions).direct_running_mode = None
+    command = f"{sys.executable} -m components.common.beam_worker"
+    return FnApiRunner(default_environment=SubprocessSDKEnvironment.from_command_string(command))
 
 
 def _host(place: str) -> str:

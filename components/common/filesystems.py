@@ -31,6 +31,9 @@ def filesystem(uri: str) -> tuple[Any, str]:
     Raises:
         InputError: If the filesystem's package is not installed, or there is no such filesystem.
     """
+    if uri and ":" not in uri and uri[0] not in ".~":
+        # As fsspec does it, at a fraction of the time.
+        return LocalFileSystem(), os.path.join(os.getcwd(), uri).rstrip("/") or "/"
     protocol = uri.partition("://")[0] if "://" in uri else "file"
     try:
         return fsspec.url_to_fs(uri, **_options(protocol))

@@ -9,14 +9,29 @@ import pyarrow.compute as pc
 
 _U64 = np.uint64
 MISSING = _U64(0)
+_INCREMENT, _LAST_SHIFT = _U64(0x9E3779B97F4A7C15), _U64(31)
+_ROUNDS = ((_U64(30), _U64(0xBF58476D1CE4E5B9)), (_U64(27), _U64(0x94D049BB133111EB)))
+# Numbers that are mixed at once: they stay in the processor's nearest cache.
+_BLOCK = 8192
+_LAST_BITS = 20
 
 
 def splitmix64(values: np.ndarray) -> np.ndarray:
     """Mix int64 or uint64 values of any shape to uint64 (Steele et al. 2014, the finaliser of SplitMix)."""
-    mixed = np.asarray(values).view(_U64) + _U64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> _U64(30))) * _U64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> _U64(27))) * _U64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> _U64(31))
+    given = np.ascontiguousarray(values).view(_U64)
+    mixed, flat = np.empty(given.shape, dtype=_U64), given.reshape(-1)
+    blocks, shifted = mixed.reshape(-1), np.empty(min(_BLOCK, given.size), dtype=_U64)
+    for start in range(0, given.size, _BLOCK):
+        block = blocks[start : start + _BLOCK]
+        scratch = shifted[: len(block)]
+        np.add(flat[start : start + _BLOCK], _INCREMENT, out=block)
+        for shift, factor in _ROUNDS:
+            np.right_shift(block, shift, out=scratch)
+            np.bitwise_xor(block, scratch, out=block)
+            np.multiply(block, factor, out=block)
+        np.right_shift(block, _LAST_SHIFT, out=scratch)
+        np.bitwise_xor(block, scratch, out=block)
+    return mixed
 
 
 def hash_identifiers(column: pa.Array | pa.ChunkedArray | np.ndarray) -> np.ndarray:
@@ -57,6 +72,21 @@ def positions_in(keys: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Where each key stands in `known`, whose values are distinct, or -1; int64, shape (n,)."""
     places = pc.index_in(pa.array(keys), value_set=pa.array(known))
     return pc.fill_null(places, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def is_in(keys: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Whether each hash is one of some, bool, shape (n,); both uint64."""
+    # Few others get past a table of last bits, which is smaller and nearer than a hash table.
+    table = np.zeros(2**_LAST_BITS, dtype=bool)
+    table[_last_bits(known)] = True
+    found = np.take(table, _last_bits(keys))
+    near = np.flatnonzero(found)
+    found[near] = pc.is_in(pa.array(keys[near]), value_set=pa.array(known)).to_numpy(zero_copy_only=False)
+    return found
+
+
+def _last_bits(hashes: np.ndarray) -> np.ndarray:
+    return (hashes & _U64(2**_LAST_BITS - 1)).view(np.int64)
 
 
 def added_up(ids: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -28,8 +28,7 @@ class EventIndex:
             times: int64, shape (events,).
             tie_break: Sorts events of equal key and time; their given order when absent.
         """
-        ties = np.arange(len(keys)) if tie_break is None else tie_break
-        self.order = np.lexsort((ties, times, keys))
+        self.order = np.lexsort((times, keys) if tie_break is None else (tie_break, times, keys))
         sorted_keys = keys[self.order]
         is_first = np.ones(len(keys), dtype=np.bool_)
         is_first[1:] = sorted_keys[1:] != sorted_keys[:-1]
@@ -39,6 +38,11 @@ class EventIndex:
         self._codes = (np.cumsum(is_first) - 1) * (len(self._times) + 1) + time_codes[self.order]
         self._keys_asked: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
         self._stops_asked: tuple[np.ndarray, np.ndarray] | None = None
+
+    @property
+    def has_ties(self) -> bool:
+        """Whether events of one key share a moment."""
+        return bool((self._codes[1:] == self._codes[:-1]).any())
 
     def stops(self, keys: np.ndarray, times: np.ndarray) -> np.ndarray:
         """Where in `order` the events of each key before each time end; those of a key are side by side.

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.features.hashing import combine_hashes
+from components.features.hashing import combine_hashes, hash_identifiers, is_in
 from components.features.history import EventIndex
 from components.features.log_events import Events
 
@@ -39,10 +39,11 @@ class NamedImpressions:
         if not len(naming) or not len(impressions):
             return cls(rows, used, used_by_user)
         wanted = actions.table["impression_id"].take(pa.array(naming)).combine_chunks().dictionary_encode()
-        # The few identifiers that are named make the hash table, not the many that were shown.
-        shown = pc.index_in(impressions.table["impression_id"], value_set=wanted.dictionary)
-        known = np.flatnonzero(shown.is_valid().to_numpy())
-        codes = shown.take(pa.array(known)).to_numpy().astype(np.uint64)
+        # Of the many that were shown only those are compared whose hash is that of one that is named.
+        near = np.flatnonzero(is_in(impressions.hashed("impression_id"), hash_identifiers(wanted.dictionary)))
+        shown = pc.index_in(impressions.table["impression_id"].take(pa.array(near)), value_set=wanted.dictionary)
+        is_named = shown.is_valid().to_numpy()
+        known, codes = near[is_named], shown.drop_null().to_numpy().astype(np.uint64)
         asked = wanted.indices.to_numpy().astype(np.uint64)
         index = EventIndex(combine_hashes(impressions.users[known], codes), impressions.times[known])
         keys = combine_hashes(actions.users[naming], asked)

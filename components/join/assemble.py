@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
@@ -21,14 +21,15 @@ from components.features.example_columns import (
 from components.features.examples import EVALUATION, NEGATIVE_KEPT, TRAINING, USER_HASH, example_schema, labelled_schema
 from components.features.feature_list import FeatureConfig
 from components.features.hashed_actions import HashedActions
-from components.features.hashing import combine_hashes, feature_ids, positions_in
+from components.features.hashing import feature_ids, is_in
 from components.features.log_events import Events
-from components.join.attribution import attribute, label, why_unattributed
+from components.join.attribution import Attribution, label
 from components.join.config import JoinConfig
 from components.join.sampling import kept_as_negative
 
 # What names an event of a log.
 IDENTIFIERS = {IMPRESSIONS: "impression_id", ACTIONS: "action_id"}
+_ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,12 @@ class Seen:
 
     def __add__(self, other: Seen) -> Seen:
         """The counts of both together."""
-        return Seen(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        return Seen(
+            self.impressions + other.impressions,
+            self.repeated_impressions + other.repeated_impressions,
+            self.actions + other.actions,
+            self.repeated_actions + other.repeated_actions,
+        )
 
 
 @dataclass(frozen=True)
@@ -124,16 +130,15 @@ def join_shard(impressions_table: pa.Table, actions_table: pa.Table, past: Past 
         `impressions_duplicate`, and `actions` = `actions_attributed` + `actions_unattributed` + `actions_duplicate`;
         and why actions are not attributed, `unattributed_*`.
     """
-    impressions, duplicate_impressions = _without_repeats(Events.of(impressions_table), IMPRESSIONS)
-    actions, duplicate_actions = _without_repeats(Events.of(actions_table), ACTIONS)
-    credited = attribute(impressions, actions, job.dataset)
-    labels = label(len(impressions), actions, credited, job.dataset)
+    shown, acted = _Log.of(impressions_table, IMPRESSIONS), _Log.of(actions_table, ACTIONS)
+    impressions, actions = shown.events, acted.events
+    attribution = Attribution(impressions, actions, job.dataset)
+    labels = label(len(impressions), actions, attribution.credited, job.dataset)
 
-    start, end = microseconds(job.first_day), microseconds(job.last_day) + MICROSECONDS_PER_DAY
-    in_days = (impressions.times >= start) & (impressions.times < end)
+    in_days = shown.in_days(job)
     as_negative = kept_as_negative(impressions.hashed("impression_id"), job.config.negative_keep_rate, job.config.salt)
-    kept = in_days & (labels.positive | as_negative)
-    wanted = np.flatnonzero(kept | (in_days & (impressions.times >= microseconds(job.evaluate_from))))
+    is_kept = labels.positive | as_negative
+    wanted = np.flatnonzero(in_days & (is_kept | (impressions.times >= microseconds(job.evaluate_from))))
     rows = impressions.take(wanted)
     columns: dict[str, np.ndarray | pa.Array] = {
         **({} if job.features is None or past is None else _feature_columns(rows, actions, past, job.features)),
@@ -148,37 +153,53 @@ def join_shard(impressions_table: pa.Table, actions_table: pa.Table, past: Past 
         else example_schema(job.features, rows.table.schema.field("impression_id").type)
     )
     examples = pa.table({name: {**own, **columns}[name] for name in schema.names}, schema=schema)
-    acted = (actions.times >= start) & (actions.times < end)
-    counts = {
-        "impressions": int(in_days.sum()) + _within(duplicate_impressions, start, end),
-        "impressions_kept": int(kept.sum()),
-        "impressions_sampled_out": int((in_days & ~kept).sum()),
-        "impressions_duplicate": _within(duplicate_impressions, start, end),
-        "actions": int(acted.sum()) + _within(duplicate_actions, start, end),
-        "actions_attributed": int((acted & (credited >= 0)).sum()),
-        "actions_unattributed": int((acted & (credited < 0)).sum()),
-        "actions_duplicate": _within(duplicate_actions, start, end),
-    }
-    for reason, rows_of in why_unattributed(impressions, actions, credited, job.dataset).items():
-        counts[f"unattributed_{reason}"] = int((acted & rows_of).sum())
-    by_day = {
-        day: Seen(
-            _on(day, impressions.times) + _on(day, duplicate_impressions),
-            _on(day, duplicate_impressions),
-            _on(day, actions.times) + _on(day, duplicate_actions),
-            _on(day, duplicate_actions),
-        )
-        for day in job.dataset.open_days(job.first_day, job.last_day)
-    }
-    return ShardResult(examples, counts, by_day)
+    is_credited, acted_in_days = attribution.credited >= 0, acted.in_days(job)
+    counts = shown.counts(job, {"kept": is_kept, "sampled_out": ~is_kept})
+    counts |= acted.counts(job, {"attributed": is_credited, "unattributed": ~is_credited})
+    for reason, rows_of in attribution.why_unattributed().items():
+        counts[f"unattributed_{reason}"] = int((acted_in_days & rows_of).sum())
+    days = job.dataset.open_days(job.first_day, job.last_day)
+    return ShardResult(examples, counts, {day: Seen(*shown.on(day), *acted.on(day)) for day in days})
 
 
-def _on(day: date, times: np.ndarray) -> int:
-    return _within(times, microseconds(day), microseconds(day) + MICROSECONDS_PER_DAY)
+@dataclass(frozen=True)
+class _Log:
+    """One log of a shard without repeats.
+
+    Attributes:
+        name: Which.
+        events: Those that repeat no other.
+        repeated: Moments of those that do, int64.
+    """
+
+    name: str
+    events: Events
+    repeated: np.ndarray
+
+    @classmethod
+    def of(cls, table: pa.Table, name: str) -> _Log:
+        events = Events.of(table)
+        repeats = is_repeated(events, name)
+        return cls(name, events.take(~repeats) if repeats.any() else events, events.times[repeats])
+
+    def in_days(self, job: JoinJob) -> np.ndarray:
+        """Events of the job's days, bool, shape (events,)."""
+        return _within(self.events.times, job.first_day, job.last_day)
+
+    def counts(self, job: JoinJob, parts: dict[str, np.ndarray]) -> dict[str, int]:
+        """Events of the job's days with repeats, those of them in each part, bool, shape (events,), and the repeats."""
+        in_days, repeated = self.in_days(job), int(_within(self.repeated, job.first_day, job.last_day).sum())
+        counts = {f"{self.name}_{part}": int((in_days & rows).sum()) for part, rows in parts.items()}
+        return {self.name: int(in_days.sum()) + repeated, **counts, f"{self.name}_duplicate": repeated}
+
+    def on(self, day: date) -> tuple[int, int]:
+        """Events of a day with repeats, and the repeats."""
+        events, repeated = (int(_within(times, day, day).sum()) for times in (self.events.times, self.repeated))
+        return events + repeated, repeated
 
 
-def _within(times: np.ndarray, start: int, end: int) -> int:
-    return int(((times >= start) & (times < end)).sum())
+def _within(times: np.ndarray, first: date, last: date) -> np.ndarray:
+    return (times >= microseconds(first)) & (times < microseconds(last) + MICROSECONDS_PER_DAY)
 
 
 def is_repeated(events: Events, log_name: str) -> np.ndarray:
@@ -187,7 +208,8 @@ def is_repeated(events: Events, log_name: str) -> np.ndarray:
     Looking back further would make the verdict depend on how many days a run reads, and looking at other users' ids on
     how users are spread over shards.
     """
-    identity, times = combine_hashes(events.users, events.hashed(IDENTIFIERS[log_name])), events.times
+    # Cheaper than `combine_hashes`, and both are hashes already.
+    identity, times = events.users * _ODD + events.hashed(IDENTIFIERS[log_name]), events.times
     repeats = np.zeros(len(identity), dtype=bool)
     in_order = np.sort(identity)
     if not (in_order[1:] == in_order[:-1]).any():
@@ -199,12 +221,6 @@ def is_repeated(events: Events, log_name: str) -> np.ndarray:
     return repeats
 
 
-def _without_repeats(events: Events, log_name: str) -> tuple[Events, np.ndarray]:
-    """The events that repeat no other, and the moments of those that do."""
-    is_repeat = is_repeated(events, log_name)
-    return (events.take(~is_repeat) if is_repeat.any() else events), events.times[is_repeat]
-
-
 def _feature_columns(
     rows: Events, actions: Events, past: Past, features: FeatureConfig
 ) -> dict[str, np.ndarray | pa.Array]:
@@ -213,7 +229,7 @@ def _feature_columns(
     recent = recent.take(~np.isin(recent.times // MICROSECONDS_PER_DAY, of_days))
     # Only the users of examples are looked at (a semi-join), which leaves fewer actions to sort.
     users = np.unique(rows.users)
-    acted = HashedActions.together([part.take(positions_in(part.users, users) >= 0) for part in (past.actions, recent)])
+    acted = HashedActions.together([part.take(is_in(part.users, users)) for part in (past.actions, recent)])
     return {
         USER_HASH: feature_ids(rows.users),
         **categorical_columns(rows, features),

@@ -1,9 +1,9 @@
 """The join as a Beam pipeline: Arrow in file buckets by user.
 
-Splitting writes each file's rows to shard files by user, and only their paths go through Beam's shuffle. Log days that
-have no summary get one of the same shards. A shard is joined by one vectorised call, its examples go to files again,
-and each file of a day's examples is gathered and sorted by the hash of the impression. So the bytes of a day depend
-neither on the number of shards nor on the runner, and rewriting any file after a retry changes nothing.
+Splitting writes each file's rows grouped by shards of users, and only their places go through Beam's shuffle. Log days
+that have no summary get one of the same shards. A shard is joined by one vectorised call, its examples go to files
+again, and each file of a day's examples is gathered and sorted by the hash of the impression. So the bytes of a day
+depend neither on the number of shards nor on the runner, and rewriting any file after a retry changes nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from components.features.examples import EVALUATION, LABELS, NEGATIVE_KEPT, Exam
 from components.features.hashing import hash_identifiers
 from components.join import shards
 from components.join.assemble import Past, Seen, join_shard
-from components.join.plan import HISTORY, ExamplesFile, JoinPlan, LogFile, Piece
+from components.join.plan import HISTORY, ExamplesFile, JoinPlan, LogFile, LogPart, Piece
 from components.join.read_shard import read_history, read_shard
 from components.join.summarise import SummariseShard, WriteEngagement, WriteSummary
 
@@ -45,10 +45,10 @@ class SplitFile(beam.DoFn):
         """Follow `plan`."""
         self._plan = plan
 
-    def process(self, log_file: LogFile) -> Iterator[tuple[int, tuple[str, str]]]:
-        """Yield (shard, (log, path)).
+    def process(self, log_file: LogFile) -> Iterator[tuple[int, LogPart]]:
+        """Yield (shard, its rows).
 
-        The paths' order is that of the log, wherever the store lies.
+        The files' order is that of the log, wherever the store lies.
         """
         uri, content = verified_content(log_file.directory, log_file.entry)
         day, name = (posixpath.basename(path) for path in (log_file.directory, log_file.entry.name))
@@ -56,11 +56,9 @@ class SplitFile(beam.DoFn):
         for part, table in enumerate(parquet_files.read_parquet_batches(uri, rows_each, content=content)):
             is_hashed = log_file.log_name == HISTORY
             users = table["user"].to_numpy() if is_hashed else hash_identifiers(table["user_id"])
-            for number, rows in shards.split_by_user(table, users, num_shards):
-                file = f"{log_file.log_name}-{day}-{name}-{part:06d}.arrow"
-                shard_uri = self._plan.scratch(f"shard-{number:04d}", file)
-                shards.write_groups(shard_uri, rows, np.zeros(len(rows), dtype=np.int64))
-                yield number, (log_file.log_name, shard_uri)
+            split_uri = self._plan.scratch("split", f"{log_file.log_name}-{day}-{name}-{part:06d}.arrow")
+            for number, batch in shards.write_groups(split_uri, table, shards.shard_numbers(users, num_shards)):
+                yield number, LogPart(log_file.log_name, split_uri, batch)
 
 
 class JoinShard(beam.DoFn):
@@ -70,13 +68,13 @@ class JoinShard(beam.DoFn):
         """Follow `plan`."""
         self._plan = plan
 
-    def process(self, element: tuple[int, Iterable[tuple[str, str]]], engagement_uri: str | None) -> Iterator[Any]:
+    def process(self, element: tuple[int, Iterable[LogPart]], engagement_uri: str | None) -> Iterator[Any]:
         """Yield ((day, file), Piece) for the job's days, and, tagged, how many rows were received."""
-        number, job, files = element[0], self._plan.job, list(element[1])
-        logs, past = read_shard(self._plan, files), None
+        number, job, parts = element[0], self._plan.job, list(element[1])
+        logs, past = read_shard(self._plan, parts), None
         if job.features is not None:
             assert engagement_uri is not None
-            history = read_history(job.features, files)
+            history = read_history(job.features, parts)
             past = Past(history, frozenset(self._plan.reading.history), shards.read_arrow(engagement_uri))
         result = join_shard(logs[IMPRESSIONS], logs[ACTIONS], past, job)
         for name, value in result.counts.items():

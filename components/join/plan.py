@@ -25,6 +25,15 @@ class LogFile:
     entry: FileEntry
 
 
+@dataclass(frozen=True, order=True)
+class LogPart:
+    """Rows of one log, or of `HISTORY`, that are of one shard: a record batch of an Arrow file."""
+
+    log_name: str
+    uri: str
+    batch: int
+
+
 @dataclass(frozen=True)
 class DayOutput:
     """What the examples of one day are made from.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from components.common import filesystems, storage
+
+# Arrow writes each column's buffers by themselves, most of them small.
+_BUFFER_BYTES = 1 << 20
 
 
 def write_groups(uri: str, table: pa.Table, groups: np.ndarray) -> list[tuple[int, int]]:
@@ -23,7 +24,11 @@ def write_groups(uri: str, table: pa.Table, groups: np.ndarray) -> list[tuple[in
         Number of each group that has rows, and of its record batch.
     """
     ordered, spans = grouped(table, groups)
-    with storage.writing(uri) as stream, pa.ipc.new_file(stream, table.schema) as writer:
+    with (
+        storage.writing(uri) as stream,
+        pa.output_stream(stream, buffer_size=_BUFFER_BYTES) as buffered,
+        pa.ipc.new_file(buffered, table.schema) as writer,
+    ):
         if not spans:
             writer.write_batch(pa.RecordBatch.from_pylist([], schema=table.schema))
         for _, start, stop in spans:
@@ -61,12 +66,9 @@ def _open(uri: str) -> pa.ipc.RecordBatchFileReader:
     return pa.ipc.open_file(source)
 
 
-def split_by_user(table: pa.Table, users: np.ndarray, num_shards: int) -> Iterator[tuple[int, pa.Table]]:
-    """The rows of each shard that has any, by their hashed users, uint64; a user's rows are all in one shard."""
-    shards = (users % np.uint64(num_shards)).astype(np.int64)
-    ordered, spans = grouped(table, shards)
-    for number, start, stop in spans:
-        yield number, ordered.slice(start, stop - start).combine_chunks()
+def shard_numbers(users: np.ndarray, num_shards: int) -> np.ndarray:
+    """The shard of each row, by its hashed user, uint64; a user's rows are all in one. int64, shape (n,)."""
+    return (users % np.uint64(num_shards)).astype(np.int64)
 
 
 def file_numbers(identity: np.ndarray, num_files: int) -> np.ndarray:

@@ -20,7 +20,7 @@ from components.features.hashed_actions import HashedActions, schema_of
 from components.features.log_events import Events
 from components.join import shards
 from components.join.assemble import is_repeated
-from components.join.plan import JoinPlan
+from components.join.plan import JoinPlan, LogPart
 from components.join.read_shard import read_shard
 from components.join.summaries import ACTIONS_FILE, ENGAGEMENT_FILE, SummaryManifest
 
@@ -44,7 +44,7 @@ class SummariseShard(beam.DoFn):
         """Follow `plan`."""
         self._plan = plan
 
-    def process(self, element: tuple[int, Iterable[tuple[str, str]]]) -> Iterator[tuple[str, SummaryPiece]]:
+    def process(self, element: tuple[int, Iterable[LogPart]]) -> Iterator[tuple[str, SummaryPiece]]:
         """Yield (day, piece)."""
         features, missing = self._plan.job.features, self._plan.reading.missing
         assert features is not None

@@ -42,10 +42,13 @@ def run_afterclick(store_root: str, full: bool, workers: int) -> None:
     """The product's own join, from clean logs to finished examples."""
     from datetime import timedelta
 
-    from components.join.assemble import JoinJob
-    from components.join.config import JoinConfig
-    from components.join.run import join_days
-    from tests.benchmarks.join_logs import DATASET, FEATURES, FIRST, KEEP_RATE, LAST
+    from components.common.long_lived import long_lived
+
+    with long_lived():
+        from components.join.assemble import JoinJob
+        from components.join.config import JoinConfig
+        from components.join.run import join_days
+        from tests.benchmarks.join_logs import DATASET, FEATURES, FIRST, KEEP_RATE, LAST
 
     as_of = DATASET.mature_on(LAST) + timedelta(days=1)
     options = _BEAM if workers == 1 else _TWO_PROCESSES

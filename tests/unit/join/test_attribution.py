@@ -5,13 +5,13 @@ import pytest
 
 from components.features.events import DatasetConfig
 from components.features.log_events import Events
-from components.join.attribution import attribute, label, why_unattributed
+from components.join.attribution import Attribution, label
 from tests.unit.join.logs import DATASET, HOUR, actions, impressions
 
 
 def credited_ids(shown, acted, like=None):
     shown_table, acted_table = impressions(shown, like=like), actions(acted, like=like)
-    rows = attribute(Events.of(shown_table), Events.of(acted_table), DATASET)
+    rows = Attribution(Events.of(shown_table), Events.of(acted_table), DATASET).credited
     identifiers = shown_table["impression_id"].to_pylist()
     return [identifiers[row] if row >= 0 else None for row in rows]
 
@@ -72,7 +72,7 @@ def test_any_impression_of_the_user_may_be_the_entity():
     assert dataset.attribution["checkout"].view_through_days == 1.5 and dataset.maturity_days == 2
     shown = Events.of(impressions([row(1, 0, brand=8, item_id=8), row(2, 1, user_id=2)]))
     acted = [checkout(36), checkout(36.001), click(1, 12), click(1, 12.001) | {"action_id": 9}]
-    rows = attribute(shown, Events.of(actions(acted)), dataset)
+    rows = Attribution(shown, Events.of(actions(acted)), dataset).credited
     assert rows.tolist() == [0, 0, 0, -1], "the second within 36 hours of the click"
 
 
@@ -89,7 +89,7 @@ def test_id_that_is_used_again_names_the_impression_shown_before():
     acted = [click(1, hours) | {"action_id": number} for number, hours in enumerate((3, 55, 50, 30, 81))]
     for order in ([0, 1, 2, 3], [3, 2, 1, 0]):
         log = [shown[number] for number in order]
-        rows = attribute(Events.of(impressions(log)), Events.of(actions(acted)), DATASET)
+        rows = Attribution(Events.of(impressions(log)), Events.of(actions(acted)), DATASET).credited
         assert [log[row]["timestamp"] // HOUR if row >= 0 else None for row in rows] == [0, 50, 50, None, 80]
     assert credited_ids([row(1, 5)], [click(1, 4)]) == [None]
     assert credited_ids([row(1, 5, user_id=2)], [click(1, 6)]) == [None]
@@ -112,13 +112,10 @@ def test_reason_is_known_of_every_action_that_is_credited_to_none():
     del values["attribution"]["add_to_cart"]
     dataset = DatasetConfig.parse(values, "dataset")
     log = Events.of(actions([action for group in acted.values() for action in group]))
-    impressions_log = Events.of(impressions(shown))
-    credited = attribute(impressions_log, log, dataset)
-    reasons = why_unattributed(impressions_log, log, credited, dataset)
+    reasons = Attribution(Events.of(impressions(shown)), log, dataset).why_unattributed()
     found = ["".join(name for name in reasons if reasons[name][number]) for number in range(len(log))]
     assert found == [name for name, group in acted.items() for _ in group]
-    nothing_shown = Events.of(impressions([]))
-    bare = why_unattributed(nothing_shown, log, attribute(nothing_shown, log, dataset), dataset)
+    bare = Attribution(Events.of(impressions([])), log, dataset).why_unattributed()
     assert bare["no_impression"].sum() + bare["no_entity"].sum() + bare["no_rule"].sum() == len(log)
 
 
@@ -142,7 +139,7 @@ def test_several_actions_on_one_impression_are_counted_and_values_kept():
             ]
         )
     )
-    found = label(2, acted, attribute(Events.of(shown), acted, DATASET), DATASET)
+    found = label(2, acted, Attribution(Events.of(shown), acted, DATASET).credited, DATASET)
     assert found.clicked.tolist() == [1, 0]
     assert found.good_clicked.tolist() == [1, 0]
     assert found.checkouts.tolist() == [2, 0]

@@ -18,7 +18,7 @@ from components.features.feature_list import FeatureConfig
 from components.features.hashed_actions import HashedActions, schema_of
 from components.features.log_events import Events
 from components.join.assemble import JoinJob, Past, join_shard
-from components.join.attribution import attribute
+from components.join.attribution import Attribution
 from components.join.config import JoinConfig
 from tests.unit.join import oracle
 from tests.unit.join.logs import DATASET, DAY, HOUR, actions, impressions
@@ -112,7 +112,7 @@ def joined_rows(shown, acted, first=0, last=9, rate=1.0, summarised=()):
 def test_attribution_agrees_with_brute_force_and_with_sql(both):
     shown, acted = both
     shown_table, acted_table = impressions(shown), actions(acted)
-    rows = attribute(Events.of(shown_table), Events.of(acted_table), DATASET)
+    rows = Attribution(Events.of(shown_table), Events.of(acted_table), DATASET).credited
     expected = oracle.credited_impressions(shown, acted)
     assert [shown[row]["impression_id"] if row >= 0 else None for row in rows] == expected
     assert oracle.credited_by_sql(shown_table, acted_table) == {

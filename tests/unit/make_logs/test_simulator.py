@@ -6,7 +6,7 @@ from components.common.errors import InputError
 from components.features.events import DatasetConfig
 from components.features.log_events import Events
 from components.features.objectives import OBJECTIVES
-from components.join.attribution import attribute, label
+from components.join.attribution import Attribution, label
 from components.make_logs.simulator import simulate
 
 
@@ -36,7 +36,7 @@ def test_labels_have_the_true_probabilities(simulated):
     """Also after attribution and the windows: the mean label of each objective is the mean of its probability."""
     dataset, impressions, actions, truth = simulated
     shown, acted = Events.of(impressions), Events.of(actions)
-    labels = label(impressions.num_rows, acted, attribute(shown, acted, dataset), dataset)
+    labels = label(impressions.num_rows, acted, Attribution(shown, acted, dataset).credited, dataset)
     clicked = labels.clicked > 0
     for objective in OBJECTIVES:
         rows = {"all": np.ones_like(clicked), "clicked": clicked, "not_clicked": ~clicked}[objective.rows]
@@ -50,7 +50,7 @@ def test_labels_have_the_true_probabilities(simulated):
 
 def test_every_conversion_inside_its_window_finds_its_impression(simulated):
     dataset, impressions, actions, _ = simulated
-    credited = attribute(Events.of(impressions), Events.of(actions), dataset)
+    credited = Attribution(Events.of(impressions), Events.of(actions), dataset).credited
     caused_by = pc.divide(actions["action_id"], 4).to_numpy()
     found = credited >= 0
     assert (impressions["impression_id"].to_numpy()[credited[found]] == caused_by[found]).all()
