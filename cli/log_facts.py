@@ -16,7 +16,7 @@ from components.features.events import ACTIONS, IMPRESSIONS, LOG_NAMES, TIMESTAM
 from components.features.log_events import Events
 from components.features.objectives import OBJECTIVES
 from components.features.wall_clock import to_wall_clock
-from components.join.attribution import attribute, label, why_unattributed
+from components.join.attribution import Attribution, label
 from components.sources.config import OwnLogs
 from components.sources.expressions import LEFT_OUT, MOMENT, quoted
 from components.sources.log_days import OwnLog
@@ -196,7 +196,8 @@ def _clean(
 
 
 def _attribute(facts: OwnLogFacts, impressions: Events, actions: Events, dataset: DatasetConfig) -> None:
-    credited = attribute(impressions, actions, dataset)
+    attribution = Attribution(impressions, actions, dataset)
+    credited = attribution.credited
     labels = label(len(impressions), actions, credited, dataset)
     ordinals = impressions.times // MICROSECONDS_PER_DAY
 
@@ -212,7 +213,7 @@ def _attribute(facts: OwnLogFacts, impressions: Events, actions: Events, dataset
         facts.positives[objective.name] = by_day(positive)
     kinds = pc.fill_null(actions.table["action_type"], "").to_numpy(zero_copy_only=False)
     facts.actions = Counter(kinds.tolist())
-    for reason, chosen in why_unattributed(impressions, actions, credited, dataset).items():
+    for reason, chosen in attribution.why_unattributed().items():
         for kind, count in Counter(kinds[chosen].tolist()).items():
             facts.unattributed.setdefault(kind, Counter())[reason] = count
     in_order = np.lexsort((impressions.times, impressions.hashed("impression_id"), impressions.users))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import date
 from typing import Protocol
 
@@ -20,7 +21,6 @@ COUNTS = ("impressions", *ENGAGEMENT_RATES)
 SCHEMA = pa.schema(
     [("entity", pa.int32()), ("value", pa.uint64()), ("day", pa.int32()), *((name, pa.int64()) for name in COUNTS)]
 )
-_EVERYTHING = np.uint64(1)
 
 
 def count_engagement(log_name: str, events: Events, entities: tuple[str, ...]) -> pa.Table:
@@ -68,45 +68,84 @@ class EntityRows(Protocol):
         """A hashed entity, uint64, shape (n,)."""
 
 
-def engagement_columns(
-    impressions: EntityRows, engagement: pa.Table, features: EngagementFeatures
-) -> dict[str, np.ndarray]:
-    """Dense columns, float32, shape (n,), from the `window_days` days before each impression's own day.
+@dataclass(frozen=True)
+class EngagementIndex:
+    """Daily counts of entities, sorted once for any number of look-ups.
 
-    rate = (actions + smoothing * overall_rate) / (impressions + smoothing), with the overall rate of the same days.
+    Attributes:
+        features: What is looked up.
+        of_entities: By entity.
     """
-    days = impressions.times // MICROSECONDS_PER_DAY
-    number_of = engagement["entity"].to_numpy()
-    columns = {}
-    for entity in features.entities:
-        chosen = number_of == features.entities.index(entity)
-        values, moments = engagement["value"].to_numpy()[chosen], engagement["day"].to_numpy()[chosen].astype(np.int64)
+
+    features: EngagementFeatures
+    of_entities: dict[str, _OfEntity]
+
+    @classmethod
+    def of(cls, engagement: pa.Table, features: EngagementFeatures) -> EngagementIndex:
+        """Index rows of `SCHEMA`, whose entities are numbered as those of `features`."""
+        entities = features.entities
+        return cls(features, {name: _OfEntity.of(engagement, number) for number, name in enumerate(entities)})
+
+    def columns(self, impressions: EntityRows) -> dict[str, np.ndarray]:
+        """Dense columns, float32, shape (n,), from the `window_days` days before each impression's own day.
+
+        rate = (actions + smoothing * overall_rate) / (impressions + smoothing), with the overall rate of the same days.
+        """
+        days, smoothing = impressions.times // MICROSECONDS_PER_DAY, self.features.smoothing
+        columns = {}
+        for entity, counted in self.of_entities.items():
+            # Each value and day is looked up once, however many impressions share it.
+            asked = pa.array(combine_hashes(impressions.hashed(entity), days.view(np.uint64))).dictionary_encode()
+            pair_of = asked.indices.to_numpy()
+            first_row = np.zeros(len(asked.dictionary), dtype=np.int64)
+            first_row[pair_of[::-1]] = np.arange(len(pair_of))[::-1]
+            keys, on = impressions.hashed(entity)[first_row], days[first_row]
+            own = np.where((keys == MISSING)[:, None], 0, counted.sums(keys, on, self.features.window_days))
+            overall = counted.overall(on, self.features.window_days)
+            columns[volume_name(entity)] = own[:, 0].astype(np.float32)[pair_of]
+            for position, rate in enumerate(ENGAGEMENT_RATES, start=1):
+                overall_rate = overall[:, position] / np.maximum(overall[:, 0], 1)
+                smoothed = (own[:, position] + smoothing * overall_rate) / (own[:, 0] + smoothing)
+                columns[engagement_name(entity, rate)] = smoothed.astype(np.float32)[pair_of]
+        return columns
+
+
+@dataclass(frozen=True)
+class _OfEntity:
+    """Counts of one entity, m rows of value and day, as running sums.
+
+    Attributes:
+        index: Of the rows by value and day.
+        running: Sums of `COUNTS` of the rows before each in the index's order, int64, shape (m + 1, counts).
+        days: Those that have any, ascending, int64.
+        running_days: As `running`, of days.
+    """
+
+    index: EventIndex
+    running: np.ndarray
+    days: np.ndarray
+    running_days: np.ndarray
+
+    @classmethod
+    def of(cls, engagement: pa.Table, number: int) -> _OfEntity:
+        chosen = engagement["entity"].to_numpy() == number
+        moments = engagement["day"].to_numpy()[chosen].astype(np.int64)
         counts = np.stack([engagement[name].to_numpy()[chosen] for name in COUNTS], axis=1)
-        # Each value and day is looked up once, however many impressions share it.
-        asked = pa.array(combine_hashes(impressions.hashed(entity), days.view(np.uint64))).dictionary_encode()
-        pair_of = asked.indices.to_numpy()
-        first_row = np.zeros(len(asked.dictionary), dtype=np.int64)
-        first_row[pair_of[::-1]] = np.arange(len(pair_of))[::-1]
-        keys, on = impressions.hashed(entity)[first_row], days[first_row]
-        own = _window_sums(values, moments, counts, keys, on, features.window_days)
-        own = np.where((keys == MISSING)[:, None], 0, own)
-        everything = np.full(len(values), _EVERYTHING)
-        unique_days, inverse = np.unique(on, return_inverse=True)
-        overall = _window_sums(
-            everything, moments, counts, np.full(len(unique_days), _EVERYTHING), unique_days, features.window_days
-        )[inverse]
-        columns[volume_name(entity)] = own[:, 0].astype(np.float32)[pair_of]
-        for position, rate in enumerate(ENGAGEMENT_RATES, start=1):
-            overall_rate = overall[:, position] / np.maximum(overall[:, 0], 1)
-            smoothed = (own[:, position] + features.smoothing * overall_rate) / (own[:, 0] + features.smoothing)
-            columns[engagement_name(entity, rate)] = smoothed.astype(np.float32)[pair_of]
-    return columns
+        index = EventIndex(engagement["value"].to_numpy()[chosen], moments)
+        days, day_of = np.unique(moments, return_inverse=True)
+        by_day = [np.bincount(day_of, column, len(days)).astype(np.int64) for column in counts.T]
+        return cls(index, _running(counts[index.order]), days, _running(np.stack(by_day, axis=1)))
+
+    def sums(self, keys: np.ndarray, days: np.ndarray, window_days: int) -> np.ndarray:
+        """Of each key in [day - window_days, day), int64, shape (n, counts)."""
+        return self.running[self.index.stops(keys, days)] - self.running[self.index.stops(keys, days - window_days)]
+
+    def overall(self, days: np.ndarray, window_days: int) -> np.ndarray:
+        """Of all keys, likewise."""
+        stops = (np.searchsorted(self.days, moments) for moments in (days, days - window_days))
+        until, before = (self.running_days[stop] for stop in stops)
+        return until - before
 
 
-def _window_sums(
-    values: np.ndarray, moments: np.ndarray, counts: np.ndarray, keys: np.ndarray, days: np.ndarray, window_days: int
-) -> np.ndarray:
-    """Sums of `counts` over each key's days in [day - window_days, day), int64, shape (n, columns)."""
-    index = EventIndex(values, moments)
-    running = np.concatenate([np.zeros((1, counts.shape[1]), dtype=np.int64), np.cumsum(counts[index.order], axis=0)])
-    return running[index.stops(keys, days)] - running[index.stops(keys, days - window_days)]
+def _running(counts: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.zeros((1, counts.shape[1]), dtype=np.int64), np.cumsum(counts, axis=0)])

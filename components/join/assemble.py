@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from components.common.days import MICROSECONDS_PER_DAY, microseconds
-from components.features.engagement import engagement_columns
+from components.features.engagement import EngagementIndex
 from components.features.events import ACTIONS, IMPRESSIONS, DatasetConfig
 from components.features.example_columns import (
     categorical_columns,
@@ -107,12 +107,12 @@ class Past:
     Attributes:
         actions: Of the shard's users, on days that were summarised.
         days: Those days; of them the logs' own actions do not count.
-        engagement: Counts of all users by day (`engagement.SCHEMA`).
+        engagement: Counts of all users by day.
     """
 
     actions: HashedActions
     days: frozenset[date]
-    engagement: pa.Table
+    engagement: EngagementIndex
 
 
 def join_shard(impressions_table: pa.Table, actions_table: pa.Table, past: Past | None, job: JoinJob) -> ShardResult:
@@ -236,6 +236,6 @@ def _feature_columns(
         **number_columns(rows, features),
         **list_columns(rows, features),
         **count_columns(rows, acted, features),
-        **engagement_columns(rows, past.engagement, features.engagement),
+        **past.engagement.columns(rows),
         **sequence_columns(rows, acted, features),
     }

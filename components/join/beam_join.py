@@ -25,8 +25,10 @@ from components.common.days import MICROSECONDS_PER_DAY, microseconds
 from components.common.digests import digest_json
 from components.common.errors import InputError
 from components.common.manifests import describe_file, finish_directory, verified_content
+from components.features.engagement import EngagementIndex
 from components.features.events import ACTIONS, IMPRESSIONS
 from components.features.examples import EVALUATION, LABELS, NEGATIVE_KEPT, ExamplesManifest
+from components.features.feature_list import FeatureConfig
 from components.features.hashing import hash_identifiers
 from components.join import shards
 from components.join.assemble import Past, Seen, join_shard
@@ -67,6 +69,7 @@ class JoinShard(beam.DoFn):
     def __init__(self, plan: JoinPlan) -> None:
         """Follow `plan`."""
         self._plan = plan
+        self._engagement: EngagementIndex | None = None
 
     def process(self, element: tuple[int, Iterable[LogPart]], engagement_uri: str | None) -> Iterator[Any]:
         """Yield ((day, file), Piece) for the job's days, and, tagged, how many rows were received."""
@@ -75,13 +78,19 @@ class JoinShard(beam.DoFn):
         if job.features is not None:
             assert engagement_uri is not None
             history = read_history(job.features, parts)
-            past = Past(history, frozenset(self._plan.reading.history), shards.read_arrow(engagement_uri))
+            past = Past(history, frozenset(self._plan.reading.history), self._indexed(engagement_uri, job.features))
         result = join_shard(logs[IMPRESSIONS], logs[ACTIONS], past, job)
         for name, value in result.counts.items():
             Metrics.counter(METRICS_NAMESPACE, name).inc(value)
         received = (logs[IMPRESSIONS].num_rows, logs[ACTIONS].num_rows, 0 if past is None else len(past.actions))
         yield TaggedOutput(_RECEIVED, received)
         yield from self._write(number, result.examples, result.by_day)
+
+    def _indexed(self, engagement_uri: str, features: FeatureConfig) -> EngagementIndex:
+        """The engagement of all days, which is the same for every shard."""
+        if self._engagement is None:
+            self._engagement = EngagementIndex.of(shards.read_arrow(engagement_uri), features.engagement)
+        return self._engagement
 
     def _write(
         self, number: int, examples: pa.Table, by_day: dict[date, Seen]

@@ -17,7 +17,7 @@ from components.common.errors import InputError
 from components.common.layout import Store
 from components.common.manifests import Step, find_current, verified_content, write_artifact
 from components.common.progress import log_line
-from components.features.engagement import engagement_columns, merge_engagement, on_one_day
+from components.features.engagement import EngagementIndex, merge_engagement, on_one_day
 from components.features.events import DatasetConfig
 from components.features.feature_kinds import EngagementFeatures
 from components.features.feature_list import FeatureConfig
@@ -143,7 +143,7 @@ def engagement_on(day: date, counts: pa.Table, features: EngagementFeatures) -> 
     }
     size = max(map(len, values.values()), default=0)
     padded = {entity: np.pad(own, (0, size - len(own))) for entity, own in values.items()}
-    columns = engagement_columns(OneDay(np.full(size, microseconds(day)), padded), counts, features)
+    columns = EngagementIndex.of(counts, features).columns(OneDay(np.full(size, microseconds(day)), padded))
     parts = []
     for number, (entity, own) in enumerate(values.items()):
         known = (columns[name][: len(own)] for name in engagement_names(entity))

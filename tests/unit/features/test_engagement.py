@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from components.features.engagement import count_engagement, engagement_columns, merge_engagement
+from components.features.engagement import EngagementIndex, count_engagement, merge_engagement
 from components.features.feature_kinds import EngagementFeatures
 from components.features.log_events import Events
 from tests.unit.join.logs import DAY, actions, impressions
@@ -30,7 +30,9 @@ def rates(target_day, item, impression_rows, action_rows, window_days=3):
     ]
     target = Events.of(impressions(shown(target_day, item)))
     config = EngagementFeatures(entities=("item_id",), window_days=window_days, smoothing=2.0)
-    return {name: float(v[0]) for name, v in engagement_columns(target, merge_engagement(parts), config).items()}
+    return {
+        name: float(v[0]) for name, v in EngagementIndex.of(merge_engagement(parts), config).columns(target).items()
+    }
 
 
 def test_rate_is_smoothed_towards_the_overall_rate():

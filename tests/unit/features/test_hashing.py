@@ -7,6 +7,8 @@ from components.features.hashing import (
     combine_hashes,
     feature_ids,
     hash_identifiers,
+    is_in,
+    splitmix64,
     uniform_from_hash,
 )
 
@@ -58,3 +60,23 @@ def test_counts_are_added_up_by_id():
     ids, counts = added_up(np.array([5, 2, 5, 9, 2]), np.array([1, 2, 3, 4, 5]))
     assert ids.tolist() == [2, 5, 9] and counts.tolist() == [7, 4, 4]
     assert [len(part) for part in added_up(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))] == [0, 0]
+
+
+def test_mixing_depends_neither_on_the_number_of_values_nor_on_their_shape():
+    values = np.arange(3 * 8192 + 5)
+    mixed = splitmix64(values)
+    assert mixed[[0, 8191, 8192, -1]].tolist() == [int(splitmix64(values[[row]])[0]) for row in (0, 8191, 8192, -1)]
+    assert len(np.unique(mixed)) == len(values)
+    assert (splitmix64(values[:8000].reshape(2, 4000)).ravel() == mixed[:8000]).all()
+    assert (splitmix64(values[::3]) == mixed[::3]).all()
+    assert splitmix64(values[:0]).shape == (0,)
+
+
+def test_membership_is_of_whole_hashes():
+    """Not of the last bits alone, by which most are told."""
+    known = splitmix64(np.arange(1000))
+    near = known ^ np.uint64(1 << 40)
+    asked = np.concatenate([known[::-1], near, splitmix64(np.arange(500, 5000))])
+    assert (is_in(asked, known) == np.isin(asked, known)).all()
+    assert is_in(asked, known).sum() == 1500
+    assert not is_in(asked, known[:0]).any() and not len(is_in(asked[:0], known))

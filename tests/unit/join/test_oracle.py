@@ -13,7 +13,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.features.engagement import count_engagement, merge_engagement
+from components.features.engagement import EngagementIndex, count_engagement, merge_engagement
 from components.features.feature_list import FeatureConfig
 from components.features.hashed_actions import HashedActions, schema_of
 from components.features.log_events import Events
@@ -104,7 +104,9 @@ def joined_rows(shown, acted, first=0, last=9, rate=1.0, summarised=()):
     of_days = np.isin(events.times // DAY, list(summarised))
     summary = HashedActions.of(events.take(of_days), FEATURES).to_table().cast(schema_of(FEATURES))
     history = HashedActions.from_table(summary.combine_chunks(), FEATURES)
-    return join_shard(shown_table, acted_table, Past(history, days, engagement), job)
+    return join_shard(
+        shown_table, acted_table, Past(history, days, EngagementIndex.of(engagement, FEATURES.engagement)), job
+    )
 
 
 @given(logs)
