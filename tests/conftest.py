@@ -42,6 +42,11 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+def pytest_unconfigure() -> None:
+    """Libraries that some test imported say that they leak what is not looked at when they end."""
+    gc.unfreeze()
+
+
 # Their fixtures take longer than their tests: one worker makes them once.
 _ON_ONE_WORKER = (
     "tests/k8s/test_on_cluster",

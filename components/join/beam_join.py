@@ -199,7 +199,7 @@ class FinishDay(beam.DoFn):
 
 @dataclass
 class SplitFiles(beam.PTransform):
-    """From clean log files to those of each shard of users."""
+    """From clean log files to what each shard of users has of them."""
 
     plan: JoinPlan
 
@@ -210,7 +210,7 @@ class SplitFiles(beam.PTransform):
 
 @dataclass
 class SummariseMissingDays(beam.PTransform):
-    """From the files of each shard to the days whose summaries were made."""
+    """From what each shard has to the days whose summaries were made."""
 
     plan: JoinPlan
 

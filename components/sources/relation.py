@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-import duckdb
 import fsspec
 
 from components.common.errors import InputError
@@ -30,6 +30,9 @@ from components.sources.expressions import (
     user_or_own,
 )
 from components.sources.log_files import CSV, PARQUET, FoundFiles
+
+if TYPE_CHECKING:
+    import duckdb
 
 _MEMORY = "1GB"
 _PROTOCOL = re.compile(r"\b([a-z][a-z0-9]*)://")
@@ -165,6 +168,9 @@ def explained(where: str) -> Iterator[None]:
     Raises:
         InputError: In their place.
     """
+    # Not with the other imports: imported within `long_lived`, DuckDB says on a page of its own that it leaks.
+    import duckdb
+
     try:
         yield
     except duckdb.Error as error:
@@ -181,6 +187,8 @@ def in_words(error: Exception) -> str:
 @contextmanager
 def connected() -> Iterator[duckdb.DuckDBPyConnection]:
     """DuckDB in memory, with bounded memory; what does not fit goes to temporary files."""
+    import duckdb
+
     with duckdb.connect() as connection:
         connection.execute(f"SET memory_limit = '{_MEMORY}'")
         connection.execute("SET TimeZone = 'UTC'")
