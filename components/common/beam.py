@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import io
 import json
+import shlex
 import socket
 import sys
 import urllib.request
@@ -101,7 +102,7 @@ def _in_processes(options: Any) -> Any:
 
     # Else it would start its own.
     options.view_as(DirectOptions).direct_running_mode = None
-    command = f"{sys.executable} -m components.common.beam_worker"
+    command = f"{shlex.quote(sys.executable)} -m components.common.beam_worker"
     return FnApiRunner(default_environment=SubprocessSDKEnvironment.from_command_string(command))
 
 

@@ -10,6 +10,8 @@ from components.common import filesystems, storage
 
 # Arrow writes each column's buffers by themselves, most of them small.
 _BUFFER_BYTES = 1 << 20
+# A shard's part of a file is small; object stores' clients would fetch megabytes beyond it.
+_READ_AHEAD_BYTES = 1 << 16
 
 
 def write_groups(uri: str, table: pa.Table, groups: np.ndarray) -> list[tuple[int, int]]:
@@ -62,7 +64,9 @@ def read_arrow(uri: str) -> pa.Table:
 
 def _open(uri: str) -> pa.ipc.RecordBatchFileReader:
     fs, path = filesystems.filesystem(uri)
-    source = pa.memory_map(path) if isinstance(fs, LocalFileSystem) else fs.open(path, "rb")
+    source = (
+        pa.memory_map(path) if isinstance(fs, LocalFileSystem) else fs.open(path, "rb", block_size=_READ_AHEAD_BYTES)
+    )
     return pa.ipc.open_file(source)
 
 
