@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ from components.common import storage
 from components.common.arms import ArmList, ArmRecipe, write_recipe
 from components.common.config import ResolvedConfig
 from components.common.layout import Store
+from components.common.long_lived import long_lived
 from components.common.records import write_record
 from components.common.store_format import claim_format
 from components.features.feature_list import FeatureConfig
@@ -32,14 +34,14 @@ os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 # Threads that wait for work must not keep the cores of the other tests busy; read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# Test modules import all there is; what stays is not looked at again (`components/common/long_lived.py`).
-gc.disable()
+# Until all test modules are imported.
+_IMPORTS = ExitStack()
+_IMPORTS.enter_context(long_lived())
 
 
 def pytest_collection_finish() -> None:
     """All is imported."""
-    gc.freeze()
-    gc.enable()
+    _IMPORTS.close()
 
 
 def pytest_unconfigure() -> None:

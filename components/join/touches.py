@@ -51,7 +51,18 @@ class Touches:
             return np.zeros(0, dtype=np.int64)
         if entity not in self._of_entities:
             self._of_entities[entity] = _OfEntity.of(self, entity)
-        return self._of_entities[entity].last(asking, window, at_same_moment)
+        return self._of_entities[entity].last(asking, self.actions.times[asking], window, at_same_moment)
+
+
+@dataclass(frozen=True)
+class _Keyed:
+    """Touches by key, and the keys that all actions ask for, uint64, shape (actions,)."""
+
+    index: EventIndex
+    asked: np.ndarray
+
+    def last(self, asking: np.ndarray, until: np.ndarray) -> np.ndarray:
+        return self.index.last_before(self.asked[asking], until)
 
 
 @dataclass(frozen=True)
@@ -61,20 +72,14 @@ class _OfEntity:
     Attributes:
         rows: Impressions, int64, shape (touches,).
         times: int64, shape (touches,).
-        times_asked: Moments of all actions, int64, shape (actions,).
-        keys: What all actions ask for, uint64, shape (actions,).
-        index: Of the touches by user and entity.
-        item_keys: As `keys`, with the item; only where touches of one key share a moment.
-        item_index: As `index`, likewise.
+        keyed: By user and value.
+        keyed_with_item: And by the item; only where touches of one key share a moment.
     """
 
     rows: np.ndarray
     times: np.ndarray
-    times_asked: np.ndarray
-    keys: np.ndarray
-    index: EventIndex
-    item_keys: np.ndarray | None = None
-    item_index: EventIndex | None = None
+    keyed: _Keyed
+    keyed_with_item: _Keyed | None = None
 
     @classmethod
     def of(cls, touches: Touches, entity: str) -> _OfEntity:
@@ -88,27 +93,20 @@ class _OfEntity:
         rows, times, touched = touches.rows[near[chosen]], touches.times[near[chosen]], touched[chosen]
         index = EventIndex(touched, times)
         if not index.has_ties:
-            return cls(rows, times, actions.times, keys, index)
+            return cls(rows, times, _Keyed(index, keys))
         tie_break = _ranks(impressions.table["impression_id"].take(pa.array(rows)))
         item = hash_identifiers(impressions.table["item_id"].take(pa.array(rows)))
-        return cls(
-            rows,
-            times,
-            actions.times,
-            keys,
-            EventIndex(touched, times, tie_break),
-            combine_hashes(keys, actions.hashed("item_id")),
-            EventIndex(combine_hashes(touched, item), times, tie_break),
-        )
+        with_item = EventIndex(combine_hashes(touched, item), times, tie_break)
+        asked = combine_hashes(keys, actions.hashed("item_id"))
+        return cls(rows, times, _Keyed(EventIndex(touched, times, tie_break), keys), _Keyed(with_item, asked))
 
-    def last(self, asking: np.ndarray, window: int, at_same_moment: bool) -> np.ndarray:
+    def last(self, asking: np.ndarray, times: np.ndarray, window: int, at_same_moment: bool) -> np.ndarray:
         if not len(self.rows):
             return np.full(len(asking), NO_IMPRESSION)
-        times = self.times_asked[asking]
         until = times + 1 if at_same_moment else times
-        touch = self.index.last_before(self.keys[asking], until)
-        if self.item_index is not None and self.item_keys is not None:
-            same_item = self.item_index.last_before(self.item_keys[asking], until)
+        touch = self.keyed.last(asking, until)
+        if self.keyed_with_item is not None:
+            same_item = self.keyed_with_item.last(asking, until)
             tied = (same_item >= 0) & (self.times[same_item] == self.times[touch])
             touch = np.where(tied, same_item, touch)
         is_within = (touch >= 0) & (times - self.times[touch] <= window)

@@ -5,6 +5,7 @@ import uuid
 from datetime import date
 from typing import ClassVar
 
+import fsspec
 import pyarrow as pa
 import pytest
 
@@ -237,3 +238,11 @@ write()
     said = f"{uri}: cannot be written (File too large); make room and give the same command again"
     assert printed.stdout.strip() == said
     assert storage.measure(uri)[0] > 20_000
+
+
+@pytest.mark.parametrize(
+    "uri", ["/a/b/", "/", "//a//b", "/a/../b", "a", "a/b//", "./a", "..", "~/a", ".hidden/a", "/a b/c*", "/a:b/c"]
+)
+def test_local_paths_are_those_of_fsspec(uri):
+    found, expected = filesystems.filesystem(uri), fsspec.url_to_fs(uri)
+    assert found[0] is expected[0] and found[1] == expected[1]
