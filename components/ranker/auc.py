@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import sparse
 
 from components.features.hashing import splitmix64, uniform_from_hash
 
@@ -28,9 +29,17 @@ class RankedRows:
         """
         if not np.isfinite(predictions).all():
             raise ValueError(f"{np.count_nonzero(~np.isfinite(predictions))} predictions are not finite")
-        self._order = np.argsort(predictions, kind="stable")
-        self._starts = np.flatnonzero(np.diff(predictions[self._order], prepend=-np.inf))
-        self._is_positive = labels[self._order].astype(bool)[:, None]
+        order = np.argsort(predictions, kind="stable")
+        is_positive = labels[order].astype(bool)
+        ties = np.cumsum(np.diff(predictions[order], prepend=-np.inf) > 0)
+        with_positives = np.unique(ties[is_positive])
+        # Only ties with positives have to be told apart: 2 i is what lies below the i-th of them, 2 i + 1 is in it.
+        place = np.searchsorted(with_positives, ties) + np.searchsorted(with_positives, ties, side="right")
+        shape = (2 * len(with_positives) + 1, len(order))
+        self._negative, self._positive = (
+            sparse.csr_matrix((np.ones(rows.sum()), (place[rows], order[rows])), shape)
+            for rows in (~is_positive, is_positive)
+        )
 
     def auc(self, weights: np.ndarray) -> np.ndarray:
         """Area under the ROC curve for many weightings at once; tied predictions count half.
@@ -43,9 +52,8 @@ class RankedRows:
         Returns:
             float64, shape (k,); NaN where the weights leave only one class.
         """
-        weights = weights[self._order].astype(np.float64)
-        positive = np.add.reduceat(weights * self._is_positive, self._starts, axis=0)
-        negative = np.add.reduceat(weights * ~self._is_positive, self._starts, axis=0)
+        weights = weights.astype(np.float64)
+        positive, negative = self._positive @ weights, self._negative @ weights
         below = np.cumsum(negative, axis=0) - negative
         pairs = positive.sum(axis=0) * negative.sum(axis=0)
         with np.errstate(invalid="ignore"):
