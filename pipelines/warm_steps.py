@@ -14,6 +14,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from importlib import import_module
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from unittest import mock
@@ -31,6 +32,8 @@ def warm_steps() -> Iterator[None]:
     """While it lasts, kfp's `SubprocessRunner` runs a step's code in a fork instead of in a new interpreter."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
+    # It imports while this process goes on.
+    forkserver.ensure_running()
 
     def run(full_command: list[str], env_vars: dict[str, str] | None = None) -> int:
         script = next(number for number, part in enumerate(full_command) if _CODE_FILE in part)
