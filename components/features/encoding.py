@@ -147,18 +147,20 @@ def encode_sequences(lists: Mapping[str, pa.ListArray], features: FeatureConfig)
     """
     limit, names = features.sequence.length, features.sequence_names
     num_rows = len(lists[sequence_column(names[0])])
-    padded = np.zeros((num_rows, limit, len(names)), dtype=np.int64)
-    lengths = np.zeros(num_rows, dtype=np.int64)
+    padded = np.zeros((num_rows * limit, len(names)), dtype=np.int64)
+    lengths = places = np.zeros(0, dtype=np.int64)
     for position, name in enumerate(names):
         column = lists[sequence_column(name)]
-        lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False).astype(np.int64)
-        if len(lengths) and lengths.max() > limit:
-            raise ValueError(f"{sequence_column(name)} has {lengths.max()} values, at most {limit} fit the model")
-        rows = np.repeat(np.arange(len(lengths)), lengths)
-        places = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        of_name = pc.list_value_length(column).to_numpy(zero_copy_only=False).astype(np.int64)
+        if len(of_name) and of_name.max() > limit:
+            raise ValueError(f"{sequence_column(name)} has {of_name.max()} values, at most {limit} fit the model")
+        # Of one sequence, all columns have as many values.
+        if position == 0 or not np.array_equal(of_name, lengths):
+            lengths, starts = of_name, np.arange(num_rows) * limit
+            places = np.repeat(starts - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
         modulus = features.moduli[features.sequence_table(name)]
-        padded[rows, places, position] = column.flatten().to_numpy(zero_copy_only=False) % modulus
-    return padded, lengths
+        padded[places, position] = column.flatten().to_numpy(zero_copy_only=False) % modulus
+    return padded.reshape(num_rows, limit, len(names)), lengths
 
 
 def learned_rows(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from datetime import date, timedelta
+from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 from zoneinfo import available_timezones
 
@@ -82,6 +83,7 @@ def _in_days(value: Any) -> Any:
     return days if not rest else int(hours[1]) / 24
 
 
+@cache
 def _known_zone(name: str) -> str:
     if name not in available_timezones():
         raise ValueError(f"{name!r} is no time zone of the IANA database, such as UTC or Europe/Berlin")
