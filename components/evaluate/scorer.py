@@ -40,7 +40,7 @@ from components.version.manifest import known_heads
 from components.version.predictor import Predictor
 from components.version.version import Version
 
-STEP = Step("evaluate", 2)
+STEP = Step("evaluate", 3)
 
 
 @dataclass(frozen=True)
@@ -158,9 +158,9 @@ class Scorer:
         fitted_from = digest_json([*made_of, self._config.regression_c])
 
         def predict(table: pa.Table, examples: ExampleSet) -> dict[str, np.ndarray]:
-            read = pa.concat_tables([read_examples(self._store, TRAINING, day)[0] for day in days])
-            training = tensors_of(read, checkpoint.features, False, indexes(), known)
-            rate = check_made_alike(manifests).negative_keep_rate
+            of_ids, rate = indexes(), check_made_alike(manifests).negative_keep_rate
+            read = (read_examples(self._store, TRAINING, day)[0] for day in days)
+            training = (tensors_of(of_day, checkpoint.features, False, of_ids, known) for of_day in read)
             return Yardstick(training, rate, self._config.regression_c, self._config.served).predict(examples)
 
         features, through = checkpoint.features, self._trained_through

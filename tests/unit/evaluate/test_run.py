@@ -99,7 +99,7 @@ def test_yardstick_learns_and_is_calibrated(joined):
     unseen = tensors_of(
         read_examples(joined.store, "evaluation", joined.scored_day)[0], joined.config.features, unsampled=True
     )
-    predicted = Yardstick(training, 0.5, 0.1, DEFAULT_SERVED).predict(unseen)["checkout_given_view"]
+    predicted = Yardstick([training], 0.5, 0.1, DEFAULT_SERVED).predict(unseen)["checkout_given_view"]
     rows = unseen.masks[:, OBJECTIVE_NAMES.index("checkout_given_view")].numpy() > 0
     labels = unseen.labels[:, OBJECTIVE_NAMES.index("checkout_given_view")].numpy()[rows]
     assert predicted[rows][labels > 0].mean() > 1.2 * predicted[rows][labels == 0].mean()
