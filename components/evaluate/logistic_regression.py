@@ -44,12 +44,12 @@ class Yardstick:
         vectors = torch.cat([part.vectors for part in parts])
         self._mean = vectors.mean(dim=0)
         self._deviation = (vectors - self._mean).square().mean(dim=0).sqrt().clamp(min=1e-6)
-        rows = sparse.vstack([self._matrix(part) for part in parts], format="csr")
         # Columns that no training example has would only take memory: of millions of codes, few are seen.
-        is_there = np.zeros(rows.shape[1], dtype=bool)
-        is_there[rows.indices] = True
-        self._columns = np.flatnonzero(is_there)
-        rows = rows[:, self._columns]
+        is_seen = np.zeros(parts[0].ids.shape[1], dtype=bool)
+        for part in parts:
+            is_seen[part.ids.indices] = True
+        self._seen = np.flatnonzero(is_seen)
+        rows = sparse.vstack([self._matrix(part) for part in parts], format="csr")
         labels, masks = (torch.cat(columns).numpy() for columns in zip(*(p.targets for p in parts), strict=True))
         self._fitted: dict[int, LogisticRegression] = {}
         self._offsets: dict[int, float] = {}
@@ -61,7 +61,7 @@ class Yardstick:
 
     def predict(self, examples: ExampleSet) -> dict[str, np.ndarray]:
         """Probabilities of un-sampled impressions by served objective, shape (n,)."""
-        rows = self._matrix(_Part.of(examples))[:, self._columns]
+        rows = self._matrix(_Part.of(examples))
         return {
             OBJECTIVE_NAMES[number]: 1.0 / (1.0 + np.exp(-(model.decision_function(rows) + self._offsets[number])))
             for number, model in self._fitted.items()
@@ -70,7 +70,7 @@ class Yardstick:
     def _matrix(self, part: _Part) -> sparse.csr_matrix:
         standardised = (part.vectors - self._mean) / self._deviation
         dense = torch.cat([self._normalize(part.dense), standardised], dim=1)
-        return sparse.hstack([sparse.csr_matrix(dense.numpy()), part.ids], format="csr")
+        return sparse.hstack([sparse.csr_matrix(dense.numpy()), part.ids[:, self._seen]], format="csr")
 
 
 def _fitted(rows: sparse.csr_matrix, labels: np.ndarray, c: float) -> LogisticRegression:

@@ -10,6 +10,7 @@ from functools import cached_property, partial
 import numpy as np
 import pyarrow as pa
 
+from components.common.ahead import ahead
 from components.common.arms import ArmList, arm_of, find_failure
 from components.common.digests import digest_json
 from components.common.errors import InputError
@@ -161,7 +162,7 @@ class Scorer:
             of_ids, rate = indexes(), check_made_alike(manifests).negative_keep_rate
             read = (read_examples(self._store, TRAINING, day)[0] for day in days)
             training = (tensors_of(of_day, checkpoint.features, False, of_ids, known) for of_day in read)
-            return Yardstick(training, rate, self._config.regression_c, self._config.served).predict(examples)
+            return Yardstick(ahead(training, 1), rate, self._config.regression_c, self._config.served).predict(examples)
 
         features, through = checkpoint.features, self._trained_through
         return Model(LOGISTIC_REGRESSION, features, through, fitted_from, fitted_from, fitted_from, predict, indexes)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import date
 from itertools import accumulate
-from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import torch
 
 from components.common import parquet_files
+from components.common.ahead import ahead
 from components.common.layout import Store
 from components.common.manifests import verified_content
 from components.common.parquet_files import RowGroup
@@ -26,7 +24,6 @@ from components.ranker.batch import Batch
 from components.ranker.dataset import ExampleSet, concatenate, tensors_of
 from components.tables.processes import Share
 
-_Item = TypeVar("_Item")
 _BATCHES_AHEAD = 8
 
 
@@ -80,7 +77,7 @@ class ExampleStream:
 
         Batches are made ahead by a thread, and the next pool is read meanwhile.
         """
-        return _ahead(self._shuffled(batch_size, seed, first), _BATCHES_AHEAD)
+        return ahead(self._shuffled(batch_size, seed, first), _BATCHES_AHEAD)
 
     def _shuffled(self, batch_size: int, seed: int, first: int) -> Iterator[Batch]:
         pools = self._shuffled_pools(seed)
@@ -164,40 +161,3 @@ def open_stream(
             groups += [RowGroup(uri, number, size) for number, size in enumerate(sizes) if size]
     vectors = KnownVectors.before(store, features, days[0], days[-1]) if features.vectors and days else None
     return ExampleStream(groups, features, pool_rows, share or Share(), vectors), manifests
-
-
-def _ahead(items: Iterator[_Item], depth: int) -> Iterator[_Item]:
-    """The same items, made ahead by a thread; its error is raised here. A caller that stops early ends the thread."""
-    ready: queue.Queue[tuple[str, _Item | BaseException | None]] = queue.Queue(depth)
-    stopped = threading.Event()
-
-    def put(kind: str, content: _Item | BaseException | None) -> None:
-        while not stopped.is_set():
-            try:
-                return ready.put((kind, content), timeout=0.1)
-            except queue.Full:
-                continue
-
-    def work() -> None:
-        try:
-            for item in items:
-                put("item", item)
-                if stopped.is_set():
-                    return
-            put("end", None)
-        except BaseException as error:
-            put("error", error)
-
-    thread = threading.Thread(target=work, name="batches ahead", daemon=True)
-    thread.start()
-    try:
-        while True:
-            kind, content = ready.get()
-            if kind == "end":
-                return
-            if isinstance(content, BaseException):
-                raise content
-            yield content  # type: ignore[misc]
-    finally:
-        stopped.set()
-        thread.join()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import pytest
 import torch
@@ -14,7 +12,7 @@ from components.common.manifests import describe_file, finish_directory, read_ma
 from components.features.examples import TRAINING, ExamplesManifest, read_examples
 from components.ranker.dataset import concatenate, tensors_of
 from components.tables.processes import Share
-from components.train.loader import _ahead, open_stream
+from components.train.loader import open_stream
 
 BATCH = 64
 
@@ -110,22 +108,3 @@ def test_one_pool_is_a_plain_permutation(store, joined):
     everything = concatenate([*stream.parts()])
     expected = [batch.dense for batch in everything.shuffled(BATCH, 4)]
     assert all(torch.equal(a, b.dense) for a, b in zip(expected, stream.shuffled(BATCH, 4), strict=True))
-
-
-def test_error_of_the_thread_is_raised_here():
-    def items():
-        yield 1
-        raise OSError("the disk is gone")
-
-    coming = _ahead(items(), 2)
-    assert next(coming) == 1
-    with pytest.raises(OSError, match="the disk is gone"):
-        next(coming)
-
-
-def test_stopping_early_ends_the_thread():
-    before = threading.active_count()
-    coming = _ahead(iter(range(10**9)), 2)
-    assert next(coming) == 0
-    coming.close()
-    assert threading.active_count() == before
