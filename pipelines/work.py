@@ -18,6 +18,7 @@ from components.common.config import ResolvedConfig
 from components.common.errors import TransientError
 from components.common.layout import Store
 from components.common.lease import CLUSTER_SECONDS, held
+from components.common.long_lived import long_lived
 from components.common.progress import log_line, reported
 from components.common.releases import DAILY, read_blessing
 from components.common.remembered import remembering
@@ -85,11 +86,12 @@ def prepare(addresses: Addresses, pipeline: str, as_of: str) -> tuple[Assignment
 
 
 def _prepared(store_uri: str, config_uri: str, chosen: Assignment) -> tuple[str, str]:
-    import components.collect_edges.run
-    import components.join.run
-    import components.make_logs.run
-    import components.online.run
-    import data_validation.run
+    with long_lived():
+        import components.collect_edges.run
+        import components.join.run
+        import components.make_logs.run
+        import components.online.run
+        import data_validation.run
 
     store, span, known_on = (store_uri, config_uri), (str(chosen.first_day), str(chosen.event_date)), str(chosen.as_of)
     early_days = [*map(str, chosen.early_days)]
@@ -147,8 +149,9 @@ def _train(step: str, addresses: Addresses, arm: str, last_day: str, work: tuple
 
 def evaluate(addresses: Addresses, pipeline: str, event_date: str, trained_through: str) -> dict[str, Any]:
     """Open the trials that begin with a day, then score all models on it; returns served AUCs by arm."""
-    import components.evaluate.run
-    import components.gate.run
+    with long_lived():
+        import components.evaluate.run
+        import components.gate.run
 
     store_uri, config_uri, run_id = addresses
     run = (store_uri, config_uri, pipeline, event_date, trained_through)
@@ -179,7 +182,9 @@ def _in_processes(
         job = TrainJob(name, namespace, given, cluster, cluster.image(step), ("-m", module, *given_arguments))
         run_train_job(job, given.start_minutes)
         return
-    importlib.import_module(f"{module}.run").main([*given_arguments])
+    with long_lived():
+        imported = importlib.import_module(f"{module}.run")
+    imported.main([*given_arguments])
 
 
 def collect_edges(addresses: Addresses, as_of: str) -> str:
@@ -188,9 +193,10 @@ def collect_edges(addresses: Addresses, as_of: str) -> str:
     Returns:
         The window's last day.
     """
-    import components.collect_edges.run
-    import components.make_logs.run
-    import data_validation.run
+    with long_lived():
+        import components.collect_edges.run
+        import components.make_logs.run
+        import data_validation.run
 
     store_uri, config_uri, run_id = addresses
     addressed, store = (store_uri, config_uri), Store(store_uri)
@@ -224,10 +230,11 @@ def release(addresses: Addresses, pipeline: str, event_date: str) -> tuple[RunOu
     Returns:
         What the run did, its figures, and the report's page.
     """
-    import components.export.run
-    import components.gate.run
-    import components.publish.run
-    import components.report.run
+    with long_lived():
+        import components.export.run
+        import components.gate.run
+        import components.publish.run
+        import components.report.run
 
     store_uri, config_uri, run_id = addresses
     run = (store_uri, config_uri, pipeline, event_date)
