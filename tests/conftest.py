@@ -30,7 +30,6 @@ from components.sources.vector_days import check_id_types, deliver_vectors
 from pipelines.config import RunConfig, load_config
 
 os.environ.setdefault("AFTERCLICK_PROGRESS_SECONDS", "1000")
-os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 # Threads that wait for work must not keep the cores of the other tests busy; read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 

@@ -11,7 +11,10 @@ _Item = TypeVar("_Item")
 
 
 def ahead(items: Iterator[_Item], depth: int) -> Iterator[_Item]:
-    """The same items, made ahead by a thread; its error is raised here. A caller that stops early ends the thread."""
+    """The same items, made ahead by a thread, of which at most `depth` wait beside the one that it makes.
+
+    Its error is raised here. A caller that stops early ends the thread.
+    """
     ready: queue.Queue[tuple[str, _Item | BaseException | None]] = queue.Queue(depth)
     stopped = threading.Event()
 

@@ -37,10 +37,7 @@ class Yardstick:
         """
         parts = [_Part.of(examples) for examples in training]
         self._normalize = DenseNormalizer(parts[0].features)
-        moments = Moments(parts[0].dense.shape[1])
-        for part in parts:
-            moments.add(part.dense)
-        self._normalize.fit(moments)
+        self._normalize.fit(Moments.of(*(part.dense for part in parts)))
         vectors = torch.cat([part.vectors for part in parts])
         self._mean = vectors.mean(dim=0)
         self._deviation = (vectors - self._mean).square().mean(dim=0).sqrt().clamp(min=1e-6)

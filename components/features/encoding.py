@@ -143,7 +143,7 @@ def encode_sequences(lists: Mapping[str, pa.ListArray], features: FeatureConfig)
     """Padded ids, int64, shape (n, L, S), of lists of hashes, and used positions, int64, shape (n,).
 
     Raises:
-        ValueError: If a sequence is longer than the feature list allows.
+        ValueError: If a sequence is longer than the feature list allows, or its columns have not as many values.
     """
     limit, names = features.sequence.length, features.sequence_names
     num_rows = len(lists[sequence_column(names[0])])
@@ -154,10 +154,13 @@ def encode_sequences(lists: Mapping[str, pa.ListArray], features: FeatureConfig)
         of_name = pc.list_value_length(column).to_numpy(zero_copy_only=False).astype(np.int64)
         if len(of_name) and of_name.max() > limit:
             raise ValueError(f"{sequence_column(name)} has {of_name.max()} values, at most {limit} fit the model")
-        # Of one sequence, all columns have as many values.
-        if position == 0 or not np.array_equal(of_name, lengths):
+        if position == 0:
             lengths, starts = of_name, np.arange(num_rows) * limit
             places = np.repeat(starts - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
+        elif not np.array_equal(of_name, lengths):
+            raise ValueError(
+                f"{sequence_column(name)} has rows with another number of values than {sequence_column(names[0])}"
+            )
         modulus = features.moduli[features.sequence_table(name)]
         padded[places, position] = column.flatten().to_numpy(zero_copy_only=False) % modulus
     return padded.reshape(num_rows, limit, len(names)), lengths

@@ -25,10 +25,11 @@ class Moments:
         self.highest = -self.lowest
 
     @classmethod
-    def of(cls, dense: Tensor) -> Moments:
-        """The moments of raw values, shape (n, features)."""
-        moments = cls(dense.shape[1])
-        moments.add(dense)
+    def of(cls, *parts: Tensor) -> Moments:
+        """The moments of raw values, of at least one part of shape (n, features)."""
+        moments = cls(parts[0].shape[1])
+        for dense in parts:
+            moments.add(dense)
         return moments
 
     def add(self, dense: Tensor) -> None:

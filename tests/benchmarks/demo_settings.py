@@ -116,8 +116,8 @@ def main(store_uri: str = "runs/demo") -> None:
     for c in (0.01, 0.03, 0.1):
         found = []
         for number, day in enumerate(continual):
-            seen = pa.concat_tables([read[d][0] for d in batch_days + continual[:number]])
-            yardstick = Yardstick([tensors_of(seen, config.features, unsampled=False)], rate, c, DEFAULT_SERVED)
+            seen = (tensors_of(read[d][0], config.features, unsampled=False) for d in batch_days + continual[:number])
+            yardstick = Yardstick(seen, rate, c, DEFAULT_SERVED)
             unseen = tensors_of(tables[f"evaluation/{day}"], config.features, unsampled=True)
             found.append(day_aucs(unseen, yardstick.predict(unseen)))
         report(f"logistic_regression_c_{c}", np.mean(found, axis=0))
